@@ -12,6 +12,7 @@ class ContractModel(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the fields that `repr` shows."""
         for name, value in super().__repr_args__():
             extra = type(self).model_fields[name].json_schema_extra if name else None
             if not (isinstance(extra, dict) and extra.get("personal-data")):

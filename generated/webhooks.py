@@ -1,4 +1,4 @@
-# Generated from openapi/webhooks/v1.yaml by `make generate`. Do not edit.
+"""The contract as models. Generated from openapi/webhooks/v1.yaml by `make generate`. Do not edit."""
 
 from __future__ import annotations
 

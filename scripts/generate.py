@@ -1,7 +1,7 @@
 """Write `generated/` from the contracts in `openapi/`, or check that it is up to date.
 
-    python -m scripts.generate            write
-    python -m scripts.generate --check    exit 1 with the diff when something is out of date
+python -m scripts.generate            write
+python -m scripts.generate --check    exit 1 with the diff when something is out of date
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class ContractModel(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the fields that `repr` shows."""
         for name, value in super().__repr_args__():
             extra = type(self).model_fields[name].json_schema_extra if name else None
             if not (isinstance(extra, dict) and extra.get("personal-data")):
@@ -162,24 +163,36 @@ def load_contracts() -> dict[str, Contract]:
     Raises ContractError when a frozen release was changed, or today's document differs from the
     release whose number it bears.
     """
-    checksums = dict(
-        reversed(line.split(maxsplit=1)) for line in (RELEASES / "SHA256SUMS").read_text().splitlines()
-    )
-    contracts: dict[str, Contract] = {}
-    for name in sorted(checksums, key=lambda name: version_key(Path(name).stem)):
-        raw = (RELEASES / name).read_bytes()
-        if hashlib.sha256(raw).hexdigest() != checksums[name]:
-            raise ContractError(f"{name} is released and frozen, but was changed. Restore it: git checkout {name}")
-        contracts[Path(name).stem] = yaml.safe_load(raw)
+    contracts = {path.stem: yaml.safe_load(raw) for path, raw in frozen_releases()}
     today: Contract = yaml.safe_load(CONTRACT.read_bytes())
     version = today["info"]["version"]
-    if contracts.get(version, today) != today:
+    if contracts.pop(version, today) != today:
         raise ContractError(
             f"{CONTRACT.relative_to(ROOT)} differs from release {version}, whose number it bears. "
             "Raise info.version."
         )
-    contracts.pop(version, None)
     return contracts | {version: today}
+
+
+def frozen_releases() -> Iterator[tuple[Path, bytes]]:
+    """Yield path and content of every released contract, oldest first.
+
+    Raises ContractError when one is not, byte for byte, what `SHA256SUMS` (as `sha256sum` writes it) says.
+    """
+    lines = (RELEASES / "SHA256SUMS").read_text().splitlines()
+    checksums = {name: checksum for checksum, name in map(str.split, lines)}
+    for path in sorted(RELEASES.glob("*.yaml"), key=lambda path: version_key(path.stem)):
+        if path.name not in checksums:
+            raise ContractError(f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS beside it. Add it.")
+    for name in sorted(checksums, key=lambda name: version_key(Path(name).stem)):
+        path = RELEASES / name
+        raw = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(raw).hexdigest() != checksums[name]:
+            shown = path.relative_to(ROOT)
+            raise ContractError(
+                f"{shown} is released and frozen, but was changed. Restore it: git checkout {shown}"
+            )
+        yield path, raw
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -243,21 +256,25 @@ def fields(contract: Contract, schema: Schema, path: Path_ = ()) -> Iterator[tup
 
 def render_models(contract: Contract) -> str:
     """Return the pydantic models of a contract."""
-    for schema in contract["components"]["schemas"].values():
-        for part in schema.get("properties", {}).values():
-            if "x-property-names" in part:
-                part["propertyNames"] = part["x-property-names"]
+    header = (
+        f'"""The contract as models. Generated from {CONTRACT.relative_to(ROOT)} by `{CURE}`. Do not edit."""'
+    )
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "contract.json", Path(folder) / "models.py"
-        source.write_text(json.dumps(contract))
-        header = f"# Generated from {CONTRACT.relative_to(ROOT)} by `{CURE}`. Do not edit."
-        command = ["datamodel-codegen", "--input", source, "--output", target, "--custom-file-header", header]
-        run([sys.executable, "-W", "ignore", "-m", "datamodel_code_generator", *map(str, command[1:])])
-        text = target.read_text()
-    for schema in contract["components"]["schemas"].values():
-        for part in schema.get("properties", {}).values():
-            part.pop("propertyNames", None)
-    return text
+        source.write_text(json.dumps(with_property_names(contract)))
+        options = ["--input", str(source), "--output", str(target), "--custom-file-header", header]
+        run([sys.executable, "-W", "ignore", "-m", "datamodel_code_generator", *options])
+        return target.read_text()
+
+
+def with_property_names(schema: Any) -> Any:
+    """Return a schema in which `x-property-names` is JSON Schema's own `propertyNames` as well."""
+    if isinstance(schema, list):
+        return [with_property_names(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    named = {key: with_property_names(part) for key, part in schema.items()}
+    return named | ({"propertyNames": named["x-property-names"]} if "x-property-names" in named else {})
 
 
 def render_operations(contracts: dict[str, Contract], current: str) -> str:
@@ -269,7 +286,11 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         + "},"
         for version, contract in contracts.items()
     )
-    [health] = [path for path, item in contracts[current]["paths"].items() if "x-natural-key" not in item.get("post", {})]
+    [health] = [
+        path
+        for path, item in contracts[current]["paths"].items()
+        if "x-natural-key" not in item.get("post", {})
+    ]
     return OPERATIONS.lstrip().format(
         models=", ".join(sorted(models.values())),
         model_map=", ".join(f"{name!r}: {model}" for name, model in models.items()),
@@ -319,7 +340,9 @@ def as_json(document: Any) -> str:
 def ruff(text: str, path: Path) -> str:
     """Return Python source sorted and formatted as the project's is."""
     name = str(path.relative_to(ROOT))
-    text = run(["ruff", "check", "--fix", "--quiet", "--select", "I,UP,F401", "--stdin-filename", name, "-"], text)
+    text = run(
+        ["ruff", "check", "--fix", "--quiet", "--select", "I,UP,F401", "--stdin-filename", name, "-"], text
+    )
     return run(["ruff", "format", "--quiet", "--stdin-filename", name, "-"], text)
 
 
@@ -359,7 +382,10 @@ def check(files: dict[Path, str]) -> int:
         new = files[path].splitlines() if path in files else []
         if old != new or path.exists() != (path in files):
             drifted = True
-            print("\n".join(difflib.unified_diff(old, new, name, f"{name} (from openapi/)", lineterm="")) or name)
+            print(
+                "\n".join(difflib.unified_diff(old, new, name, f"{name} (from openapi/)", lineterm=""))
+                or name
+            )
     if drifted:
         print(f"\ngenerated/ is not what openapi/ says. Run: {CURE}", file=sys.stderr)
     return int(drifted)

@@ -1,0 +1,66 @@
+# `make` alone says what there is. Needs Python 3.11 or later and make; everything else comes from requirements.lock.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+BIN := .venv/bin
+PYTHON ?= $(firstword $(foreach python,python3.11 python3,$(shell \
+	$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(python))))
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: .venv/installed ## Make .venv from the hashed lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: install ## Show the whole way of the data and go on running (ONCE=1: tell the story, then end)
+	$(BIN)/python -m scripts.demo $(if $(ONCE),--once)
+
+.PHONY: run
+run: install ## Run both sides until Ctrl-C
+	$(BIN)/python -m scripts.run
+
+.PHONY: generate
+generate: install ## Write generated/ from openapi/
+	$(BIN)/python -m scripts.generate
+
+.PHONY: drift
+drift: install ## Check that generated/ is what openapi/ says
+	$(BIN)/python -m scripts.generate --check
+
+.PHONY: lint
+lint: install ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: test
+test: install ## Run the tests
+	$(BIN)/python -m pytest
+
+.PHONY: fuzz
+fuzz: install ## Throw what the contract allows and forbids at a real server (ARGS="--seed random" to search on)
+	$(BIN)/python -m scripts.fuzz $(ARGS)
+
+.PHONY: check
+check: lint drift test fuzz ## All that CI runs
+
+.PHONY: build
+build: install ## Make one wheel in dist/
+	rm -rf dist
+	$(BIN)/hatchling build --target wheel
+
+.PHONY: lock
+lock: ## Make requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --quiet --upgrade --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
