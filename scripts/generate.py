@@ -365,6 +365,7 @@ def write(files: dict[Path, str]) -> int:
     """Make `generated/` hold exactly these files."""
     for path in present() - files.keys():
         path.unlink()
+        print(f"removed {path.relative_to(ROOT)}")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:

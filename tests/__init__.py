@@ -1,0 +1,1 @@
+"""Tests, named as sentences; their folders mirror the packages."""

@@ -1,0 +1,14 @@
+"""What every test shares: hypothesis searches the same examples on each run, unless asked to search on.
+
+`HYPOTHESIS_PROFILE=search python -m pytest tests/contract` looks for new ones, longer.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=100, database=None)
+settings.register_profile(
+    "search", deadline=None, max_examples=5_000, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

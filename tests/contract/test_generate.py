@@ -1,0 +1,165 @@
+"""`make generate`: what is committed is what the contract says, and a contradiction is told with its cure."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT = "openapi/webhooks/v1.yaml"
+RELEASE = "openapi/webhooks/releases/1.0.0.yaml"
+
+ALONE = {
+    "annotated_types",
+    "generated",
+    "pydantic",
+    "pydantic_core",
+    "typing_extensions",
+    "typing_inspection",
+}
+"""Ourselves, pydantic, and what pydantic itself is made of."""
+
+IMPORT_GENERATED = """
+import sys
+before = set(sys.modules)
+import generated.operations, generated.webhooks
+for name in set(sys.modules) - before:
+    if "." not in name and getattr(sys.modules[name], "__file__", None):
+        print(name, sys.modules[name].__file__)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Return a copy of what `make generate` reads and writes."""
+    for name in ("openapi", "generated", "scripts"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def generate(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `scripts.generate` in a tree."""
+    command = [sys.executable, "-m", "scripts.generate", *options]
+    return subprocess.run(command, cwd=tree, text=True, capture_output=True, check=False)
+
+
+def contents(tree: Path) -> dict[str, bytes]:
+    """Return every file of `generated/`."""
+    return {str(path): path.read_bytes() for path in files(tree / "generated")}
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder."""
+    return (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def edit(tree: Path, name: str, old: str, new: str) -> None:
+    """Replace text, which must be there, in a file of a tree."""
+    path = tree / name
+    assert old in path.read_text(encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+def test_generating_again_changes_nothing(tree: Path) -> None:
+    before = contents(tree)
+    for _ in range(2):
+        done = generate(tree)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert contents(tree) == before
+
+
+def test_what_is_missing_is_written_again(tree: Path) -> None:
+    before = contents(tree)
+    shutil.rmtree(tree / "generated")
+    assert generate(tree).returncode == 0
+    assert contents(tree) == before
+
+
+def test_a_file_that_the_contract_does_not_name_is_removed(tree: Path) -> None:
+    before = contents(tree)
+    (tree / "generated" / "left_over.py").write_text("")
+    assert generate(tree, "--check").returncode == 1
+    assert generate(tree).returncode == 0
+    assert contents(tree) == before
+
+
+def test_the_check_fails_with_the_diff_and_the_cure_and_mends_nothing(tree: Path) -> None:
+    edit(tree, "generated/webhooks.py", "max_length=5000", "max_length=4999")
+    before = contents(tree)
+    done = generate(tree, "--check")
+    assert done.returncode == 1
+    assert "-            max_length=4999," in done.stdout
+    assert "+            max_length=5000," in done.stdout
+    assert done.stdout.startswith("--- generated/webhooks.py")
+    assert "make generate" in done.stderr
+    assert contents(tree) == before
+
+
+def test_a_changed_release_is_refused_by_name(tree: Path) -> None:
+    edit(tree, RELEASE, "A customer registered", "A person registered")
+    for options in ((), ("--check",)):
+        done = generate(tree, *options)
+        assert done.returncode == 1
+        assert f"{RELEASE} is released and frozen" in done.stderr
+        assert f"git checkout {RELEASE}" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_lost_release_is_refused_by_name(tree: Path) -> None:
+    (tree / RELEASE).unlink()
+    done = generate(tree, "--check")
+    assert done.returncode == 1
+    assert f"git checkout {RELEASE}" in done.stderr
+
+
+def test_a_release_without_a_checksum_is_refused(tree: Path) -> None:
+    shutil.copy(tree / RELEASE, tree / "openapi/webhooks/releases/1.1.0.yaml")
+    done = generate(tree, "--check")
+    assert done.returncode == 1
+    assert "openapi/webhooks/releases/1.1.0.yaml has no checksum" in done.stderr
+
+
+def test_another_document_under_a_released_number_is_refused(tree: Path) -> None:
+    edit(tree, CONTRACT, "maxLength: 5000", "maxLength: 6000")
+    done = generate(tree)
+    assert done.returncode == 1
+    assert f"{CONTRACT} differs from release 1.0.0" in done.stderr
+    assert "Raise info.version" in done.stderr
+
+
+def test_a_new_release_keeps_the_old_ones_rules_beside_its_own(tree: Path) -> None:
+    edit(tree, CONTRACT, "  version: 1.0.0\n", "  version: 1.10.0\n")
+    edit(tree, CONTRACT, "maxLength: 5000", "maxLength: 6000")
+    assert generate(tree).returncode == 0
+    schemas = [
+        (tree / "generated" / "contracts" / release / "repair-request.json").read_text()
+        for release in ("1.0.0", "1.10.0")
+    ]
+    assert ["5000" in schema for schema in schemas] == [True, False]
+    operations = (tree / "generated" / "operations.py").read_text()
+    assert 'CURRENT = "1.10.0"' in operations
+    assert operations.index('"1.0.0": {') < operations.index('"1.10.0": {')
+
+
+def test_the_checksums_are_those_that_sha256sum_writes() -> None:
+    releases = ROOT / "openapi" / "webhooks" / "releases"
+    for line in (releases / "SHA256SUMS").read_text().splitlines():
+        checksum, name = line.split("  ")
+        assert hashlib.sha256((releases / name).read_bytes()).hexdigest() == checksum
+
+
+def test_generated_needs_pydantic_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_GENERATED], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    modules = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    ours = str(ROOT / "generated")
+    installed = {name for name, file in modules.items() if "site-packages" in file or file.startswith(ours)}
+    assert {"generated", "pydantic"} <= installed <= ALONE
