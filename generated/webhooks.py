@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import (
-    AwareDatetime,
     ConfigDict,
     Field,
     StrictBool,
@@ -16,7 +15,7 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from generated.base import ContractModel
+from generated.base import AwareDatetime, ContractModel
 
 SettingNumber = TypeAliasType(
     "SettingNumber",

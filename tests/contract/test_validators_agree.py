@@ -10,6 +10,7 @@ received JSON.
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -133,6 +134,13 @@ def test_a_model_refuses_what_no_reader_takes(text: str) -> None:
         )
         is None
     )
+
+
+@pytest.mark.parametrize("offset", [timedelta(seconds=30), timedelta(days=-1, microseconds=1), None])
+def test_a_model_refuses_a_time_that_rfc_3339_cannot_write(offset: timedelta | None) -> None:
+    time = datetime(2024, 12, 13, 10, tzinfo=timezone(offset) if offset else None)
+    registration = json.loads(guide_payload("customer-registration"))
+    assert build("customer-registration", registration | {"metadata": {"timestamp": time}}) is None
 
 
 @pytest.mark.parametrize("webhook", WEBHOOKS)
