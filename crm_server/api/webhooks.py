@@ -1,0 +1,81 @@
+"""The webhook endpoints and health."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Scope
+
+from crm_server.approval_queue import ApprovalQueue, ReceivedEvent
+from crm_server.database import utc_now
+from crm_server.idempotency import Conflict
+from crm_server.problems import Problem, unavailable
+from generated.operations import RELEASES
+
+RESERVED = "webhook-test"
+"""The natural key of our probes: only with the header that says so, so that a proxy which strips headers
+cannot turn a probe into a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is no problem: a status and a JSON value."""
+
+    status: int
+    content: dict[str, Any]
+
+
+Handler = Callable[[ApprovalQueue, Scope], Awaitable[Answer]]
+
+
+async def receive_webhook(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Put a valid event into the approval queue, once."""
+    event: ReceivedEvent = scope["crm.event"]
+    if scope["crm.headers"].get("webhook-test"):
+        refuse(await queue.judge(event.identity))
+        return Answer(200, {"status": "test_ok"})
+    if event.identity.natural_key == RESERVED:
+        raise Problem(
+            "reserved-natural-key", "This natural key is for tests: send it with 'webhook-test: true'."
+        )
+    receipt = refuse(await queue.receive(event))
+    return Answer(
+        202,
+        {
+            "id": receipt.id,
+            "status": "pending_approval",
+            "duplicate": receipt.duplicate,
+            "natural_key": receipt.identity.natural_key,
+            "digest": receipt.identity.digest,
+        },
+    )
+
+
+CONFLICTS = {
+    "conflict": "The CRM has other content under this natural key.",
+    "webhook-id-conflict": "This webhook-id belongs to another event.",
+}
+
+
+def refuse(outcome: Any) -> Any:
+    """Return what is no conflict; raise the 409 otherwise."""
+    if isinstance(outcome, Conflict):
+        existing = {"id": outcome.known.id, "event": outcome.known.identity.event}
+        raise Problem(outcome.kind, CONFLICTS[outcome.kind], existing=existing)
+    return outcome
+
+
+async def health(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Tell whether an event could be stored now, and which contract releases we speak."""
+    known = {"time": utc_now(), "contract": {"versions": list(RELEASES)}}
+    if await queue.is_healthy():
+        return Answer(200, {"status": "ok", "database": "ok", **known})
+    raise unavailable(database="unavailable", **known)
+
+
+OPERATIONS: Mapping[str, Handler] = {
+    "customer-registration": receive_webhook,
+    "repair-request": receive_webhook,
+    "health": health,
+}
+"""The contract's operations, by operationId."""

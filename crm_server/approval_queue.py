@@ -1,0 +1,243 @@
+"""The approval queue: receive, list, approve, reject, one transaction each; every statement on it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
+
+from crm_server import audit_trail, records
+from crm_server.database import Database, insert_or_ignore, new_id, utc_now
+from crm_server.decisions import TRANSITIONS, Verb, records_of
+from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
+from crm_server.group_commit import GroupCommit
+from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
+from crm_server.tables import approvals, heartbeat, rejection_reasons
+from crm_server.upcast import upcast
+from generated.base import ContractModel
+from generated.operations import MODELS
+
+FRESH_SECONDS = 5.0
+"""So long a commit shows that the database can be written."""
+PROBE_SECONDS = 1.0
+"""How long health waits for a write, and how long it believes what it found."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """A valid event as it arrived."""
+
+    identity: Identity
+    contract: str
+    payload: str
+    """Its JSON, character for character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the sender may rely on once the event is stored."""
+
+    id: str
+    duplicate: bool
+    identity: Identity
+
+
+class ApprovalQueue:
+    """What the server does with the queue, through one committer."""
+
+    def __init__(self, database: Database) -> None:
+        """Prepare; nothing is written before `start`."""
+        self._database = database
+        self._commits: GroupCommit[ReceivedEvent, Receipt | Conflict] = GroupCommit(database, receive)
+        self._healthy = (float("-inf"), False)
+        self._probe: asyncio.Task[bool] | None = None
+
+    def start(self) -> None:
+        """Start to take events."""
+        self._commits.start()
+
+    async def close(self) -> None:
+        """Store what was taken, then stop."""
+        await self._commits.close()
+
+    async def receive(self, event: ReceivedEvent) -> Receipt | Conflict:
+        """Store an event once; return after it is durable.
+
+        Raises Unavailable when it could not be stored, or when nobody knows whether it was.
+        """
+        return await self._commits.submit(event)
+
+    async def judge(self, identity: Identity) -> Verdict:
+        """Tell what `receive` would find, and store nothing."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await asyncio.to_thread(self._judge, identity)
+        except TimeoutError:
+            raise Unavailable("The database did not answer in time.") from None
+
+    def _judge(self, identity: Identity) -> Verdict:
+        with self._database.reading() as connection:
+            return decide(identity, find_known(connection, identity))
+
+    async def is_healthy(self) -> bool:
+        """Tell whether an event could be stored now, by the last commit or by trying; at most a second old."""
+        until, healthy = self._healthy
+        if time.monotonic() < until:
+            return healthy
+        if self._probe is None:
+            self._probe = asyncio.create_task(self._find_out())
+        return await asyncio.shield(self._probe)
+
+    async def _find_out(self) -> bool:
+        state = self._commits.state
+        healthy = self._commits.alive
+        if healthy and (state.failed or time.monotonic() - state.succeeded_at > FRESH_SECONDS):
+            healthy = await self._try_to_write()
+        self._healthy = (time.monotonic() + PROBE_SECONDS, healthy)
+        self._probe = None
+        return healthy
+
+    async def _try_to_write(self) -> bool:
+        try:
+            await self._commits.run(beat, PROBE_SECONDS)
+        except Unavailable:
+            return False
+        return True
+
+
+def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Receipt | Conflict]:
+    """Store those events that are new, in the order of their identities, and judge the others."""
+    order = sorted(
+        range(len(events)), key=lambda i: (events[i].identity.event, events[i].identity.natural_key)
+    )
+    received_at = max(utc_now(), last_received_at(connection))
+    rows = [new_row(event, received_at) for event in events]
+    connection.execute(insert_or_ignore(connection, approvals), [rows[i] for i in order])
+    ids = [row["id"] for row in rows]
+    stored = set(connection.execute(select(approvals.c.id).where(approvals.c.id.in_(ids))).scalars())
+    return [
+        Receipt(row["id"], duplicate=False, identity=event.identity)
+        if row["id"] in stored
+        else known_outcome(connection, event.identity)
+        for row, event in zip(rows, events, strict=True)
+    ]
+
+
+def new_row(event: ReceivedEvent, received_at: str) -> dict[str, Any]:
+    """Return the row of a request that waits for approval."""
+    identity = event.identity
+    return {
+        "id": new_id(),
+        "event": identity.event,
+        "natural_key": identity.natural_key,
+        "webhook_id": identity.webhook_id,
+        "contract": event.contract,
+        "payload": event.payload,
+        "digest": identity.digest,
+        "status": "pending_approval",
+        "received_at": received_at,
+    }
+
+
+def last_received_at(connection: Connection) -> str:
+    """Return when the newest request came, so that a clock that jumps back does not reorder the queue."""
+    newest = select(approvals.c.received_at).order_by(approvals.c.sequence.desc()).limit(1)
+    return connection.execute(newest).scalar() or ""
+
+
+def known_outcome(connection: Connection, identity: Identity) -> Receipt | Conflict:
+    """Return the outcome for an event that was not inserted: something with its identity is there."""
+    match decide(identity, find_known(connection, identity)):
+        case Duplicate(known):
+            return Receipt(known.id, duplicate=True, identity=known.identity)
+        case Conflict() as conflict:
+            return conflict
+        case New():
+            raise Unavailable("The row that was in the way is gone.")
+
+
+def find_known(connection: Connection, identity: Identity) -> list[Known]:
+    """Read the requests that share an event's natural key or its webhook-id: two at most."""
+    same: ColumnElement[bool] = (approvals.c.event == identity.event) & (
+        approvals.c.natural_key == identity.natural_key
+    )
+    if identity.webhook_id is not None:
+        same = or_(same, approvals.c.webhook_id == identity.webhook_id)
+    c = approvals.c
+    found = connection.execute(
+        select(c.id, c.event, c.natural_key, c.webhook_id, c.digest).where(same).order_by(c.sequence)
+    )
+    return [Known(row.id, Identity(row.event, row.natural_key, row.webhook_id, row.digest)) for row in found]
+
+
+def beat(connection: Connection) -> Any:
+    """Write one row, to see whether the database can be written."""
+    at = utc_now()
+    if not connection.execute(update(heartbeat).values(at=at)).rowcount:
+        connection.execute(insert(heartbeat), {"id": 1, "at": at})
+
+
+def list_approvals(connection: Connection, status: str | None = None) -> Iterator[Row[Any]]:
+    """Read the requests, of all states or of one, oldest first."""
+    statement = select(approvals).order_by(approvals.c.sequence)
+    if status is not None:
+        statement = statement.where(approvals.c.status == status)
+    yield from connection.execute(statement)
+
+
+def approve(connection: Connection, approval_id: str, actor: str) -> Row[Any]:
+    """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
+
+    Raises UnknownApproval and AlreadyDecided.
+    """
+    row = decide_once(connection, approval_id, "approve", actor)
+    wanted = records_of(read_event(row))
+    at, who = row.decided_at, {"at": row.decided_at, "actor": actor}
+    customer_id, created = records.add_customer(connection, wanted.customer, at)
+    fields = [name for name, value in wanted.customer.items() if value is not None]
+    if not created:
+        completed = wanted.completes
+        fields = records.complete_customer(connection, customer_id, wanted.customer) if completed else []
+    if fields:
+        verb, pointers = ("create" if created else "complete"), [f"/{name}" for name in fields]
+        audit_trail.append(
+            connection, **who, verb=verb, record="customer", record_id=customer_id, pointers=pointers
+        )
+    if wanted.ticket:
+        ticket_id = records.open_ticket(connection, customer_id, wanted.ticket, at)
+        audit_trail.append(connection, **who, verb="open", record="ticket", record_id=ticket_id)
+    return row
+
+
+def reject(connection: Connection, approval_id: str, actor: str, reason: str) -> Row[Any]:
+    """Reject a request for a reason. Return the decided row.
+
+    Raises UnknownApproval and AlreadyDecided.
+    """
+    row = decide_once(connection, approval_id, "reject", actor)
+    connection.execute(insert(rejection_reasons), {"approval_id": approval_id, "reason": reason})
+    return row
+
+
+def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: str) -> Row[Any]:
+    """Move a request on, unless somebody else has; put it on the trail; return the row as it is then."""
+    this = approvals.c.id == approval_id
+    row = connection.execute(select(approvals).where(this).with_for_update()).one_or_none()
+    if row is None:
+        raise UnknownApproval(f"There is no approval request {approval_id}.")
+    status = TRANSITIONS.get((row.status, verb))
+    if status is None:
+        raise AlreadyDecided(f"{approval_id} was {row.status} by {row.decided_by} at {row.decided_at}.")
+    at = max(utc_now(), row.received_at)
+    connection.execute(update(approvals).where(this).values(status=status, decided_at=at, decided_by=actor))
+    audit_trail.append(connection, at=at, actor=actor, verb=verb, record="approval", record_id=approval_id)
+    return connection.execute(select(approvals).where(this)).one()
+
+
+def read_event(row: Row[Any]) -> ContractModel:
+    """Return a stored request's payload as today's model."""
+    body = upcast(row.contract, row.event, json.loads(row.payload))
+    return MODELS[row.event].model_validate_json(json.dumps(body), by_alias=True, by_name=False)

@@ -1,0 +1,148 @@
+"""The engine: pragmas, transactions, and the one function in which SQLite and PostgreSQL differ."""
+
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from crm_server.errors import Unavailable
+
+BUSY_SECONDS = 4.0
+"""How long a writer waits for another; less than the sender's time-out."""
+
+PRAGMAS = (
+    f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",
+    # Without it INSERT OR REPLACE deletes rows behind the back of the triggers that forbid it.
+    "PRAGMA recursive_triggers = ON",
+)
+
+
+class Database:
+    """One database and the ways to use it: `reading` and `writing`, a transaction each."""
+
+    def __init__(self, url: URL) -> None:
+        """Prepare an engine; nothing is opened until the first transaction."""
+        self.url = url
+        self.file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+        self.engine = open_engine(url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that only reads."""
+        with self._transaction(writes=False) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that is committed at the end, rolled back on any error."""
+        with self._transaction(writes=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
+        with self.engine.connect().execution_options(writes=writes) as connection, connection.begin():
+            if self.file:
+                self._check_file(connection)
+            yield connection
+
+    def _check_file(self, connection: Connection) -> None:
+        """Refuse a connection to a file that is no longer at its path.
+
+        SQLite goes on writing into a deleted file; what it then calls durable is gone at the next start.
+        """
+        try:
+            status = os.stat(str(self.file))
+        except OSError:
+            status = None
+        if status is None or connection.info["inode"] != (status.st_dev, status.st_ino):
+            connection.invalidate()
+            self.engine.dispose()
+            raise Unavailable("The database's file is gone.")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def open_engine(url: URL) -> Engine:
+    """Return an engine whose errors hold no parameters and whose connections have our pragmas."""
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, hide_parameters=True)
+    path = str(url.database)
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: a missing file is an error, never a new, empty database.
+        connection = sqlite3.connect(
+            f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=QueuePool)
+    event.listen(engine, "connect", lambda _, record: record.info.update(inode=inode(path)))
+    event.listen(engine, "begin", begin_sqlite)
+    return engine
+
+
+def begin_sqlite(connection: Connection) -> None:
+    """Begin a transaction; a writer takes the lock at once.
+
+    A deferred transaction that reads first and writes later fails at once, whatever `busy_timeout` says,
+    when another process wrote in between.
+    """
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def inode(path: str) -> tuple[int, int]:
+    """Return what tells one file from another at the same path."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def create_file(path: Path) -> None:
+    """Create an empty database file that only its owner can read, unless there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def insert_or_ignore(connection: Connection, table: Table) -> Insert:
+    """Return `INSERT … ON CONFLICT DO NOTHING`, the one statement that the two databases spell apart."""
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return statement
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Tell whether the database, not our code, is at fault."""
+    return isinstance(error, SQLAlchemyError | Unavailable)
+
+
+def new_id() -> str:
+    """Return a UUIDv7 (RFC 9562, section 5.7): ids sort by the time that they were made."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def utc_now() -> str:
+    """Return the time in UTC with microseconds, in a form that sorts as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

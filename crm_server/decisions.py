@@ -1,0 +1,98 @@
+"""The states of an approval request as a table, and what an approval means for the CRM's records. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from generated.base import ContractModel
+from generated.webhooks import CustomerRegistration, RepairRequest
+
+Verb = Literal["approve", "reject"]
+Row = dict[str, Any]
+
+TRANSITIONS: Mapping[tuple[str, Verb], str] = {
+    ("pending_approval", "approve"): "approved",
+    ("pending_approval", "reject"): "rejected",
+}
+"""What a decision makes of a request; what is not here cannot happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What an approval writes: columns of a customer and, for a repair, of a ticket."""
+
+    customer: Row
+    completes: bool
+    """Whether this event fills what is missing of a customer who is already there."""
+    ticket: Row | None
+
+
+def records_of(event: ContractModel) -> Records:
+    """Return what approving this event writes, without ids and times that the CRM gives."""
+    match event:
+        case CustomerRegistration():
+            return Records(registered_customer(event), completes=True, ticket=None)
+        case RepairRequest():
+            return Records(repair_customer(event), completes=False, ticket=repair_ticket(event))
+    raise TypeError(f"{type(event).__name__} has no records")
+
+
+def registered_customer(event: CustomerRegistration) -> Row:
+    """Return the customer that a registration describes."""
+    customer = event.customer
+    return {
+        "website_user_id": customer.website_user_id,
+        "first_name": customer.first_name,
+        "last_name": customer.last_name,
+        "email": customer.email,
+        "phone": customer.phone,
+        "language": customer.language,
+        "registered_at": _time(customer.registration_date),
+        "registration_source": event.metadata.registration_source,
+        "preferences": _json(customer.preferences),
+    }
+
+
+def repair_customer(event: RepairRequest) -> Row:
+    """Return as much of the customer as a repair request knows."""
+    customer = event.customer
+    return {
+        "website_user_id": customer.website_user_id,
+        "first_name": customer.first_name,
+        "last_name": customer.last_name,
+        "email": customer.email,
+        "phone": customer.phone,
+    }
+
+
+def repair_ticket(event: RepairRequest) -> Row:
+    """Return the ticket that a repair request opens."""
+    repair = event.repair
+    return {
+        "website_repair_id": repair.website_repair_id,
+        "ticket_number": repair.ticket_number,
+        "status": "open",
+        "customer_name": repair.customer_name,
+        "customer_email": repair.customer_email,
+        "device_type": repair.device_type,
+        "device_model": repair.device_model,
+        "issue_description": repair.issue_description,
+        "service_type": repair.service_type,
+        "priority": repair.priority,
+        "language": repair.language,
+        "address": repair.address,
+        "notes": repair.notes,
+        "estimated_cost": repair.estimated_cost,
+        "photos": _json(repair.photos),
+        "booked_at": _time(repair.created_at),
+    }
+
+
+def _time(time: datetime | None) -> str | None:
+    return time.isoformat().replace("+00:00", "Z") if time else None
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,63 @@
+"""Everything that the CRM's own code raises.
+
+CrmError
+├── ConfigurationError     the settings or the database's state: mend it and start again
+├── Unavailable            the database is away or too busy: the same request may succeed later
+├── InvalidJson            the body is not the JSON that we take
+├── InvalidEvent           the body is JSON, but not what its contract release says
+├── UnknownApproval        no approval request has this id
+└── AlreadyDecided         somebody has decided this request before
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of a request, without the value that is at fault."""
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the body, or `#` and a header's name."""
+    detail: str
+    """What is wrong."""
+    expected: str
+    """What would be right."""
+
+
+class CrmError(Exception):
+    """Anything that the CRM raises on purpose."""
+
+
+class ConfigurationError(CrmError):
+    """The server cannot start as configured; the message says what to do."""
+
+
+class Unavailable(CrmError):
+    """Nothing can be stored now; whether this one was is not known."""
+
+
+class InvalidJson(CrmError):
+    """The body is not the JSON that we take."""
+
+    def __init__(self, fault: Fault) -> None:
+        """Name the one fault at which reading stopped."""
+        super().__init__(f"{fault.pointer} {fault.detail}")
+        self.faults = (fault,)
+
+
+class InvalidEvent(CrmError):
+    """The body is JSON, but not what its contract release says."""
+
+    def __init__(self, faults: tuple[Fault, ...], count: int) -> None:
+        """Name the faults to be shown, and how many there are."""
+        super().__init__("; ".join(f"{fault.pointer} {fault.detail}" for fault in faults))
+        self.faults = faults
+        self.count = count
+
+
+class UnknownApproval(CrmError):
+    """No approval request has this id."""
+
+
+class AlreadyDecided(CrmError):
+    """Somebody has decided this request before."""

@@ -1,0 +1,191 @@
+"""One thread that writes: it gathers what waits, commits it as one transaction, and answers each.
+
+A commit costs one wait for the disk whether it holds one row or fifty. Nobody is answered before the
+commit that holds their row, and everybody is answered: at worst with Unavailable.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from sqlalchemy import Connection
+
+from crm_server.database import BUSY_SECONDS, Database, is_database_error
+from crm_server.errors import Unavailable
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+Phase = Literal["begin", "write", "commit"]
+
+MOST_WAITING = 1000
+"""How many requests may wait for the commit."""
+LARGEST_BATCH = 200
+"""How many rows one transaction holds at most, so that a batch stays a matter of milliseconds."""
+PAUSE_SECONDS = 0.001
+"""Between write transactions, so that another process that waits for the lock gets its turn."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Something to be written, and who waits for its outcome."""
+
+    future: "asyncio.Future[Any]"
+    item: Any = None
+    job: Callable[[Connection], Any] | None = None
+    """Runs in a transaction of its own."""
+
+
+@dataclass(slots=True)
+class State:
+    """What the last transactions showed; read by health."""
+
+    succeeded_at: float = float("-inf")
+    """By the monotonic clock."""
+    failed: bool = False
+    """Whether the last one did."""
+
+
+class GroupCommit(Generic[Item, Outcome]):
+    """Writes items in groups, by `write`, which returns an outcome for each."""
+
+    def __init__(
+        self, database: Database, write: Callable[[Connection, Sequence[Item]], Sequence[Outcome]]
+    ) -> None:
+        """Prepare; `start` starts the thread."""
+        self.state = State()
+        self._database = database
+        self._write = write
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Write what waits, then end the thread."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, 2 * BUSY_SECONDS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    async def submit(self, item: Item) -> Outcome:
+        """Write an item with others in one transaction; return its outcome after the commit."""
+        waiting = Waiting(asyncio.get_running_loop().create_future(), item)
+        outcome: Outcome = await self._wait(waiting, BUSY_SECONDS)
+        return outcome
+
+    async def run(self, job: Callable[[Connection], Any], seconds: float = BUSY_SECONDS) -> Any:
+        """Run a job in a write transaction of its own; return its outcome after the commit."""
+        return await self._wait(Waiting(asyncio.get_running_loop().create_future(), job=job), seconds)
+
+    async def _wait(self, waiting: Waiting, seconds: float) -> Any:
+        if self._waiting >= MOST_WAITING or not self.alive:
+            raise Unavailable("Too many requests wait for the database.")
+        self._waiting += 1
+        self._queue.put(waiting)
+        try:
+            async with asyncio.timeout(seconds):
+                return await waiting.future
+        except TimeoutError:
+            raise Unavailable("The database did not answer in time.") from None
+        finally:
+            self._waiting -= 1
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            gathered, ended = self._gather()
+            # Whoever has gone, or has waited too long, is not written: the sender will ask again.
+            wanted = [waiting for waiting in gathered if not waiting.future.done()]
+            self._commit_group([waiting for waiting in wanted if waiting.job is None])
+            for waiting in wanted:
+                if waiting.job is not None:
+                    self._commit_job(waiting, waiting.job)
+
+    def _gather(self) -> tuple[list[Waiting], bool]:
+        """Wait for something to write, then take what else is there; tell whether it was the last."""
+        gathered = []
+        waiting = self._queue.get()
+        while waiting is not None:
+            gathered.append(waiting)
+            if len(gathered) == LARGEST_BATCH:
+                return gathered, False
+            try:
+                waiting = self._queue.get_nowait()
+            except queue.Empty:
+                return gathered, False
+        return gathered, True
+
+    def _commit_group(self, group: list[Waiting]) -> None:
+        if not group:
+            return
+        items = [waiting.item for waiting in group]
+        outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
+        if phase == "write" and len(group) > 1:
+            # One of them spoils it for all: each in its own transaction, then.
+            for waiting in group:
+                self._commit_group([waiting])
+        else:
+            _answer(group, outcomes)
+
+    def _commit_job(self, waiting: Waiting, job: Callable[[Connection], Any]) -> None:
+        outcomes, _ = self._transact(lambda connection: [job(connection)], 1)
+        _answer([waiting], outcomes)
+
+    def _transact(
+        self, work: Callable[[Connection], Sequence[Any]], count: int
+    ) -> tuple[Sequence[Any], Phase | None]:
+        """Run `work` in a transaction; return its outcomes, or errors and the phase in which it failed."""
+        phase: Phase = "begin"
+        try:
+            with self._database.writing() as connection:
+                phase = "write"
+                outcomes = work(connection)
+                phase = "commit"
+        except Exception as error:
+            self.state.failed = phase != "write" or is_database_error(error)
+            log.error("A transaction of %d failed at its %s: %s", count, phase, describe(error))
+            failure = Unavailable("The database failed.") if is_database_error(error) else error
+            return [failure] * count, phase
+        finally:
+            time.sleep(PAUSE_SECONDS)
+        self.state.succeeded_at, self.state.failed = time.monotonic(), False
+        return outcomes, None
+
+
+def describe(error: BaseException) -> str:
+    """Name an error and its place in our code, without its message, which may hold values."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return f"{type(error).__name__} {code}".strip() + f" at {place}"
+
+
+def _answer(group: list[Waiting], outcomes: Sequence[Any]) -> None:
+    """Hand every outcome to who waits for it, with one call into the loop."""
+    loop = group[0].future.get_loop()
+    loop.call_soon_threadsafe(_resolve, group, outcomes)
+
+
+def _resolve(group: list[Waiting], outcomes: Sequence[Any]) -> None:
+    for waiting, outcome in zip(group, outcomes, strict=True):
+        if waiting.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            waiting.future.set_exception(outcome)
+        else:
+            waiting.future.set_result(outcome)

@@ -1,0 +1,97 @@
+"""The HTTP server: granian, embedded, in this one process, so that its end is the end of everything."""
+
+import asyncio
+import logging
+import signal
+import socket
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.errors import FatalError
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian._granian import SocketHolder
+from granian.server.embed import Server
+from starlette.types import ASGIApp
+
+from crm_server.errors import ConfigurationError
+from crm_server.middleware.bodies import Hurry
+
+BACKLOG = 2048
+HEADER_SECONDS = 10
+"""How long a request's headers may take, and how long a connection may idle between requests."""
+STOP_SECONDS = 8
+"""How long the server waits for those who still read their answers, once it is told to stop."""
+
+log = logging.getLogger(__name__)
+
+
+class ExclusiveServer(Server):
+    """granian on a socket that is ours alone.
+
+    Left to itself it sets SO_REUSEPORT, under which a second server on the same port starts without a
+    word and takes half the requests.
+    """
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        """Serve an app on a bound socket."""
+        host, port = listener.getsockname()[:2]
+        super().__init__(
+            app,
+            address=host,
+            port=port,
+            interface=Interfaces.ASGI,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
+            websockets=False,
+            backlog=BACKLOG,
+            log_access=False,
+            # Its warning that embedding is experimental is known: the tests hold what we rely on.
+            log_level=LogLevels.error,
+            log_dictconfig={"handlers": {}, "loggers": {"_granian": {"propagate": True}}},
+        )
+        self.workers_kill_timeout = STOP_SECONDS
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        # granian's own stubs lack the arguments; it is how it passes sockets on where there is no SO_REUSEPORT.
+        holder: Any = SocketHolder
+        self._shd = holder(self._listener.detach(), False, BACKLOG)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises ConfigurationError when the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        message = f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port."
+        raise ConfigurationError(message) from None
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what was accepted, and return."""
+    server = ExclusiveServer(app, listener)
+
+    def stop() -> None:
+        hurry.begin()
+        server.signal_handler_interrupt()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await server.serve()
+    except TimeoutError:
+        log.warning("Stopped while clients were still connected.")
+    except FatalError:
+        raise ConfigurationError("The server could not start; see above.") from None

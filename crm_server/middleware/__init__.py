@@ -1,0 +1,1 @@
+"""Pure ASGI, one idea a file: a class with `__init__(app, options)` and `__call__`."""

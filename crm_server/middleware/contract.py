@@ -1,0 +1,142 @@
+"""Connexion's extension points, filled: routing, headers and bodies by the contract, all faults at once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+from connexion.middleware.routing import RoutingMiddleware
+from starlette.routing import Mount, Router
+from starlette.types import Receive, Scope
+
+from crm_server.approval_queue import ReceivedEvent
+from crm_server.errors import Fault, InvalidEvent, InvalidJson
+from crm_server.idempotency import Identity, digest
+from crm_server.middleware.bodies import operation_id
+from crm_server.problems import Problem, faulty
+from crm_server.validation import Rules, field, parse_json, validate
+from generated.operations import CURRENT, RELEASES
+
+
+class Routing(RoutingMiddleware):
+    """Connexion's routing, without redirects: a webhook's path is right or wrong."""
+
+    def add_api(self, *args: Any, **kwargs: Any) -> None:
+        """Add an API; a path with a trailing slash is unknown."""
+        super().add_api(*args, **kwargs)
+        self.router.redirect_slashes = False
+        for mount in self.router.routes:
+            if isinstance(mount, Mount) and isinstance(mount.app, Router):
+                mount.app.redirect_slashes = False
+
+
+class NoUriParser:
+    """Takes the place of Connexion's parser of paths and queries, built per request; webhooks have neither."""
+
+    def __init__(self, parameters: Any, body: Any) -> None:
+        """Accept what Connexion passes."""
+
+
+class HeaderRules:
+    """Checks the headers that the contract names; Connexion's `parameter` validator."""
+
+    def __init__(self, contract: Mapping[str, Any]) -> None:
+        """Compile the schema of each header of each operation."""
+        self._rules = {
+            operation["operationId"]: {
+                parameter["name"]: jsonschema_rs.validator_for(parameter["schema"])
+                for parameter in (resolve(contract, p) for p in operation.get("parameters", ()))
+            }
+            for operation in operations(contract)
+        }
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "HeaderRules":
+        """Serve as Connexion's validator class too, which is called for an instance per request."""
+        return self
+
+    def validate(self, scope: Scope) -> None:
+        """Put the headers into `scope["crm.headers"]`; raise 400 with every fault."""
+        rules = self._rules[operation_id(scope)]
+        found: dict[str, str] = {}
+        faults = []
+        for raw_name, raw_value in scope["headers"]:
+            if not raw_name.startswith(b"webhook-"):
+                continue
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            if name not in rules:
+                continue
+            if name in found:
+                faults.append(Fault(f"#{name}", "is there more than once", "one value"))
+            found[name] = value
+            faults += [
+                Fault(f"#{name}", "has the wrong form", f"{error.kind.name} {error.kind.value}")
+                for error in rules[name].iter_errors(value)
+            ]
+        if faults:
+            raise faulty("malformed-request", tuple(dict.fromkeys(faults)))
+        scope["crm.headers"] = found
+
+
+class EventRules:
+    """Makes the body an event, by the release that it names; Connexion's `body` validator."""
+
+    def __init__(self, rules: Mapping[str, Mapping[str, Rules]]) -> None:
+        """Take the compiled rules, by release and webhook."""
+        self._rules = rules
+
+    def __call__(self, **kwargs: Any) -> "EventRules":
+        """Serve as Connexion's validator class too, which is called for an instance per request."""
+        return self
+
+    async def wrap_receive(self, receive: Receive, *, scope: Scope) -> tuple[Receive, Scope]:
+        """Put the event into `scope["crm.event"]`; raise 400 with every fault."""
+        release = scope["crm.headers"].get("webhook-contract", CURRENT)
+        if release not in self._rules:
+            raise Problem(
+                "unsupported-contract-version",
+                "This CRM does not speak the release that webhook-contract names.",
+                versions=list(RELEASES),
+            )
+        rules = self._rules[release][str(operation_id(scope))]
+        scope["crm.event"] = read_event(rules, release, scope)
+        return receive, scope
+
+
+def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
+    """Return the event that a body holds, or raise the 400."""
+    raw: bytes = scope["crm.body"]
+    try:
+        text, value = parse_json(raw)
+        body = validate(rules, release, raw, value)
+    except InvalidJson as error:
+        raise faulty("invalid-json", error.faults) from None
+    except InvalidEvent as error:
+        raise faulty("invalid-event", error.faults, error.count) from None
+    webhook = rules.webhook
+    identity = Identity(
+        event=webhook.name,
+        natural_key=field(body, webhook.natural_key),
+        webhook_id=scope["crm.headers"].get("webhook-id"),
+        digest=digest(webhook, body),
+    )
+    return ReceivedEvent(identity, release, text)
+
+
+def operations(contract: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a contract's operations."""
+    return [
+        operation
+        for path in contract["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict) and "operationId" in operation
+    ]
+
+
+def resolve(contract: Mapping[str, Any], value: Any) -> dict[str, Any]:
+    """Follow a `$ref` within a contract."""
+    found: Any = value
+    if "$ref" in value:
+        found = contract
+        for step in value["$ref"].removeprefix("#/").split("/"):
+            found = found[step]
+    resolved: dict[str, Any] = found
+    return resolved

@@ -1,0 +1,96 @@
+"""The outermost middleware: whatever is raised inside becomes an answer, and nothing of it leaks."""
+
+import asyncio
+import logging
+import traceback
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from crm_server.errors import Unavailable
+from crm_server.problems import Problem, not_found, unavailable
+
+DRAIN_BYTES = 4 << 20
+DRAIN_SECONDS = 1.0
+"""How much of an unread body is taken after an error, and for how long, so that the answer can be read."""
+
+log = logging.getLogger(__name__)
+
+
+class ProblemAnswers:
+    """Turns exceptions into problems (RFC 9457)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an app."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, in any case."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        body_ended = started = False
+
+        async def watched_receive() -> Message:
+            nonlocal body_ended
+            message = await receive()
+            body_ended = not message.get("more_body", False)
+            return message
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, watched_receive, watched_send)
+        except Exception as error:
+            problem = problem_of(error)
+            if not started:
+                await send_problem(problem, send)
+            if not body_ended:
+                await drain(receive)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return the problem that an exception is to the outside."""
+    match error:
+        case Problem():
+            return error
+        case Unavailable():
+            return unavailable()
+        case HTTPException(status_code=404):
+            return not_found()
+        case HTTPException(status_code=405):
+            allow = (error.headers or {}).get("Allow", "")
+            return Problem("method-not-allowed", f"Use {allow}.", headers={"allow": allow})
+    log.error("A bug: %s", describe(error))
+    return Problem("internal-error", "The CRM failed. Nothing was stored; send it again.")
+
+
+def describe(error: BaseException) -> str:
+    """Write a traceback without messages and source lines, which may hold values; causes are left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    trace = " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
+    return f"{type(error).__name__} in {trace}"
+
+
+async def send_problem(problem: Problem, send: Send) -> None:
+    """Send a problem."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": problem.body()})
+
+
+async def drain(receive: Receive) -> None:
+    """Take a bounded rest of the body: a client that is still sending would not read the answer."""
+    taken = 0
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while taken < DRAIN_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        log.info("A client sent its body too slowly to be drained.")

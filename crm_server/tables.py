@@ -1,0 +1,134 @@
+"""The CRM's tables. CHECK constraints state the machine, so that a bug cannot write a lie.
+
+Times are text in UTC with microseconds (`2024-12-13T10:00:00.123456Z`), so they sort as text. Texts
+marked `personal` are what erasing a person empties.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+Sequence = BigInteger().with_variant(Integer, "sqlite")
+"""A number that the database hands out in order; SQLite does so for INTEGER keys alone."""
+
+personal = {"personal": True}
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("event", String(64), nullable=False),
+    Column("natural_key", String(64), nullable=False),
+    Column("webhook_id", String(128), unique=True),
+    Column("contract", String(32), nullable=False),
+    Column("payload", Text, info=personal),
+    Column("digest", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("received_at", String(27), nullable=False),
+    Column("decided_at", String(27)),
+    Column("decided_by", String(128)),
+    Column("erased_at", String(27)),
+    UniqueConstraint("event", "natural_key"),
+    CheckConstraint("status IN ('pending_approval', 'approved', 'rejected')", name="status"),
+    CheckConstraint("(status = 'pending_approval') = (decided_at IS NULL)", name="decided_at"),
+    CheckConstraint("(decided_at IS NULL) = (decided_by IS NULL)", name="decided_by"),
+    CheckConstraint("(payload IS NULL) = (erased_at IS NOT NULL)", name="erased"),
+    CheckConstraint("length(digest) = 64", name="digest"),
+    sqlite_autoincrement=True,
+)
+"""What the website asked for, in order of receipt (`sequence`), and what became of it."""
+
+rejection_reasons = Table(
+    "rejection_reasons",
+    metadata,
+    Column("approval_id", String(36), ForeignKey("approvals.id"), primary_key=True),
+    Column("reason", Text, info=personal),
+)
+"""Why staff rejected a request, in their words; apart from the request, so that erasing can empty it."""
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("website_user_id", String(64), nullable=False, unique=True),
+    Column("first_name", String(200), info=personal),
+    Column("last_name", String(200), info=personal),
+    Column("email", String(254), info=personal),
+    Column("phone", String(64), info=personal),
+    Column("language", String(35)),
+    Column("registered_at", String(32)),
+    Column("registration_source", String(64)),
+    Column("preferences", Text, info=personal),
+    Column("created_at", String(27), nullable=False),
+)
+"""The CRM's customers; `preferences` is JSON, `registered_at` as the website wrote it."""
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("website_repair_id", String(64), nullable=False, unique=True),
+    Column("ticket_number", String(64), nullable=False, index=True),
+    Column("customer_id", String(36), ForeignKey("customers.id"), nullable=False, index=True),
+    Column("status", String(16), nullable=False),
+    Column("customer_name", String(400), info=personal),
+    Column("customer_email", String(254), info=personal),
+    Column("device_type", String(200), nullable=False),
+    Column("device_model", String(200)),
+    Column("issue_description", Text, info=personal),
+    Column("service_type", String(64)),
+    Column("priority", String(16)),
+    Column("language", String(35)),
+    Column("address", Text, info=personal),
+    Column("notes", Text, info=personal),
+    Column("estimated_cost", Float),
+    Column("photos", Text, info=personal),
+    Column("booked_at", String(32), nullable=False),
+    Column("created_at", String(27), nullable=False),
+    CheckConstraint("status IN ('open')", name="status"),
+)
+"""Repair tickets; `photos` is JSON, `booked_at` as the website wrote it."""
+
+audit_trail = Table(
+    "audit_trail",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("at", String(27), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("verb", String(32), nullable=False),
+    Column("record", String(32), nullable=False),
+    Column("record_id", String(36), nullable=False, index=True),
+    Column("pointers", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Who did what to which record, and when; `pointers` is a JSON list. Never a value. Append-only."""
+
+heartbeat = Table(
+    "heartbeat",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(27), nullable=False),
+    CheckConstraint("id = 1", name="one"),
+)
+"""One row, written when nothing else has shown for a while that the database can be written."""
