@@ -1,0 +1,92 @@
+"""The outbox's engine, and the one place where SQLite and PostgreSQL differ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+
+BUSY_WAIT = 4.0
+"""Seconds to wait for SQLite's one writer: less than an attempt may take."""
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine for the outbox: no parameters in errors, and on SQLite durable, private and erasing."""
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        _make_private(Path(parsed.database))
+    engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _make_private(path: Path) -> None:
+    """Create a database file, which holds personal data, for its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _set_pragmas(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy's begin is ours, see _begin
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    """Take SQLite's write lock at once: a transaction that reads first would fail when another wrote meanwhile."""
+    reads = connection.get_execution_options().get("reads")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads, and takes no lock that others would wait for."""
+    with engine.connect().execution_options(reads=True) as connection, connection.begin():
+        yield connection
+
+
+def insert_or_ignore(connection: Connection, table: Table) -> Any:
+    """Return `INSERT … ON CONFLICT DO NOTHING` in the connection's dialect."""
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+def commits_by_itself(connection: Connection) -> bool:
+    """Say whether a connection is in autocommit mode, where event and booking could part."""
+    driver = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        # A site that says BEGIN by itself, as SQLAlchemy's recipe has it, sets no isolation level either.
+        return driver.isolation_level is None and not driver.in_transaction  # type: ignore[union-attr]
+    return bool(connection.dialect.detect_autocommit_setting(driver))  # type: ignore[arg-type]
+
+
+def truncate_log(engine: Engine) -> bool:
+    """Empty SQLite's write-ahead log, which still holds erased bytes. Return whether it is empty now.
+
+    On a connection that waits for nobody: a truncating checkpoint that waits blocks every writer.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("PRAGMA busy_timeout=0")
+        try:
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, *_ = cursor.fetchone() or (1,)
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={int(BUSY_WAIT * 1000)}")
+        return not busy
+    finally:
+        raw.close()

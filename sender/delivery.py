@@ -1,0 +1,291 @@
+"""A delivery's life: its states and transitions as a table, and what an answer means (pure).
+
+pending → delivered   a receipt of this event
+pending → pending     an answer of class retry, at the schedule's next delay
+pending → held        the key, an address, a proxy or a release is wrong, not the event
+held    → pending     a probe of the path passed, or the CRM speaks the release
+pending → failed      an answer of class fail, or of class retry after the last delay
+failed  → pending     retry
+failed  → closed      close
+pending, held, failed → erased
+delivered, closed, failed → pending   enqueued again with resend
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Literal
+
+from generated.operations import Answer as Documented
+from generated.operations import Delivery as DeliveryClass
+from generated.operations import Webhook
+
+Status = Literal["pending", "delivered", "failed", "held", "closed", "erased"]
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    "pending": frozenset({"pending", "delivered", "held", "failed", "erased"}),
+    "held": frozenset({"pending", "erased"}),
+    "failed": frozenset({"pending", "closed", "erased"}),
+    "delivered": frozenset({"pending"}),
+    "closed": frozenset({"pending"}),
+    "erased": frozenset(),
+}
+
+LONGEST_WAIT = 3600.0
+"""Seconds that a Retry-After may ask for at the most."""
+
+JITTER = 0.1
+"""The part of a delay by which it may grow, so that relays do not beat in time."""
+
+RELEASE_PROBLEM = "unsupported-contract-version"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An event that a relay has leased."""
+
+    id: str
+    event: str
+    contract: str
+    natural_key: str
+    order_key: str
+    payload: str = field(repr=False)
+    digest: str
+    attempts: int
+    """Those that counted so far."""
+    released_from: int | None
+    """The answer that held it before the last passed probe."""
+    lease_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read to a bound."""
+
+    status: int
+    content_type: str
+    body: bytes = field(repr=False)
+    retry_after: float | None = None
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """No answer: why not."""
+
+    kind: Literal["refused", "timeout", "network"]
+    words: str
+
+
+Outcome = Answer | Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What an outcome means for its event, before time and attempts are looked at."""
+
+    meaning: DeliveryClass
+    words: str
+    """In the integration guide's words: `401 Unauthorized`, `timeout`, `Connection refused`."""
+    problem: dict[str, Any] | None = None
+    """The problem document (RFC 9457), where the answer is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to record of an attempt."""
+
+    status: Status
+    words: str
+    attempts: int
+    due_in: float = 0.0
+    """Seconds until the event is due again."""
+    held_for: str | None = None
+    """A webhook's path, or a contract release."""
+    reason: str | None = None
+    answer: str | None = None
+    """What the CRM said, as JSON."""
+    away: bool = False
+    """The CRM is away: send nothing until it is back."""
+    wait: float | None = None
+    """The CRM asks the whole relay to wait, in seconds."""
+    counted: bool = True
+
+
+def judge(outcome: Outcome, delivery: Delivery, webhook: Webhook) -> Judgement:
+    """Say what an outcome means by the contract's `x-delivery`."""
+    if isinstance(outcome, Fault):
+        return Judgement("retry", outcome.words)
+    words = status_words(outcome.status)
+    if outcome.status == HTTPStatus.ACCEPTED and not is_receipt(outcome, delivery):
+        return Judgement("retry", f"{words}, but not this event's receipt")
+    problem = read_problem(outcome)
+    documented = webhook.answers.get(outcome.status)
+    if outcome.status < 300:
+        return Judgement("delivered" if outcome.status == HTTPStatus.ACCEPTED else "retry", words)
+    if outcome.status >= 500 or outcome.status in {408, 425, 429}:
+        return Judgement("retry", words, problem)
+    if problem is None or documented is None:
+        return Judgement("hold", words)
+    return Judgement(meaning_of(documented, problem), words, problem)
+
+
+def meaning_of(documented: Documented, problem: dict[str, Any]) -> DeliveryClass:
+    """Return the class of a documented problem."""
+    return documented.by_type.get(str(problem.get("type")), documented.default)
+
+
+def decide(
+    outcome: Outcome,
+    delivery: Delivery,
+    webhook: Webhook,
+    *,
+    healthy: bool,
+    schedule: Sequence[float],
+    wait_when_away: bool,
+    jitter: float,
+) -> Decision:
+    """Return what to record of an attempt.
+
+    `healthy`: whether the CRM's health was good right after an answer of class retry.
+    `jitter`: between 0 and 1, how much of `JITTER` to add to the delay.
+    """
+    judgement = judge(outcome, delivery, webhook)
+    attempts = delivery.attempts + 1
+    if judgement.meaning == "delivered":
+        return Decision("delivered", judgement.words, attempts)
+    answer = answer_of(outcome, judgement, delivery)
+    if judgement.meaning == "hold":
+        return _hold(outcome, judgement, delivery, webhook, answer)
+    if judgement.meaning == "fail":
+        return Decision("failed", judgement.words, attempts, reason=judgement.words, answer=answer)
+
+    wait = asked_to_wait(outcome)
+    if wait is not None:
+        return Decision("pending", judgement.words, delivery.attempts, due_in=wait, wait=wait, counted=False)
+    away = (isinstance(outcome, Fault) and outcome.kind == "refused") or not healthy
+    if away and wait_when_away:
+        return Decision("pending", judgement.words, delivery.attempts, away=True, counted=False)
+    if attempts > len(schedule):
+        return Decision("failed", judgement.words, attempts, reason=judgement.words, answer=answer)
+    return Decision(
+        "pending", judgement.words, attempts, due_in=schedule[attempts - 1] * (1 + JITTER * jitter)
+    )
+
+
+def _hold(
+    outcome: Outcome, judgement: Judgement, delivery: Delivery, webhook: Webhook, answer: str
+) -> Decision:
+    status = outcome.status if isinstance(outcome, Answer) else 0
+    if judgement.problem and judgement.problem.get("type") == RELEASE_PROBLEM:
+        return hold_for_release(delivery, judgement.words)
+    if delivery.released_from == status:
+        reason = f"{judgement.words}, though a test of {webhook.path} passes"
+        return Decision("failed", judgement.words, delivery.attempts + 1, reason=reason, answer=answer)
+    return Decision(
+        "held",
+        judgement.words,
+        delivery.attempts,
+        held_for=webhook.path,
+        reason=f"{judgement.words}: {_WAITS_FOR.get(status, _WAITS_FOR[0])}",
+        answer=answer,
+        counted=False,
+    )
+
+
+def hold_for_release(delivery: Delivery, words: str = "release not spoken") -> Decision:
+    """Return the decision for an event whose contract release the CRM does not speak."""
+    reason = f"the CRM does not speak contract {delivery.contract}: update the CRM"
+    return Decision(
+        "held", words, delivery.attempts, held_for=delivery.contract, reason=reason, counted=False
+    )
+
+
+_WAITS_FOR = {
+    401: "the CRM refuses the key or the signature; check CRM_API_KEY and the CRM's WEBHOOK_API_KEY",
+    403: "the CRM does not take webhooks from this address; check its WEBHOOK_ALLOWED_NETWORKS",
+    404: "the path is wrong, or a proxy answers; check CRM_WEBHOOK_URL",
+    405: "the path is wrong, or a proxy answers; check CRM_WEBHOOK_URL",
+    0: "something other than the CRM answers; check CRM_WEBHOOK_URL and what stands before the CRM",
+}
+
+
+def is_receipt(answer: Answer, delivery: Delivery) -> bool:
+    """Say whether an answer is the CRM's receipt for this very event."""
+    receipt = read_json(answer)
+    return (
+        receipt is not None
+        and receipt.get("status") == "pending_approval"
+        and receipt.get("natural_key") == delivery.natural_key
+        and receipt.get("digest") == delivery.digest
+    )
+
+
+def read_problem(answer: Answer) -> dict[str, Any] | None:
+    """Return an answer's problem document (RFC 9457), or None where it is something else."""
+    media_type = answer.content_type.partition(";")[0].strip().lower()
+    problem = read_json(answer) if media_type == "application/problem+json" else None
+    return problem if problem and problem.get("status") == answer.status and "type" in problem else None
+
+
+def read_json(answer: Answer) -> dict[str, Any] | None:
+    """Return an answer's JSON object, or None where it is something else."""
+    try:
+        value = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def asked_to_wait(outcome: Outcome) -> float | None:
+    """Return the seconds for which the CRM asks the whole relay to wait, or None."""
+    if not isinstance(outcome, Answer):
+        return None
+    if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return min(outcome.retry_after if outcome.retry_after is not None else 1.0, LONGEST_WAIT)
+    if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE and outcome.retry_after is not None:
+        return min(outcome.retry_after, LONGEST_WAIT)
+    return None
+
+
+def read_retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds of a Retry-After header (RFC 9110, section 10.2.3), or None where it is neither form."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return min(float(value), LONGEST_WAIT)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except ValueError:
+        return None
+
+
+def status_words(status: int) -> str:
+    """Return a status as the guide writes it: `401 Unauthorized`."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def answer_of(outcome: Outcome, judgement: Judgement, delivery: Delivery) -> str:
+    """Return what to keep of an answer: status, type, the pointers at fault, the release; never a value."""
+    if isinstance(outcome, Fault):
+        return json.dumps({"fault": outcome.words, "contract": delivery.contract})
+    problem = judgement.problem or {}
+    kept: dict[str, Any] = {"status": outcome.status, "contract": delivery.contract}
+    if isinstance(problem.get("type"), str):
+        kept["type"] = problem["type"][:64]
+    if isinstance(problem.get("errors"), list):
+        kept["errors"] = [
+            {key: str(fault.get(key, ""))[:200] for key in ("pointer", "detail", "expected")}
+            for fault in problem["errors"][:100]
+            if isinstance(fault, dict)
+        ]
+    if isinstance(problem.get("existing"), dict):
+        kept["existing"] = {key: str(problem["existing"].get(key, ""))[:64] for key in ("id", "event")}
+    return json.dumps(kept)

@@ -1,0 +1,195 @@
+"""An event: the contract's body, checked and written down once, with its identity."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from json.encoder import encode_basestring
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from generated.base import ContractModel
+from generated.operations import CURRENT, MODELS, RELEASES, Path, Webhook
+from sender.errors import Fault, InvalidEvent
+from sender.validation import InvalidJSON, find_faults, parse, pointer_to
+
+TEST_KEY = "webhook-test"
+"""The natural key of probes, which no event may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A thing that happened on the website, as the CRM will be told of it."""
+
+    id: str
+    """UUIDv7, the `webhook-id` of every attempt."""
+    name: str
+    """The webhook: `customer-registration`, `repair-request`."""
+    contract: str
+    """The release that it was written for."""
+    natural_key: str
+    order_key: str
+    reference: str
+    payload: str = field(repr=False)
+    """The body as it is sent, byte for byte."""
+    digest: str
+    """SHA-256 of the canonical content, in hexadecimal."""
+
+
+def event_of(name: str, source: ContractModel | Mapping[str, Any]) -> Event:
+    """Check a model, or a mapping as the JSON would hold it, against today's contract.
+
+    Raises InvalidEvent with every fault, and TypeError for what is neither.
+    """
+    payload = serialise(name, source)
+    body = check(name, payload)
+    webhook = RELEASES[CURRENT][name]
+    return Event(
+        id=str(uuid7()),
+        name=name,
+        contract=CURRENT,
+        natural_key=at(body, webhook.natural_key),
+        order_key=at(body, webhook.order_key),
+        reference=at(body, webhook.reference),
+        payload=payload,
+        digest=digest(canonical_content(body, webhook)),
+    )
+
+
+def serialise(name: str, source: ContractModel | Mapping[str, Any]) -> str:
+    """Return a body as JSON text, keeping a mapping as it was given."""
+    try:
+        if isinstance(source, MODELS[name]):
+            return source.model_dump_json(by_alias=True, exclude_none=True, warnings=False)
+        if isinstance(source, Mapping):
+            return json.dumps(dict(source), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+        problem = f"cannot be written as JSON ({type(error).__name__})"
+        raise InvalidEvent(name, [Fault("", problem, "what JSON can hold")]) from None
+    raise TypeError(f"{name} takes a {MODELS[name].__name__} or a mapping, not {type(source).__name__}")
+
+
+def check(name: str, payload: str) -> dict[str, Any]:
+    """Return the body that a text holds. Raises InvalidEvent with all that today's contract refuses in it."""
+    try:
+        body = parse(payload)
+    except InvalidJSON as error:
+        raise InvalidEvent(name, [Fault("", str(error), "JSON as RFC 8259 has it")]) from None
+    webhook = RELEASES[CURRENT][name]
+    faults = find_faults(body, webhook, CURRENT)
+    if not faults:
+        try:
+            MODELS[name].model_validate_json(payload, by_alias=True, by_name=False)
+        except ValidationError:
+            faults = [Fault("", "is refused by the model", "what the contract says")]
+    if not faults and at(body, webhook.natural_key) == TEST_KEY:
+        faults = [Fault(pointer_to(webhook.natural_key), "is reserved for tests", "another id")]
+    if faults:
+        raise InvalidEvent(name, faults)
+    return cast(dict[str, Any], body)
+
+
+def at(body: dict[str, Any], path: Path) -> str:
+    """Return the string at a path of a valid body."""
+    value: Any = body
+    for name in path:
+        value = value[name]
+    return cast(str, value)
+
+
+def canonical_content(body: dict[str, Any], webhook: Webhook) -> str:
+    """Return what two sendings of one event agree in, as canonical JSON (RFC 8785).
+
+    Without the contract's `x-identity: false` fields, and with every date-time in UTC.
+    """
+    body = {name: dict(part) if isinstance(part, dict) else part for name, part in body.items()}
+    for path in webhook.not_identity:
+        parent = _parent(body, path)
+        parent.pop(path[-1], None)
+    for path in webhook.times:
+        parent = _parent(body, path)
+        if path[-1] in parent:
+            parent[path[-1]] = in_utc(parent[path[-1]])
+    return canonical(body)
+
+
+def _parent(body: dict[str, Any], path: Path) -> dict[str, Any]:
+    for name in path[:-1]:
+        body = body.get(name, {})
+    return body
+
+
+def in_utc(text: str) -> str:
+    """Return an RFC 3339 time in UTC, with `Z` and no trailing zeros; as it is where UTC has no such year."""
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError:
+        return text
+    shown = moment.replace(tzinfo=None).isoformat()
+    return (shown.rstrip("0").rstrip(".") if moment.microsecond else shown) + "Z"
+
+
+def canonical(value: Any) -> str:
+    """Return a JSON value as RFC 8785 writes it."""
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, dict):
+        ordered = sorted(value.items(), key=_utf16) if not "".join(value).isascii() else sorted(value.items())
+        return "{" + ",".join(f"{encode_basestring(name)}:{canonical(part)}" for name, part in ordered) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _number(float(value))
+
+
+def _utf16(member: tuple[str, Any]) -> bytes:
+    return member[0].encode("utf-16-be")
+
+
+def _number(number: float) -> str:
+    """Return a number as ECMAScript prints it (ECMA-262, Number::toString)."""
+    if number == 0:
+        return "0"
+    mantissa, _, exponent = f"{abs(number)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    leading = len(whole + fraction) - len(digits)
+    point = len(whole) - leading + int(exponent or 0)
+    digits = digits.rstrip("0")
+    count = len(digits)
+    if count <= point <= 21:
+        text = digits + "0" * (point - count)
+    elif 0 < point <= 21:
+        text = f"{digits[:point]}.{digits[point:]}"
+    elif -6 < point <= 0:
+        text = "0." + "0" * -point + digits
+    else:
+        power = f"e{point - 1:+d}"
+        text = digits + power if count == 1 else f"{digits[0]}.{digits[1:]}{power}"
+    return f"-{text}" if number < 0 else text
+
+
+def digest(content: str) -> str:
+    """Return the SHA-256 of a text, in hexadecimal."""
+    return sha256(content.encode()).hexdigest()
+
+
+def uuid7() -> uuid.UUID:
+    """Return a new UUID that sorts by time (RFC 9562, section 5.7)."""
+    random = int.from_bytes(os.urandom(10))
+    return uuid.UUID(
+        int=(time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80
+        | 7 << 76
+        | (random >> 68) << 64
+        | 2 << 62
+        | random & (1 << 62) - 1
+    )

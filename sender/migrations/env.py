@@ -1,0 +1,24 @@
+"""Alembic's environment: `sender.cli migrate` gives the connection, or asks for SQL."""
+
+from alembic import context
+
+from sender.tables import metadata
+
+VERSION_TABLE = "crm_outbox_version"
+
+if context.is_offline_mode():
+    context.configure(
+        dialect_name=context.config.attributes["dialect"],
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        literal_binds=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+    )
+    context.run_migrations()

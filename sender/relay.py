@@ -1,0 +1,441 @@
+"""The relay: claims what is due, sends it, records what became of it.
+
+One thread reads and writes the outbox, a few threads send. A customer's events go one by one, in
+their order. Nothing is sent while the CRM is away (an outage), asks for patience (the pace), or
+refuses us for what is not the event's fault (a hold).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy.exc import DBAPIError
+
+from generated.operations import WEBHOOKS
+from sender import outbox
+from sender.database import open_engine, reading, truncate_log
+from sender.delivery import (
+    JITTER,
+    LONGEST_WAIT,
+    Decision,
+    Delivery,
+    Fault,
+    Outcome,
+    asked_to_wait,
+    decide,
+    hold_for_release,
+    judge,
+)
+from sender.errors import SettingsError
+from sender.settings import SenderSettings
+from sender.transport import REFUSED, Health, Transport
+
+log = logging.getLogger("crm_sender.relay")
+
+POLL = 0.02
+"""Seconds between two looks at an outbox in which nothing is due."""
+
+PAUSE = 0.001
+"""Seconds between two write transactions: SQLite has one writer, and bookings must get their turn."""
+
+AHEAD = 8
+"""Events that are claimed ahead for each thread, so that claims and results are written in batches."""
+
+HEARTBEAT = 1.0
+"""Seconds between two signs of life, and between two tries to empty SQLite's log."""
+
+FIRST_PROBE, LAST_PROBE = 1.0, 60.0
+"""Seconds until the first probe of what is waited for, doubling up to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run of the relay did."""
+
+    delivered: int = 0
+    failed: int = 0
+    held: int = 0
+    pending: int = 0
+
+    @property
+    def all_delivered(self) -> bool:
+        """Whether nothing failed, is held, or is left."""
+        return not (self.failed or self.held or self.pending)
+
+
+@dataclass(slots=True)
+class Backoff:
+    """When to look again at what is waited for: after 1 s, doubling to 60 s, with jitter."""
+
+    delay: float = FIRST_PROBE
+    at: float = 0.0
+
+    def push(self, now: float) -> None:
+        """Put the next look off."""
+        self.at = now + self.delay * (1 + JITTER * random.random())  # noqa: S311
+        self.delay = min(self.delay * 2, LAST_PROBE)
+
+
+@dataclass(slots=True)
+class Pace:
+    """How many events may be in flight: `most`, and fewer after the CRM asked for patience."""
+
+    most: int
+    until: float = 0.0
+    window: int = 0
+
+    def __post_init__(self) -> None:
+        self.window = self.most
+
+    def slow_down(self, now: float, seconds: float) -> None:
+        """Wait, then resume with one in flight."""
+        self.until = max(self.until, now + seconds)
+        self.window = 1
+
+    def delivered(self) -> None:
+        """Grow by one."""
+        self.window = min(self.window + 1, self.most)
+
+
+@dataclass(slots=True)
+class Outage:
+    """The CRM is away: when to look for it, and whose event tried last."""
+
+    since: float
+    backoff: Backoff = field(default_factory=Backoff)
+    last_trial: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What became of a claimed event; `decision` is None when it was not sent."""
+
+    delivery: Delivery
+    decision: Decision | None
+
+
+class Relay:
+    """Delivers the outbox's events to the CRM until it is stopped.
+
+    `threads` send at once, each over a connection of its own. `clock` tells the time of day that
+    the outbox keeps, `monotonic` what the relay itself waits by, both in seconds.
+
+    Raises SettingsError when there is no key to send with.
+    """
+
+    def __init__(
+        self,
+        settings: SenderSettings | None = None,
+        *,
+        threads: int = 4,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings or SenderSettings.read()
+        if self._settings.api_key is None:
+            raise SettingsError("CRM_API_KEY is not set: give it the key that the CRM has as WEBHOOK_API_KEY")
+        self._transport_of_loop = Transport(self._settings)
+        self._engine = open_engine(self._settings.outbox_url)
+        self._clock = clock
+        self._monotonic = monotonic
+        self._threads = threads
+        self._id = str(uuid.uuid4())
+        self._local = threading.local()
+        self._stop = threading.Event()
+        # Set by whichever thread first learns that nothing should be sent: what is claimed goes back.
+        self._halt = threading.Event()
+        self._in_flight: set[Future[Attempt]] = set()
+        self._unrecorded: list[Attempt] = []
+        self._pace = Pace(threads * AHEAD)
+        self._outage: Outage | None = None
+        self._held: dict[str, Backoff] = {}
+        self._held_since: float | None = None
+        self._versions: tuple[str, ...] | None = None
+        self._next_beat = 0.0
+        self._delivered = self._failed = 0
+
+    def stop(self) -> None:
+        """Ask the relay to finish what is in flight and return."""
+        self._stop.set()
+
+    def run(self, *, drain: bool = False) -> Summary:
+        """Deliver until `stop()`; with `drain` until nothing is pending.
+
+        A drain gives up when it has waited for the CRM, or for the cure of a hold, as long as the
+        retry schedule is. Raises NotMigrated when the outbox is not there; a drain also passes on
+        an error of the database, which otherwise is logged and waited out.
+        """
+        with reading(self._engine) as connection:
+            outbox.outbox_id(connection)
+        log.info("relay started: %s to %s", self._settings.shown_outbox, self._settings.webhook_url)
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="crm-relay") as pool:
+            self._greet()
+            while not self._stop.is_set() and not (drain and self._is_drained()):
+                try:
+                    self._turn(pool)
+                except DBAPIError as error:
+                    if drain:
+                        raise
+                    log.error("the outbox cannot be used: %s", error.orig)
+                    self._stop.wait(HEARTBEAT)
+            self._halt.set()
+        return self._leave()
+
+    def _turn(self, pool: ThreadPoolExecutor) -> None:
+        """Do what can be done now, then wait a little for the next thing."""
+        now = self._monotonic()
+        if now >= self._next_beat:
+            self._beat(now)
+        if not self._in_flight:
+            self._look_for_crm(pool, now)
+            self._look_at_holds(now)
+        if self._may_send(now):
+            self._send_due(pool, self._pace.window - len(self._in_flight))
+        if self._in_flight:
+            done, self._in_flight = wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
+            self._unrecorded += [future.result() for future in done]
+            self._record()
+            time.sleep(PAUSE)
+        else:
+            self._stop.wait(POLL)
+
+    def _may_send(self, now: float) -> bool:
+        if self._halt.is_set() and self._in_flight:
+            return False
+        waits = self._outage or now < self._pace.until or any(map(is_path, self._held))
+        return not waits and self._pace.window > len(self._in_flight)
+
+    def _send_due(
+        self, pool: ThreadPoolExecutor, limit: int, but_not_of: str | None = None
+    ) -> list[Delivery]:
+        """Claim what is due, oldest first, and hand it to the threads."""
+        heads = outbox.due(
+            self._clock(),
+            lease=self._settings.lease,
+            longest_delay=self._longest_delay,
+            but_not_of=but_not_of,
+        )
+        with reading(self._engine) as connection:
+            if not outbox.is_anything(connection, heads):
+                return []
+        self._halt.clear()
+        claimed = self._monotonic()
+        with self._engine.begin() as connection:
+            lease_until = self._clock() + self._settings.lease
+            deliveries = outbox.claim(connection, heads, str(uuid.uuid4()), lease_until, limit)
+        self._in_flight |= {pool.submit(self._attempt, delivery, claimed) for delivery in deliveries}
+        return deliveries
+
+    @property
+    def _longest_delay(self) -> float:
+        return 2 * max((*self._settings.retry_schedule, LONGEST_WAIT))
+
+    # one attempt, in a thread of the pool
+
+    def _attempt(self, delivery: Delivery, claimed: float) -> Attempt:
+        if self._versions is not None and delivery.contract not in self._versions:
+            return Attempt(delivery, hold_for_release(delivery))
+        late = self._monotonic() - claimed > self._settings.lease - self._settings.timeout
+        if late or self._halt.is_set() or self._stop.is_set():
+            return Attempt(delivery, None)
+        decision = self._decide(self._transport().send(delivery), delivery)
+        if decision.away or decision.wait is not None or (decision.held_for and is_path(decision.held_for)):
+            self._halt.set()
+        return Attempt(delivery, decision)
+
+    def _decide(self, outcome: Outcome, delivery: Delivery) -> Decision:
+        webhook = WEBHOOKS[delivery.event]
+        healthy = True
+        if judge(outcome, delivery, webhook).meaning == "retry" and asked_to_wait(outcome) is None:
+            refused = isinstance(outcome, Fault) and outcome.kind == "refused"
+            healthy = not refused and self._transport().health().ok
+        return decide(
+            outcome,
+            delivery,
+            webhook,
+            healthy=healthy,
+            schedule=self._settings.retry_schedule,
+            wait_when_away=self._settings.when_away == "wait",
+            jitter=random.random(),  # noqa: S311
+        )
+
+    def _transport(self) -> Transport:
+        if not hasattr(self._local, "transport"):
+            self._local.transport = Transport(self._settings)
+        transport: Transport = self._local.transport
+        return transport
+
+    # what became of attempts
+
+    def _record(self) -> None:
+        """Write what became of attempts; what cannot be written now is kept for the next turn."""
+        if not self._unrecorded:
+            return
+        decided = [(attempt.delivery, attempt.decision) for attempt in self._unrecorded if attempt.decision]
+        unsent = [attempt.delivery for attempt in self._unrecorded if not attempt.decision]
+        with self._engine.begin() as connection:
+            written = outbox.record(connection, decided, self._clock(), "relay")
+            outbox.give_back(connection, unsent)
+        self._unrecorded.clear()
+        for (delivery, decision), was_written in zip(decided, written, strict=True):
+            if was_written:
+                self._learn(delivery, decision)
+            else:
+                log.warning("%s %s: the lease ran out, another relay has it", delivery.event, delivery.id)
+
+    def _learn(self, delivery: Delivery, decision: Decision) -> None:
+        """Draw the conclusions of one attempt for all that follow."""
+        now = self._monotonic()
+        if decision.status == "delivered":
+            self._delivered += 1
+            self._pace.delivered()
+        else:
+            self._say(delivery, decision)
+        if decision.status == "failed":
+            self._failed += 1
+        if decision.wait is not None:
+            self._pace.slow_down(now, decision.wait)
+        if decision.held_for:
+            self._hold(decision.held_for, now)
+        if decision.away:
+            self._open_outage(now, decision.words)
+        elif decision.status in {"delivered", "failed", "held"}:
+            self._close_outage()
+
+    def _say(self, delivery: Delivery, decision: Decision) -> None:
+        """Log an attempt that did not deliver, in the integration guide's words."""
+        of = len(self._settings.retry_schedule) + 1
+        number = f"attempt {decision.attempts} of {of}" if decision.counted else "attempt not counted"
+        then = {"failed": "FAILED", "held": f"held: {decision.reason}"}.get(decision.status)
+        if then is None:
+            due = datetime.fromtimestamp(self._clock() + decision.due_in, UTC).isoformat(timespec="seconds")
+            then = "next when the CRM is back" if decision.away else f"next at {due}"
+        words, name, key = decision.words, delivery.event, delivery.natural_key
+        log.warning("%s: %s %s %s, %s, %s", words, name, delivery.id, key, number, then)
+
+    # the handshake, and what is waited for
+
+    def _greet(self) -> None:
+        """Learn which contract releases the CRM speaks."""
+        health = self._ask_health()
+        if health.words == REFUSED and self._settings.when_away == "wait":
+            self._open_outage(self._monotonic(), health.words)
+
+    def _ask_health(self) -> Health:
+        health = self._transport_of_loop.health()
+        if health.ok:
+            self._versions = health.versions
+        return health
+
+    def _open_outage(self, now: float, words: str) -> None:
+        if self._outage is None:
+            self._outage = Outage(now)
+            self._outage.backoff.push(now)
+            log.warning("%s: the CRM is away; nothing is sent, and nothing fails, until it is back", words)
+
+    def _close_outage(self) -> None:
+        if self._outage is not None:
+            self._outage = None
+            log.info("the CRM is back")
+
+    def _look_for_crm(self, pool: ThreadPoolExecutor, now: float) -> None:
+        """Probe an absent CRM; when it answers, let one event try first, each time of another customer."""
+        outage = self._outage
+        if outage is None or now < outage.backoff.at or now < self._pace.until:
+            return
+        outage.backoff.push(now)
+        if not self._ask_health().ok:
+            return
+        trial = self._send_due(pool, 1, but_not_of=outage.last_trial) or self._send_due(pool, 1)
+        if trial:
+            outage.last_trial = trial[0].order_key
+        else:
+            self._close_outage()
+
+    def _hold(self, waited_for: str, now: float) -> None:
+        if waited_for not in self._held:
+            self._held[waited_for] = backoff = Backoff()
+            backoff.push(now)
+
+    def _look_at_holds(self, now: float) -> None:
+        """Try what held events wait for, and let them go when it is cured."""
+        if self._outage:
+            return
+        for waited_for, backoff in list(self._held.items()):
+            if now < backoff.at:
+                continue
+            backoff.push(now)
+            cured, words = self._is_cured(waited_for)
+            if cured:
+                with self._engine.begin() as connection:
+                    count = outbox.release(connection, waited_for, self._clock(), "relay")
+                del self._held[waited_for]
+                log.info("%s: %d held event(s) go on", waited_for, count)
+            else:
+                log.warning("%s: held events wait for %s", words, waited_for)
+
+    def _is_cured(self, waited_for: str) -> tuple[bool, str]:
+        if is_path(waited_for):
+            return self._transport_of_loop.probe(waited_for)
+        health = self._ask_health()
+        return health.ok and waited_for in (health.versions or ()), "this release is not spoken yet"
+
+    # signs of life, erasure, the end
+
+    def _beat(self, now: float) -> None:
+        """Show that the relay runs, empty SQLite's log of what was erased, and learn of others' holds."""
+        self._next_beat = now + HEARTBEAT
+        with self._engine.begin() as connection:
+            outbox.see_relay(connection, self._id, socket.gethostname(), os.getpid(), self._clock())
+            held = outbox.held_for(connection)
+        self._held = {waited_for: self._held.get(waited_for, Backoff()) for waited_for in held}
+        self._held_since = (self._held_since or now) if held else None
+        self._erase()
+
+    def _erase(self) -> None:
+        """Empty SQLite's write-ahead log, when it may still hold erased payloads."""
+        started = self._clock()
+        with reading(self._engine) as connection:
+            waits = outbox.erasing_since(connection) is not None
+        if waits and truncate_log(self._engine):
+            with self._engine.begin() as connection:
+                outbox.erased(connection, started)
+
+    def _is_drained(self) -> bool:
+        """Say whether a drain has nothing left to do, or has waited long enough for the CRM."""
+        if self._in_flight or self._unrecorded:
+            return False
+        with reading(self._engine) as connection:
+            counts = outbox.counts(connection)
+        if not counts.pending and not counts.held:
+            return True
+        since = self._outage.since if self._outage else self._held_since
+        return since is not None and self._monotonic() - since > sum(self._settings.retry_schedule)
+
+    def _leave(self) -> Summary:
+        """Record what was in flight, and say goodbye."""
+        self._unrecorded += [future.result() for future in self._in_flight]
+        self._in_flight.clear()
+        self._record()
+        with self._engine.begin() as connection:
+            outbox.forget_relay(connection, self._id)
+            counts = outbox.counts(connection)
+        self._erase()
+        self._engine.dispose()
+        log.info("relay stopped")
+        return Summary(self._delivered, self._failed, counts.held, counts.pending)
+
+
+def is_path(waited_for: str) -> bool:
+    """Say whether held events wait for a webhook's path, which stops all, or for a contract release."""
+    return waited_for.startswith("/")

@@ -1,0 +1,98 @@
+"""The sender's settings: the environment's `CRM_*`, or `.env` for the programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from sender.errors import SettingsError
+
+LEASE_MARGIN = 5.0
+"""Seconds by which a lease outlives one attempt."""
+
+
+class SenderSettings(BaseSettings):
+    """What the sender must know. `CRM()` reads the environment; give an instance to say otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CRM_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    webhook_url: str = Field("http://localhost:5001/webhooks", pattern=r"^https?://[^\s?#]+$")
+    """Where the CRM's webhooks are."""
+    api_key: SecretStr | None = None
+    """The key that the CRM has as `WEBHOOK_API_KEY`: printable ASCII without space or comma."""
+    outbox_url: str = "sqlite:///var/outbox.sqlite3"
+    """The database of the bookings, as SQLAlchemy writes it."""
+    retry_schedule: Annotated[tuple[float, ...], NoDecode] = (1.0, 2.0, 3.0)
+    """Seconds before each retry; as many retries as entries."""
+    timeout: float = Field(5.0, gt=0, le=300)
+    """Seconds of one attempt, from connect to the last byte."""
+    when_away: Literal["wait", "fail"] = "wait"
+    """`fail` counts attempts also while the CRM is away."""
+
+    @classmethod
+    def read(cls, env_file: str | None = None) -> SenderSettings:
+        """Read the environment, and below it a file of settings.
+
+        Raises SettingsError that names each wrong variable, without its value.
+        """
+        try:
+            return cls(_env_file=env_file)
+        except ValidationError as error:
+            lines = (
+                f"CRM_{str(fault['loc'][0]).upper() if fault['loc'] else 'settings'}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            )
+            raise SettingsError("; ".join(lines)) from None
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _without_trailing_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @field_validator("api_key")
+    @classmethod
+    def _printable(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value() if key else ""
+        if not text.isascii() or not text.isprintable() or " " in text or "," in text:
+            raise ValueError("must be printable ASCII without space or comma")
+        return key
+
+    @field_validator("outbox_url")
+    @classmethod
+    def _absolute(cls, url: str) -> str:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            raise ValueError("is not a database URL such as sqlite:///var/outbox.sqlite3") from None
+        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+            parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+        return parsed.render_as_string(hide_password=False)
+
+    @field_validator("retry_schedule", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("retry_schedule")
+    @classmethod
+    def _positive(cls, schedule: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= delay <= 86_400 for delay in schedule):
+            raise ValueError("each delay is between 0 and 86400 seconds")
+        return schedule
+
+    @property
+    def lease(self) -> float:
+        """Seconds for which a relay may hold an event before another takes it over."""
+        return self.timeout + LEASE_MARGIN
+
+    @property
+    def shown_outbox(self) -> str:
+        """`CRM_OUTBOX_URL` without its password."""
+        return make_url(self.outbox_url).render_as_string(hide_password=True)

@@ -1,0 +1,114 @@
+"""The outbox's tables. Their CHECKs state the machine of `delivery.py`, so that a bug cannot write a lie.
+
+All times are seconds since 1970, UTC, as floating point.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+"""For a site that migrates by its own Alembic."""
+
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+UNDELIVERED = "status IN ('pending', 'held')"
+
+outbox = Table(
+    "crm_outbox",
+    metadata,
+    Column("sequence", _Number, primary_key=True, autoincrement=True),  # the order of a customer's events
+    Column("id", String(36), nullable=False, unique=True),
+    Column("event", String(64), nullable=False),
+    Column("contract", String(32), nullable=False),
+    Column("natural_key", String(128), nullable=False),
+    Column("order_key", String(128), nullable=False),
+    Column("reference", String(128), nullable=False),
+    Column("payload", Text),
+    Column("digest", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),  # those that counted
+    Column("due_at", Float, nullable=False),
+    Column("lease_token", String(36)),
+    Column("lease_until", Float),
+    Column("held_for", String(64)),  # a webhook's path, or a contract release
+    Column("released_from", Integer),  # the answer that held it before the last passed probe
+    Column("reason", Text),  # why it is held or failed, in words
+    Column("answer", Text),  # what the CRM said: JSON of status, type, pointers, contract
+    Column("enqueued_at", Float, nullable=False),
+    Column("finished_at", Float),
+    UniqueConstraint("event", "natural_key", name="crm_outbox_natural_key"),
+    CheckConstraint(
+        "status IN ('pending', 'delivered', 'failed', 'held', 'closed', 'erased')", name="crm_outbox_status"
+    ),
+    CheckConstraint(
+        "(payload IS NULL) = (status IN ('delivered', 'closed', 'erased'))", name="crm_outbox_payload_erased"
+    ),
+    CheckConstraint("(held_for IS NOT NULL) = (status = 'held')", name="crm_outbox_held_for"),
+    CheckConstraint("status IN ('pending', 'held') OR finished_at IS NOT NULL", name="crm_outbox_finished"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="crm_outbox_lease"),
+    CheckConstraint("lease_token IS NULL OR status = 'pending'", name="crm_outbox_lease_pending"),
+    CheckConstraint("status NOT IN ('failed', 'held') OR reason IS NOT NULL", name="crm_outbox_reason"),
+    # What is delivered costs the relay nothing: these indexes do not hold it.
+    Index(
+        "crm_outbox_undelivered",
+        "order_key",
+        "sequence",
+        sqlite_where=text(UNDELIVERED),
+        postgresql_where=text(UNDELIVERED),
+    ),
+    Index(
+        "crm_outbox_unfinished",
+        "status",
+        "sequence",
+        sqlite_where=text("status IN ('pending', 'held', 'failed')"),
+        postgresql_where=text("status IN ('pending', 'held', 'failed')"),
+    ),
+    Index("crm_outbox_reference", "reference"),
+    Index("crm_outbox_finished_at", "finished_at"),
+    sqlite_autoincrement=True,
+)
+
+trail = Table(
+    "crm_outbox_trail",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("event_id", String(36), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("verb", String(16), nullable=False),  # attempted, delivered, failed, held, released, retried, …
+    Column("detail", String(200), nullable=False),  # an answer's words; never a value of the event
+    sqlite_autoincrement=True,
+)
+
+state = Table(
+    "crm_outbox_state",
+    metadata,
+    Column("one", Integer, primary_key=True),
+    Column("outbox_id", String(36), nullable=False),  # tells this outbox from any other
+    Column("delivered", BigInteger, nullable=False),  # a count, for a million rows take long to count
+    Column("erasing_since", Float),  # erased bytes wait in SQLite's write-ahead log
+    CheckConstraint("one = 1", name="crm_outbox_state_is_one_row"),
+)
+
+relays = Table(
+    "crm_outbox_relays",
+    metadata,
+    Column("relay_id", String(36), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)

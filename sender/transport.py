@@ -1,0 +1,280 @@
+"""One attempt over HTTP: it returns what came back, and never raises for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import TracebackType
+from typing import Any
+
+import httpcore
+import httpx
+
+from generated.operations import CURRENT, HEALTH_PATH, WEBHOOKS, Path
+from sender.delivery import Answer, Delivery, Fault, Outcome, read_json, read_retry_after, status_words
+from sender.events import TEST_KEY
+from sender.settings import SenderSettings
+
+MAX_ANSWER = 65_536
+"""Bytes of an answer that are read."""
+
+REFUSED = "Connection refused"
+
+HEALTH_TIMEOUT = 2.0
+"""Seconds that a health probe may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the CRM says of itself."""
+
+    ok: bool
+    words: str
+    versions: tuple[str, ...] | None = None
+    """The contract releases that it speaks, where it said so."""
+
+
+class Transport:
+    """A connection to the CRM, for one thread."""
+
+    def __init__(self, settings: SenderSettings) -> None:
+        self._settings = settings
+        self._network = _DeadlineBackend()
+        self._client = httpx.Client(
+            transport=_DeadlineTransport(self._network),
+            # Neither a proxy nor a .netrc of the environment may see or replace the key.
+            trust_env=False,
+            timeout=settings.timeout,
+            headers={
+                **_authorization(settings),
+                "user-agent": f"revivatech-crm-link/{CURRENT}",
+                "accept": "application/json, application/problem+json",
+                "accept-encoding": "identity",
+            },
+        )
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def send(self, delivery: Delivery) -> Outcome:
+        """Make one attempt to deliver an event."""
+        headers = {"webhook-id": delivery.id, "webhook-contract": delivery.contract}
+        return self._post(WEBHOOKS[delivery.event].path, delivery.payload.encode(), headers)
+
+    def probe(self, path: str) -> tuple[bool, str]:
+        """Send a test webhook to a path. Return whether the CRM takes webhooks there, and its words.
+
+        A refusal of the test itself passes too: it is our CRM that answers, and it knows the key.
+        """
+        name = next(name for name, webhook in WEBHOOKS.items() if webhook.path == path)
+        headers = {"webhook-contract": CURRENT, "webhook-test": "true"}
+        outcome = self._post(path, probe_body(name).encode(), headers)
+        return passes(outcome), words_of(outcome)
+
+    def health(self, timeout: float = HEALTH_TIMEOUT) -> Health:
+        """Ask the CRM how it is."""
+        outcome = self._exchange("GET", HEALTH_PATH, None, {}, timeout)
+        if isinstance(outcome, Fault):
+            return Health(False, outcome.words)
+        body = read_json(outcome) or {}
+        contract = body.get("contract")
+        versions = contract.get("versions") if isinstance(contract, dict) else None
+        spoken = tuple(map(str, versions)) if isinstance(versions, list) else None
+        return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken)
+
+    def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        kinds = {"content-type": "application/json", **headers}
+        return self._exchange("POST", path, body, kinds, self._settings.timeout)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> Outcome:
+        self._network.start(timeout)
+        request = self._client.build_request(
+            method, self._settings.webhook_url + path, content=body, headers=dict(headers)
+        )
+        try:
+            return self._read(request)
+        except httpx.TransportError as error:
+            # A kept connection that the CRM closed meanwhile says nothing of the CRM: once more, on a
+            # fresh one. The webhook-id makes it safe.
+            if self._network.connected or self._network.answered or self._network.expired:
+                return _fault(error, self._network)
+        try:
+            return self._read(request)
+        except httpx.TransportError as error:
+            return _fault(error, self._network)
+
+    def _read(self, request: httpx.Request) -> Answer:
+        response = self._client.send(request, stream=True)
+        try:
+            body = bytearray()
+            for part in response.iter_raw():
+                body += part
+                if len(body) > MAX_ANSWER:
+                    break
+        finally:
+            response.close()
+        return Answer(
+            response.status_code,
+            response.headers.get("content-type", ""),
+            bytes(body[:MAX_ANSWER]),
+            read_retry_after(response.headers.get("retry-after"), time.time()),
+        )
+
+
+def _authorization(settings: SenderSettings) -> dict[str, str]:
+    """Return the header with the key; none without a key, for health is open."""
+    return {"authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
+
+
+def passes(outcome: Outcome) -> bool:
+    """Say whether the answer to a test webhook came from our CRM, to a key that it knows."""
+    if isinstance(outcome, Fault):
+        return False
+    body = read_json(outcome) or {}
+    if outcome.status == httpx.codes.OK:
+        return body.get("status") == "test_ok"
+    if outcome.status == httpx.codes.ACCEPTED:
+        return body.get("natural_key") == TEST_KEY
+    return outcome.status == httpx.codes.BAD_REQUEST and body.get("type") == "reserved-natural-key"
+
+
+def words_of(outcome: Outcome) -> str:
+    """Return an outcome in the guide's words."""
+    return outcome.words if isinstance(outcome, Fault) else status_words(outcome.status)
+
+
+@cache
+def probe_body(name: str) -> str:
+    """Return a test webhook's body: the contract's own example under the reserved natural key."""
+    source = files("generated").joinpath("contracts", CURRENT, "openapi.json").read_text("utf-8")
+    webhook = WEBHOOKS[name]
+    operation = json.loads(source)["paths"][webhook.path]["post"]
+    [example, *_] = operation["requestBody"]["content"]["application/json"]["examples"].values()
+    body: dict[str, Any] = example["value"]
+    for path in (webhook.order_key, webhook.reference, webhook.natural_key):
+        _put(body, path, TEST_KEY)
+    return json.dumps(body)
+
+
+def _put(body: dict[str, Any], path: Path, value: str) -> None:
+    for name in path[:-1]:
+        body = body[name]
+    body[path[-1]] = value
+
+
+def _fault(error: httpx.TransportError, network: _DeadlineBackend) -> Fault:
+    causes = list(_causes(error))
+    if isinstance(error, httpx.TimeoutException) or network.expired:
+        return Fault("timeout", "timeout")
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return Fault("refused", REFUSED)
+    if any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in causes):
+        return Fault("network", "Connection reset")
+    if isinstance(error, httpx.ConnectError):
+        return Fault("network", "Cannot connect")
+    if isinstance(error, httpx.RemoteProtocolError):
+        return Fault("network", "Connection closed before the whole answer")
+    return Fault("network", type(error).__name__)
+
+
+def _causes(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+class _DeadlineTransport(httpx.HTTPTransport):
+    """httpx's transport over a network that keeps one deadline for a whole exchange."""
+
+    def __init__(self, network: _DeadlineBackend) -> None:
+        super().__init__(trust_env=False)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            max_connections=1,
+            keepalive_expiry=30.0,
+            network_backend=network,
+        )
+
+
+class _DeadlineBackend(httpcore.NetworkBackend):
+    """A network whose every operation ends by one deadline: httpx's time-outs are per operation."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+        self._deadline = 0.0
+        self.connected = False
+        self.answered = False
+
+    def start(self, timeout: float) -> None:
+        """Begin an exchange that may take so many seconds."""
+        self._deadline = time.monotonic() + timeout
+        self.connected = self.answered = False
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline is past."""
+        return time.monotonic() >= self._deadline
+
+    def left(self, error: type[Exception]) -> float:
+        """Return the seconds that are left, or raise the operation's time-out."""
+        seconds = self._deadline - time.monotonic()
+        if seconds <= 0:
+            raise error("the attempt's time is over")
+        return seconds
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        self.connected = True
+        stream = self._backend.connect_tcp(
+            host, port, self.left(httpcore.ConnectTimeout), local_address, socket_options
+        )
+        return _DeadlineStream(self, stream)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, network: _DeadlineBackend, stream: httpcore.NetworkStream) -> None:
+        self._network = network
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._stream.read(max_bytes, self._network.left(httpcore.ReadTimeout))
+        self._network.answered |= bool(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._network.left(httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        stream = self._stream.start_tls(
+            ssl_context, server_hostname, self._network.left(httpcore.ConnectTimeout)
+        )
+        return _DeadlineStream(self._network, stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
