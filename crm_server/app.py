@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from connexion.datastructures import MediaTypeDict
-from connexion.middleware.main import ConnexionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.main import ConnexionMiddleware
 from connexion.middleware.request_validation import RequestValidationMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.resolver import Resolver

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert
 from crm_server.tables import audit_trail
 
 
-def append(  # noqa: PLR0913 (a row has these columns)
+def append(
     connection: Connection,
     *,
     at: str,

@@ -96,9 +96,9 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     # Connexion imports Starlette's test client, which warns of its own future on every start.
     warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
     # Imported here: the other commands need none of it, and it takes a second.
-    from crm_server.app import create_app  # noqa: PLC0415
-    from crm_server.http_server import listen, serve  # noqa: PLC0415
-    from crm_server.middleware.bodies import Hurry  # noqa: PLC0415
+    from crm_server.app import create_app
+    from crm_server.http_server import listen, serve
+    from crm_server.middleware.bodies import Hurry
 
     hurry = Hurry()
     app = create_app(settings, hurry)

@@ -6,11 +6,11 @@ import signal
 import socket
 from typing import Any
 
+from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
 from granian.errors import FatalError
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian._granian import SocketHolder
 from granian.server.embed import Server
 from starlette.types import ASGIApp
 
@@ -80,11 +80,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted, and return."""
-    server = ExclusiveServer(app, listener)
+    server: Any = ExclusiveServer(app, listener)
 
     def stop() -> None:
         hurry.begin()
-        server.signal_handler_interrupt()
+        server.stop()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,149 @@
+"""Real servers on free ports, started as a user starts them, that a test may kill and start again."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+KEY = "a-key-of-the-tests-0123456789"
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 20
+STOP_SECONDS = 15
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Crm:
+    """A `crm-server serve` and its database, in a directory of its own."""
+
+    directory: Path
+    env: dict[str, str]
+    port: int = field(default_factory=free_port)
+    key: str = KEY
+    process: "subprocess.Popen[bytes]" = field(init=False)
+
+    @property
+    def url(self) -> str:
+        """What `CRM_WEBHOOK_URL` would be."""
+        return f"http://127.0.0.1:{self.port}/webhooks"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, unless CRM_DATABASE_URL says otherwise."""
+        return self.directory / "var" / "crm.sqlite3"
+
+    @property
+    def log(self) -> str:
+        """All that the server has printed, over all its starts."""
+        return (self.directory / f"server-{self.port}.log").read_text()
+
+    def cli(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a command of `crm-server` in the same directory and environment."""
+        return subprocess.run(
+            [sys.executable, "-m", "crm_server", *arguments],
+            cwd=self.directory,
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def migrate(self) -> None:
+        """Create the database."""
+        done = self.cli("migrate")
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.directory / f"server-{self.port}.log").open("ab") as log:
+            self.process = start_serve(self.directory, self.env, self.port, log)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log
+            try:
+                httpx.get(f"{self.url}/health", timeout=5)
+            except httpx.TransportError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError(f"The server did not start in {START_SECONDS} s: {self.log}")
+
+    def stop(self) -> int:
+        """End the server as an operator does, with SIGTERM; return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End the server as a power cut does, with SIGKILL."""
+        self.process.kill()
+        self.process.wait(STOP_SECONDS)
+
+    def restart(self) -> None:
+        """Start the server again on the same port and database, ending it first if it runs."""
+        if self.process.poll() is None:
+            self.stop()
+        self.start()
+
+    def rows(self, statement: str, *parameters: object) -> list[sqlite3.Row]:
+        """Read from the database file, beside the server."""
+        connection = sqlite3.connect(self.database, timeout=10)
+        connection.row_factory = sqlite3.Row
+        try:
+            return connection.execute(statement, parameters).fetchall()
+        finally:
+            connection.close()
+
+    def post(
+        self, event: str, payload: object, *, headers: dict[str, str] | None = None, timeout: float = 30
+    ) -> httpx.Response:
+        """Send a webhook with the right key."""
+        given = {"authorization": f"Bearer {self.key}", **(headers or {})}
+        return httpx.post(f"{self.url}/{event}", json=payload, headers=given, timeout=timeout)
+
+
+def start_serve(
+    directory: Path, env: dict[str, str], port: int, log: IO[bytes]
+) -> "subprocess.Popen[bytes]":
+    """Start `crm-server serve`; it may not listen yet."""
+    command = [sys.executable, "-m", "crm_server", "serve", "--only", "webhooks", "--port", str(port)]
+    return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)
+
+
+def clean_environment(**env: str) -> dict[str, str]:
+    """Return this process's environment with none of our settings but `env`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CRM_", "WEBHOOK_", "RATE_LIMIT_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), **env}
+
+
+@contextmanager
+def start_crm(directory: Path, *, port: int | None = None, **env: str) -> Iterator[Crm]:
+    """Start a migrated CRM in `directory`, with settings `env` beside its key; end it after the block."""
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = {"WEBHOOK_API_KEY": KEY, **env}
+    crm = Crm(directory, clean_environment(**settings), port=port or free_port())
+    crm.migrate()
+    crm.start()
+    try:
+        yield crm
+    finally:
+        if crm.process.poll() is None:
+            crm.stop()
