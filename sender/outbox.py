@@ -36,6 +36,9 @@ RELAY_ALIVE = 3.0
 """Seconds after which a relay that was not seen counts as gone."""
 
 
+DAY = 86_400
+
+
 class _Payload(str):
     """A body that shows itself in no error and no echo of the caller's engine."""
 
@@ -384,24 +387,20 @@ def trail_of(connection: Connection, event_id: str) -> Sequence[Any]:
 # relays and erasure
 
 
-def see_relay(connection: Connection, relay_id: str, host: str, pid: int, now: float) -> None:
-    """Write that a relay looks at this outbox."""
-    values = {"host": host, "pid": pid, "seen_at": now}
+def see_relay(
+    connection: Connection, relay_id: str, host: str, pid: int, now: float, *, running: bool = True
+) -> None:
+    """Write that a relay looks at this outbox, or that it has stopped."""
+    values = {"host": host, "pid": pid, "running": running, "seen_at": now}
     if not connection.execute(update(relays).where(relays.c.relay_id == relay_id).values(values)).rowcount:
-        connection.execute(relays.delete().where(relays.c.seen_at < now - 86_400))
+        connection.execute(relays.delete().where(relays.c.seen_at < now - DAY))
         connection.execute(relays.insert().values(relay_id=relay_id, **values))
-
-
-def forget_relay(connection: Connection, relay_id: str) -> None:
-    """Write that a relay has stopped."""
-    connection.execute(relays.delete().where(relays.c.relay_id == relay_id))
 
 
 def running_relays(connection: Connection, now: float) -> tuple[int, float | None]:
     """Return how many relays look at this outbox now, and when one did last."""
-    alive = connection.scalar(
-        select(func.count()).where(relays.c.seen_at.between(now - RELAY_ALIVE, now + RELAY_ALIVE))
-    )
+    seen = relays.c.seen_at.between(now - RELAY_ALIVE, now + RELAY_ALIVE)
+    alive = connection.scalar(select(func.count()).where(relays.c.running, seen))
     return alive or 0, connection.scalar(select(func.max(relays.c.seen_at)))
 
 

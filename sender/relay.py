@@ -150,6 +150,7 @@ class Relay:
         self._monotonic = monotonic
         self._threads = threads
         self._id = str(uuid.uuid4())
+        self._process = socket.gethostname(), os.getpid()
         self._local = threading.local()
         self._stop = threading.Event()
         # Set by whichever thread first learns that nothing should be sent: what is claimed goes back.
@@ -396,7 +397,7 @@ class Relay:
         """Show that the relay runs, empty SQLite's log of what was erased, and learn of others' holds."""
         self._next_beat = now + HEARTBEAT
         with self._engine.begin() as connection:
-            outbox.see_relay(connection, self._id, socket.gethostname(), os.getpid(), self._clock())
+            outbox.see_relay(connection, self._id, *self._process, self._clock())
             held = outbox.held_for(connection)
         self._held = {waited_for: self._held.get(waited_for, Backoff()) for waited_for in held}
         self._held_since = (self._held_since or now) if held else None
@@ -428,7 +429,7 @@ class Relay:
         self._in_flight.clear()
         self._record()
         with self._engine.begin() as connection:
-            outbox.forget_relay(connection, self._id)
+            outbox.see_relay(connection, self._id, *self._process, self._clock(), running=False)
             counts = outbox.counts(connection)
         self._erase()
         self._engine.dispose()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -110,5 +111,6 @@ relays = Table(
     Column("relay_id", String(36), primary_key=True),
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
+    Column("running", Boolean, nullable=False),  # false after a clean stop; a killed one is not seen again
     Column("seen_at", Float, nullable=False),
 )

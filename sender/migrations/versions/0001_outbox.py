@@ -99,5 +99,6 @@ def upgrade() -> None:
         sa.Column("relay_id", sa.String(36), primary_key=True),
         sa.Column("host", sa.String(255), nullable=False),
         sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("running", sa.Boolean, nullable=False),
         sa.Column("seen_at", sa.Float, nullable=False),
     )
