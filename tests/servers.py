@@ -120,9 +120,7 @@ class Crm:
         return httpx.post(f"{self.url}/{event}", json=payload, headers=given, timeout=timeout)
 
 
-def start_serve(
-    directory: Path, env: dict[str, str], port: int, log: IO[bytes]
-) -> "subprocess.Popen[bytes]":
+def start_serve(directory: Path, env: dict[str, str], port: int, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Start `crm-server serve`; it may not listen yet."""
     command = [sys.executable, "-m", "crm_server", "serve", "--only", "webhooks", "--port", str(port)]
     return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)

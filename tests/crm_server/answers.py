@@ -1,0 +1,141 @@
+"""Asks a server, and holds every answer against the contract: status, headers and body documented."""
+
+import functools
+import json
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jsonschema_rs
+
+from crm_server.validation import load_contract
+from tests.servers import Crm
+
+JSON = {"content-type": "application/json"}
+PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def type(self) -> str:
+        """The problem's type."""
+        assert self.headers["content-type"] == PROBLEM, self
+        return str(self.json["type"])
+
+    @property
+    def pointers(self) -> list[str]:
+        return [fault["pointer"] for fault in self.json["errors"]]
+
+
+def send(crm: Crm, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    """Send a request with the right key unless `authorization` says otherwise; empty leaves a header out."""
+    given = {"authorization": f"Bearer {crm.key}", **(JSON if body is not None else {})}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    wanted = {name: value for name, value in given.items() if value}
+    response = httpx.request(method, f"{crm.url}{path}", content=body, headers=wanted, timeout=30)
+    return checked(method, path, Answer(response.status_code, dict(response.headers), response.content))
+
+
+def post(crm: Crm, event: str, payload: Any, **headers: str) -> Answer:
+    """Send a webhook; `payload` is a JSON value, or bytes as they are."""
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return send(crm, "POST", f"/{event}", body, **headers)
+
+
+def raw(crm: Crm, request: bytes, *, seconds: float = 20) -> Answer:
+    """Send bytes over a socket; return the first answer that is not an interim one."""
+    method, target, _ = request.split(b"\r\n")[0].decode("latin-1").split(" ", 2)
+    with socket.create_connection(("127.0.0.1", crm.port), timeout=seconds) as connection:
+        try:
+            connection.sendall(request)
+        except OSError as error:
+            # The server may answer, and close, before it has read all.
+            assert isinstance(error, BrokenPipeError | ConnectionResetError), error
+        answer = read_answer(connection)
+    return checked(method, target.removeprefix("/webhooks"), answer)
+
+
+def read_answer(connection: socket.socket) -> Answer:
+    """Read one answer with a Content-Length."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = connection.recv(65536)
+        assert part, f"The connection ended after {data!r}"
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    status = int(lines[0].split(" ")[1])
+    if status == 100:
+        return read_answer(connection)
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65536)
+    return Answer(status, headers, body)
+
+
+def head(crm: Crm, method: str, path: str, *lines: str) -> bytes:
+    """Return a request's head with the right key."""
+    fields = ["Host: crm", f"Authorization: Bearer {crm.key}", *lines]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *fields, "", ""]).encode("latin-1")
+
+
+def chunked(body: bytes, size: int = 700) -> bytes:
+    """Write a body in chunks (RFC 9112, section 7.1)."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def checked(method: str, path: str, answer: Answer) -> Answer:
+    """Return the answer when the contract documents it."""
+    contract = load_contract()
+    # A path or method that is not in the contract is answered as a webhook's documents.
+    operation = contract["paths"].get(path, {}).get(method.lower())
+    operation = operation or contract["paths"]["/repair-request"]["post"]
+    response = resolve(operation["responses"][str(answer.status)])
+    for name, header in response.get("headers", {}).items():
+        rule = jsonschema_rs.validator_for(resolve(header)["schema"])
+        text = answer.headers[name.lower()]
+        assert rule.is_valid(int(text) if text.isdecimal() else text), (name, text)
+    if method != "HEAD":
+        schema_validator(answer.status, response, answer.headers["content-type"]).validate(answer.json)
+    return answer
+
+
+def schema_validator(status: int, response: Any, media_type: str) -> Any:
+    assert media_type in response["content"], (status, media_type)
+    return compiled(json.dumps(response["content"][media_type]["schema"]))
+
+
+@functools.cache
+def compiled(schema: str) -> Any:
+    whole = {**json.loads(schema), "components": load_contract()["components"]}
+    return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+
+
+def resolve(value: Any) -> Any:
+    found: Any = value
+    if "$ref" in value:
+        found = load_contract()
+        for step in value["$ref"].removeprefix("#/").split("/"):
+            found = found[step]
+    return found
+
+
+def until(condition: Any, seconds: float = 15) -> Any:
+    """Poll until a condition is true; return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "It did not happen in time."
+        time.sleep(0.02)
+    return found
