@@ -141,7 +141,7 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  # raised again below
+        except BaseException as error:  # raised again below
             raised.append(error)
 
     thread = threading.Thread(target=run)
@@ -158,7 +158,7 @@ def kill_at_random(crm: Crm, relay: RelayProcess, kills: int, luck: random.Rando
     """Kill server or relay so many times, and start them again."""
     for _ in range(kills):
         time.sleep(luck.uniform(0.05, 0.6))
-        victim: Crm | RelayProcess = crm if luck.random() < 0.5 else relay  # noqa: PLR2004
+        victim: Crm | RelayProcess = crm if luck.random() < 0.5 else relay
         victim.kill()
         time.sleep(luck.uniform(0, 0.3))
         victim.start()
