@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from connexion import AsyncApp
+from connexion.apps.asynchronous import AsyncApp
 from connexion.resolver import Resolver
 from starlette.testclient import TestClient
 
@@ -122,7 +122,7 @@ def stock() -> Iterator[TestClient]:
     app = AsyncApp(__name__)
     handlers = {"health": health, "customer-registration": answer, "repair-request": answer}
     app.add_api(contract, resolver=Resolver(handlers.__getitem__))
-    with app.test_client(raise_server_exceptions=False, follow_redirects=False) as client:
+    with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:
         yield client
 
 
