@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             "CRM_DATABASE_URL": f"sqlite:///{folder}/crm.sqlite3",
         }
         with server(environment, Path(folder), log) as address:
-            contract = readable_contract(Path(folder))
+            contract = Path(folder) / "contract.json"
+            contract.write_text(json.dumps(readable_contract()))
             code = schemathesis(contract, environment, address, seed, options.max_examples)
         return complaints(log) or code
 
@@ -73,12 +75,10 @@ def server(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[
                 process.terminate()
 
 
-def readable_contract(folder: Path) -> Path:
-    """Write the contract as OpenAPI 3.1, which has `propertyNames`: what else it says means the same there."""
-    contract = with_property_names(yaml.safe_load(CONTRACT.read_bytes())) | {"openapi": "3.1.0"}
-    path = folder / "contract.json"
-    path.write_text(json.dumps(contract))
-    return path
+def readable_contract() -> dict[str, Any]:
+    """Return the contract as OpenAPI 3.1, which has `propertyNames`: what else it says means the same there."""
+    contract: dict[str, Any] = with_property_names(yaml.safe_load(CONTRACT.read_bytes()))
+    return contract | {"openapi": "3.1.0"}
 
 
 def schemathesis(
@@ -95,7 +95,7 @@ def schemathesis(
     }
     command = [program, "--config-file", SETTINGS, "run", contract]
     line = [str(part) for part in (*command, *(word for option in options.items() for word in option))]
-    return subprocess.run(line, cwd=ROOT, env=environment, check=False).returncode
+    return subprocess.run(line, cwd=REPORT.parent, env=environment, check=False).returncode
 
 
 def complaints(log: Path) -> int:
