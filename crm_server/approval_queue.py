@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import audit_trail, records
-from crm_server.database import Database, insert_or_ignore, new_id, utc_now
+from crm_server.database import BUSY_SECONDS, Database, insert_or_ignore, new_id, utc_now
 from crm_server.decisions import TRANSITIONS, Verb, records_of
 from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
@@ -73,10 +74,10 @@ class ApprovalQueue:
     async def judge(self, identity: Identity) -> Verdict:
         """Tell what `receive` would find, and store nothing."""
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
+            async with asyncio.timeout(BUSY_SECONDS):
                 return await asyncio.to_thread(self._judge, identity)
-        except TimeoutError:
-            raise Unavailable("The database did not answer in time.") from None
+        except (TimeoutError, SQLAlchemyError):
+            raise Unavailable("The database did not answer.") from None
 
     def _judge(self, identity: Identity) -> Verdict:
         with self._database.reading() as connection:

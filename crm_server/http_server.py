@@ -20,7 +20,7 @@ from crm_server.middleware.bodies import Hurry
 BACKLOG = 2048
 HEADER_SECONDS = 10
 """How long a request's headers may take, and how long a connection may idle between requests."""
-STOP_SECONDS = 8
+STOP_SECONDS = 6
 """How long the server waits for those who still read their answers, once it is told to stop."""
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema_rs
 from connexion.middleware.routing import RoutingMiddleware
 from starlette.routing import Mount, Router
-from starlette.types import Receive, Scope
+from starlette.types import Receive, Scope, Send
 
 from crm_server.approval_queue import ReceivedEvent
 from crm_server.errors import Fault, InvalidEvent, InvalidJson
@@ -18,7 +18,16 @@ from generated.operations import CURRENT, RELEASES
 
 
 class Routing(RoutingMiddleware):
-    """Connexion's routing, without redirects: a webhook's path is right or wrong."""
+    """Connexion's routing, without redirects, and without a mix-up of requests.
+
+    Connexion notes the operation that it found in `scope["extensions"]`, and granian gives every request
+    the same such dict: requests that overlapped were checked by each other's rules, and each other's
+    security.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route a request, with extensions of its own."""
+        await super().__call__({**scope, "extensions": {}}, receive, send)
 
     def add_api(self, *args: Any, **kwargs: Any) -> None:
         """Add an API; a path with a trailing slash is unknown."""

@@ -1,0 +1,144 @@
+"""How a server starts and ends: what was accepted is answered, what was answered is there."""
+
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.crm_server.answers import head, post, read_answer, until
+from tests.factories import repair_request
+from tests.servers import Crm, start_serve
+
+
+def test_what_was_answered_with_202_survives_a_sigkill(own_crm: Crm) -> None:
+    answered: list[str] = []
+    stop = threading.Event()
+
+    def keep_posting() -> None:
+        while not stop.is_set():
+            try:
+                answer = own_crm.post("repair-request", repair_request())
+            except httpx.TransportError:
+                return
+            answered.append(answer.json()["id"])
+
+    with ThreadPoolExecutor(6) as pool:
+        posting = [pool.submit(keep_posting) for _ in range(6)]
+        until(lambda: len(answered) >= 60)
+        own_crm.kill()
+        stop.set()
+    for one in posting:
+        one.result()
+    own_crm.restart()
+    stored = {row["id"] for row in own_crm.rows("SELECT id FROM approvals")}
+    assert set(answered) <= stored
+    assert post(own_crm, "repair-request", repair_request()).status == 202
+
+
+def test_sigterm_answers_what_was_accepted_and_exits_0(own_crm: Crm) -> None:
+    lock = sqlite3.connect(own_crm.database, isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(10) as pool:
+        waiting = [pool.submit(post, own_crm, "repair-request", repair_request()) for _ in range(10)]
+        time.sleep(0.5)  # so that all are accepted, and wait for the lock
+        own_crm.process.terminate()
+        time.sleep(0.2)
+        lock.rollback()
+        statuses = [answer.result().status for answer in waiting]
+    lock.close()
+    assert statuses == [202] * 10
+    assert own_crm.process.wait(15) == 0
+    assert len(own_crm.rows("SELECT 1 FROM approvals")) == 10
+
+
+def test_sigterm_ends_in_time_although_a_client_trickles_its_body(own_crm: Crm) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", own_crm.port), timeout=20) as half,
+        socket.create_connection(("127.0.0.1", own_crm.port), timeout=20) as idle,
+        socket.create_connection(("127.0.0.1", own_crm.port), timeout=20) as slow_head,
+    ):
+        path, kind = "/webhooks/repair-request", "Content-Type: application/json"
+        half.sendall(head(own_crm, "POST", path, kind, "Content-Length: 500") + b"{")
+        idle.sendall(head(own_crm, "GET", "/webhooks/health"))
+        assert read_answer(idle).status == 200
+        slow_head.sendall(b"POST /webhooks/repair-request HTTP/1.1\r\nHost:")
+        assert own_crm.stop() == 0
+        assert read_answer(half).type == "request-timeout"
+
+
+def test_a_stopped_server_frees_its_port_at_once(own_crm: Crm) -> None:
+    for end in (own_crm.stop, own_crm.kill):
+        own_crm.start() if own_crm.process.poll() is not None else None
+        assert post(own_crm, "repair-request", repair_request()).status == 202
+        end()
+        own_crm.start()
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_is_served_twice(own_crm: Crm) -> None:
+    log = own_crm.directory / "second.log"
+    with log.open("wb") as output:
+        second = start_serve(own_crm.directory, own_crm.env, own_crm.port, output)
+    assert second.wait(20) == 1
+    message = log.read_text()
+    assert f"127.0.0.1:{own_crm.port}" in message
+    assert "--port" in message
+    assert "Traceback" not in message
+
+
+def test_two_servers_that_start_at_once_on_one_port_are_one(own_crm: Crm) -> None:
+    own_crm.stop()
+    log = own_crm.directory / "race.log"
+    with log.open("wb") as output:
+        racers = [start_serve(own_crm.directory, own_crm.env, own_crm.port, output) for _ in range(2)]
+    try:
+        until(lambda: any(racer.poll() is not None for racer in racers))
+        (loser,) = [racer for racer in racers if racer.poll() is not None]
+        assert loser.returncode == 1
+        until(lambda: answers(own_crm))
+    finally:
+        for racer in racers:
+            racer.terminate()
+            racer.wait(15)
+
+
+def answers(crm: Crm) -> bool:
+    try:
+        return httpx.get(f"{crm.url}/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_the_server_says_where_it_listens_once_it_does(own_crm: Crm) -> None:
+    own_crm.stop()
+    command = [sys.executable, "-m", "crm_server", "serve", "--port", str(own_crm.port)]
+    process = subprocess.Popen(
+        command,
+        cwd=own_crm.directory,
+        env=own_crm.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    assert own_crm.url in line
+    assert answers(own_crm)
+    process.terminate()
+    output, errors = process.communicate(timeout=15)
+    assert (output, errors, process.returncode) == ("", "", 0)
+
+
+def test_an_event_sent_in_two_halves_is_taken(own_crm: Crm) -> None:
+    body = json.dumps(repair_request()).encode()
+    lines = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    with socket.create_connection(("127.0.0.1", own_crm.port), timeout=20) as connection:
+        connection.sendall(head(own_crm, "POST", "/webhooks/repair-request", *lines) + body[:100])
+        time.sleep(0.2)  # so that they are two reads
+        connection.sendall(body[100:])
+        assert read_answer(connection).status == 202

@@ -1,0 +1,48 @@
+"""Two server processes over one database stay exactly-once."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.crm_server.answers import Answer, post
+from tests.factories import repair_request
+from tests.servers import Crm, start_crm
+
+
+@pytest.fixture
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Crm, Crm]]:
+    directory = tmp_path_factory.mktemp("pair")
+    with start_crm(directory) as one, start_crm(directory) as other:
+        yield one, other
+
+
+def test_of_64_at_once_exactly_one_is_new(pair: tuple[Crm, Crm]) -> None:
+    payload = repair_request()
+    other = {**payload, "repair": {**payload["repair"], "notes": "Other notes"}}
+    gate = threading.Barrier(64)
+
+    def one(number: int) -> Answer:
+        gate.wait()
+        return post(pair[number % 2], "repair-request", payload if number % 4 < 2 else other)
+
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(one, range(64)))
+    accepted = [answer.json for answer in answers if answer.status == 202]
+    assert [answer.status for answer in answers].count(409) == 64 - len(accepted) == 32
+    assert [receipt["duplicate"] for receipt in accepted].count(False) == 1
+    (row,) = pair[0].rows("SELECT id, digest FROM approvals")
+    assert {(receipt["id"], receipt["digest"]) for receipt in accepted} == {(row["id"], row["digest"])}
+
+
+def test_many_events_through_both_are_all_there_once(pair: tuple[Crm, Crm]) -> None:
+    payloads = [repair_request() for _ in range(60)]
+
+    def both(payload: dict[str, object]) -> set[str]:
+        return {post(server, "repair-request", payload).json["id"] for server in pair}
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(both, payloads))
+    assert all(len(pair_of_ids) == 1 for pair_of_ids in ids)
+    assert len(pair[0].rows("SELECT 1 FROM approvals")) == 60
