@@ -1,0 +1,342 @@
+"""Show the whole way of the data: real programs, a real booking site, and a CRM that is killed on the way.
+
+python -m scripts.demo          tell the story, then go on running until Ctrl-C
+python -m scripts.demo --once   tell the story, then end: 0 when all was as promised, else 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from scripts.generate import ROOT
+from scripts.processes import HOST, Broken, Interrupted, Programs, environment, interruptible, require_free
+from sender.events import canonical
+
+WHILE_AWAY = 20
+"""Bookings that are made while the CRM is away."""
+ANSWER_SECONDS = 5.0
+"""The longest that a customer may wait for an answer, CRM or no CRM."""
+ARRIVE_SECONDS = 60.0
+INTERRUPTED = 130
+"""The exit code of a program that was stopped before it was done."""
+
+ADA = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone": "+44 20 7946 0000"}
+LAPTOP = {
+    "device": "Apple MacBook Pro",
+    "model": 'MacBook Pro 16"',
+    "issue": "The screen is cracked.\nIt still turns on.",
+    "service": "SCREEN_REPAIR",
+    "priority": "normal",
+}
+
+
+@dataclass
+class Demo:
+    """The programs of the story, and what a person at their keyboard would do with them."""
+
+    programs: Programs
+    crm_port: int
+    site_port: int
+    browser: httpx.Client = field(init=False)
+    """Ada's: it keeps the site's cookie."""
+
+    def __post_init__(self) -> None:
+        self.browser = httpx.Client(base_url=self.site_address, timeout=ANSWER_SECONDS, trust_env=False)
+
+    @property
+    def site_address(self) -> str:
+        """Where the booking site is."""
+        return f"http://{HOST}:{self.site_port}"
+
+    @property
+    def crm_address(self) -> str:
+        """Where the CRM takes webhooks."""
+        return f"http://{HOST}:{self.crm_port}/webhooks"
+
+    def start_crm(self) -> None:
+        """Start the CRM and wait until it is well."""
+        self.programs.start("CRM", "crm_server", "serve", "--only", "webhooks", "--port", str(self.crm_port))
+        self.programs.wait_for(f"{self.crm_address}/health")
+
+    def submit(self, path: str, filled: Mapping[str, str]) -> tuple[str, httpx.Response]:
+        """Open a form, fill it in, and send it as a browser does; return the form's id and the answer."""
+        form_id = hidden_id(self.browser.get(path).text)
+        return form_id, self.browser.post(path, data={"id": form_id, **filled})
+
+    def book(self, **filled: str) -> str:
+        """Book a repair through the form; return the booking's id."""
+        booking_id, answer = self.submit("/book", {**LAPTOP, **ADA, **filled})
+        expect(answer.status_code == 303, f"A booking was answered {answer.status_code}, not 303.")
+        page = self.browser.get(answer.headers["location"])
+        expect("REV-" in page.text, "The confirmation shows no ticket number.")
+        return booking_id
+
+    def queue(self) -> list[dict[str, Any]]:
+        """Return the CRM's approval queue, in order of receipt."""
+        listed: list[dict[str, Any]] = json.loads(
+            self.programs.ask("crm_server", "approvals", "list", "--json")
+        )
+        return listed
+
+    def wait_for_requests(self, count: int) -> list[dict[str, Any]]:
+        """Wait until the approval queue holds so many requests and the outbox none; return the queue."""
+        self.programs.wait_until(
+            lambda: self.crm_rows("SELECT count(*) FROM approvals") == [(count,)] and not self.undelivered(),
+            ARRIVE_SECONDS,
+            f"{count} requests in the approval queue",
+        )
+        return self.queue()
+
+    def undelivered(self) -> list[str]:
+        """Return the payloads that wait in the outbox, in their order."""
+        rows = self.site_rows("SELECT payload FROM crm_outbox WHERE status <> 'delivered' ORDER BY sequence")
+        return [payload for (payload,) in rows]
+
+    def site_rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Read from the site's database, beside the site."""
+        return rows(self.programs.folder / "site.sqlite3", statement)
+
+    def crm_rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Read from the CRM's database, beside the CRM."""
+        return rows(self.programs.folder / "crm.sqlite3", statement)
+
+
+def start(demo: Demo) -> None:
+    """Start the CRM, the relay and the booking site."""
+    demo.programs.ask("crm_server", "migrate")
+    demo.programs.ask("sender", "migrate")
+    demo.start_crm()
+    demo.programs.start("relay", "sender", "relay")
+    demo.programs.start("booking site", "scripts.booking_site", "--port", str(demo.site_port))
+    demo.programs.wait_for(demo.site_address)
+    say(f"The CRM takes webhooks at {demo.crm_address}, the booking site is {demo.site_address}.")
+
+
+def register_and_book(demo: Demo) -> None:
+    """A customer registers and books a repair, through the forms."""
+    _, answer = demo.submit("/register", ADA)
+    expect(answer.status_code == 303, f"The registration was answered {answer.status_code}, not 303.")
+    say("Ada has registered.")
+    demo.book()
+    say("Ada has booked a repair. Her booking and the event for the CRM are one transaction.")
+
+
+def see_the_queue(demo: Demo) -> None:
+    """Both wait for approval in the CRM."""
+    queue = demo.wait_for_requests(2)
+    expect(
+        [request["event"] for request in queue] == ["customer-registration", "repair-request"],
+        "The approval queue does not hold the registration, then the repair request.",
+    )
+    for request in queue:
+        say(f"{request['event']:<22}{request['status']:<18}{request['natural_key']}")
+
+
+def kill_the_crm(demo: Demo) -> None:
+    """The CRM is killed; bookings go on, and none waits for it."""
+    before = {request["natural_key"] for request in demo.queue()}
+    say(f"The CRM (process {demo.programs.kill('CRM')}) is killed with SIGKILL.")
+    booked, times = [], []
+    for number in range(1, WHILE_AWAY + 1):
+        began = time.monotonic()
+        booked.append(demo.book(issue=f"Laptop {number} of {WHILE_AWAY} of our school does not start."))
+        times.append(time.monotonic() - began)
+    milliseconds = " ".join(f"{1000 * seconds:.0f}" for seconds in times)
+    say(f"{WHILE_AWAY} bookings meanwhile, form to confirmation, in milliseconds: {milliseconds}")
+    committed = demo.undelivered()
+    expect(len(committed) == WHILE_AWAY, f"The outbox holds {len(committed)} events, not {WHILE_AWAY}.")
+    say(f"{len(committed)} events wait in the outbox; nothing has failed.")
+    demo.start_crm()
+    say("The CRM is back.")
+    queue = demo.wait_for_requests(len(before) + WHILE_AWAY)
+    arrived = [request for request in queue if request["natural_key"] not in before]
+    require_the_same(booked, committed, arrived)
+    say(f"All {WHILE_AWAY} are in the approval queue: once each, in order, unchanged.")
+    say("The outbox holds no payload any more.")
+
+
+def require_the_same(
+    booked: Sequence[str], committed: Sequence[str], arrived: Sequence[dict[str, Any]]
+) -> None:
+    """Compare what customers booked, what was committed, and what the CRM has."""
+    keys = [request["natural_key"] for request in arrived]
+    expect(keys == booked, "The CRM does not have each booking once, in the order in which they were made.")
+    received = [canonical(request["payload"]) for request in arrived]
+    expect(
+        received == [canonical(json.loads(payload)) for payload in committed],
+        "What the CRM has is not what was committed with the bookings.",
+    )
+
+
+def refuse_an_invalid_booking(demo: Demo) -> None:
+    """A booking that the contract refuses is shown to the customer, and nothing is committed."""
+    count = "SELECT (SELECT count(*) FROM bookings), (SELECT count(*) FROM crm_outbox)"
+    before = demo.site_rows(count)
+    _, answer = demo.submit("/book", {**LAPTOP, **ADA, "email": "ada at example.com"})
+    expect(answer.status_code == 422, f"An invalid booking was answered {answer.status_code}, not 422.")
+    fault = between(answer.text, 'id="email-fault">', "<")
+    expect(bool(fault), "The page does not show the fault beside the e-mail field.")
+    say(f"A booking with a wrong e-mail address is refused, beside the field: “{fault}”")
+    expect(demo.site_rows(count) == before, "The refused booking left something behind.")
+    ((bookings, events),) = before
+    say(f"Nothing was committed: still {bookings} bookings and {events} events.")
+
+
+def approve_a_request(demo: Demo) -> None:
+    """Staff approve the first repair request, and it becomes a ticket."""
+    request = next(request for request in demo.queue() if request["event"] == "repair-request")
+    demo.programs.ask("crm_server", "approvals", "approve", request["id"])
+    tickets = demo.crm_rows(
+        "SELECT tickets.ticket_number, tickets.status, tickets.website_repair_id, customers.website_user_id"
+        " FROM tickets JOIN customers ON customers.id = tickets.customer_id"
+    )
+    expect(len(tickets) == 1, f"The approval made {len(tickets)} tickets, not one.")
+    ((number, status, repair_id, user_id),) = tickets
+    payload = request["payload"]
+    expect(
+        (repair_id, user_id) == (request["natural_key"], payload["customer"]["websiteUserId"]),
+        "The ticket is not of the request that was approved.",
+    )
+    say(f"Staff have approved Ada's repair request: ticket {number} is {status}.")
+
+
+SCENES: Sequence[tuple[str, Callable[[Demo], None]]] = (
+    ("Starting", start),
+    ("A customer registers and books", register_and_book),
+    ("The approval queue", see_the_queue),
+    ("The CRM dies, and nobody notices", kill_the_crm),
+    ("A mistake is caught before it is committed", refuse_an_invalid_booking),
+    ("Staff approve", approve_a_request),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Tell the story; return 0, or 1 when something was not as promised."""
+    options = parser().parse_args(argv)
+    ports = {options.crm_port: "the CRM", options.site_port: "the booking site"}
+    began, told = time.monotonic(), False
+    try:
+        with interruptible():
+            require_free(ports, " (or choose others: python -m scripts.demo --help)")
+            demo = prepare(options)
+            try:
+                for title, scene in SCENES:
+                    print(f"\n{title}", flush=True)
+                    scene(demo)
+                print(f"\nAll was as promised, in {time.monotonic() - began:.0f} seconds.", flush=True)
+                told = True
+                if not options.once:
+                    go_on(demo)
+            finally:
+                demo.programs.stop()
+    except (Broken, httpx.HTTPError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    except Interrupted:
+        print("\nStopped.", flush=True)
+    return 0 if told else INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's grammar."""
+    made = argparse.ArgumentParser(
+        prog="demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument(
+        "--once",
+        action="store_true",
+        default=bool(os.environ.get("ONCE")),
+        help="end after the story (also: ONCE=1 in the environment)",
+    )
+    made.add_argument("--crm-port", type=int, default=5001, help="default: %(default)s")
+    made.add_argument("--site-port", type=int, default=3011, help="default: %(default)s")
+    made.add_argument(
+        "--folder",
+        type=Path,
+        default=ROOT / "var" / "demo",
+        help="for databases and logs; those of an earlier demo are removed (default: var/demo)",
+    )
+    return made
+
+
+def prepare(options: argparse.Namespace) -> Demo:
+    """Remove what an earlier demo left, and make a key for this run."""
+    folder: Path = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in (*folder.glob("*.sqlite3*"), *folder.glob("*.log")):
+        left.unlink()
+    key = secrets.token_urlsafe()
+    settings = environment(
+        WEBHOOK_API_KEY=key,
+        CRM_DATABASE_URL=f"sqlite:///{folder / 'crm.sqlite3'}",
+        CRM_API_KEY=key,
+        CRM_WEBHOOK_URL=f"http://{HOST}:{options.crm_port}/webhooks",
+        CRM_OUTBOX_URL=f"sqlite:///{folder / 'site.sqlite3'}",
+    )
+    return Demo(Programs(folder, folder, settings), options.crm_port, options.site_port)
+
+
+def go_on(demo: Demo) -> None:
+    """Leave everything running until somebody stops us."""
+    folder = demo.programs.folder
+    print(
+        f"""
+Try it yourself; Ctrl-C ends it.
+  Booking site  {demo.site_address}
+  CRM           {demo.crm_address}/health
+  Approvals     CRM_DATABASE_URL=sqlite:///{folder}/crm.sqlite3 {sys.executable} -m crm_server approvals list
+  Logs          {folder}""",
+        flush=True,
+    )
+    while True:
+        demo.programs.require_running()
+        time.sleep(0.5)
+
+
+def hidden_id(page: str) -> str:
+    """Return the id that a form carries."""
+    found = between(page, 'name="id" value="', '"')
+    expect(bool(found), "The page has no form of ours.")
+    return str(uuid.UUID(found))
+
+
+def between(text: str, start: str, end: str) -> str:
+    """Return what stands between two texts, or nothing."""
+    return text.partition(start)[2].partition(end)[0]
+
+
+def rows(database: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Read from a database file, and only read."""
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise Broken unless something holds."""
+    if not holds:
+        raise Broken(otherwise)
+
+
+def say(line: str) -> None:
+    """Tell what has happened."""
+    print(f"  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

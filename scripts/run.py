@@ -1,0 +1,73 @@
+"""Run both sides until Ctrl-C: the CRM's server and the website's relay, on their usual ports and databases.
+
+Settings come from the environment and from `.env` (see `.env.example`). When neither names a key, one is
+made for this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from crm_server.errors import ConfigurationError
+from crm_server.settings import load_settings
+from scripts.generate import ROOT
+from scripts.processes import HOST, Broken, Interrupted, Programs, interruptible, require_free
+from sender import SenderSettings, SettingsError
+
+CRM_PORT = 5001
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until stopped; return 1 when something could not start or has ended by itself."""
+    parser = argparse.ArgumentParser(
+        prog="run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    try:
+        with interruptible():
+            require_free({CRM_PORT: "the CRM"}, "")
+            logs = Path("var")
+            logs.mkdir(exist_ok=True)
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), **key_for_both()}
+            programs = Programs(Path.cwd(), logs.absolute(), environment)
+            try:
+                run(programs)
+            finally:
+                programs.stop()
+    except (Broken, ConfigurationError, SettingsError) as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 1
+    except Interrupted:
+        print("Stopped.", flush=True)
+    return 0
+
+
+def run(programs: Programs) -> None:
+    """Migrate both sides, start both, and watch them."""
+    print(programs.ask("crm_server", "migrate"), programs.ask("sender", "migrate"), sep="", end="")
+    programs.start("CRM", "crm_server", "serve", "--only", "webhooks", "--port", str(CRM_PORT))
+    programs.wait_for(f"http://{HOST}:{CRM_PORT}/webhooks/health")
+    programs.start("relay", "sender", "relay")
+    print(f"The CRM takes webhooks at http://{HOST}:{CRM_PORT}/webhooks, the relay runs. Ctrl-C ends both.")
+    print(f"They write to {programs.log_of('CRM')} and {programs.log_of('relay')}.", flush=True)
+    while True:
+        programs.require_running()
+        time.sleep(0.5)
+
+
+def key_for_both() -> dict[str, str]:
+    """Return a new key for both sides, or nothing when the settings name one."""
+    if SenderSettings.read(".env").api_key or load_settings().webhook_keys:
+        return {}
+    print("No key is set: one is made for this run. Name yours in .env (see .env.example).", flush=True)
+    key = secrets.token_urlsafe()
+    return {"CRM_API_KEY": key, "WEBHOOK_API_KEY": key}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
