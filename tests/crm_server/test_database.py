@@ -1,0 +1,139 @@
+"""The database itself refuses what must not be, whoever asks."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from crm_server.database import Database
+from crm_server.migrations import migrate
+from crm_server.settings import Settings
+from crm_server.tables import metadata
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    settings = Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{tmp_path}/crm.sqlite3"})
+    database = Database(settings.url)
+    migrate(database)
+    yield database
+    database.close()
+
+
+def add_approval(connection: Connection, **over: str | None) -> None:
+    row = {
+        "id": "1",
+        "event": "repair-request",
+        "natural_key": "key",
+        "webhook_id": "id",
+        "contract": "1.0.0",
+        "payload": "{}",
+        "digest": "0" * 64,
+        "status": "pending_approval",
+        "received_at": "2024-12-13T10:00:00.000000Z",
+        "decided_at": None,
+        "decided_by": None,
+        "erased_at": None,
+        **over,
+    }
+    names = ", ".join(row)
+    values = ", ".join(f":{name}" for name in row)
+    connection.execute(text(f"INSERT INTO approvals ({names}) VALUES ({values})"), row)
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
+    with database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_trail SET actor = 'nobody'",
+        "DELETE FROM audit_trail",
+        "INSERT OR REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]')",
+        "REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]')",
+    ],
+)
+def test_the_trail_is_append_only(database: Database, statement: str) -> None:
+    with database.writing() as connection:
+        connection.execute(text("INSERT INTO audit_trail VALUES (1, 'at', 'me', 'v', 'r', 'i', '[]')"))
+    with pytest.raises(DBAPIError, match="append-only"), database.writing() as connection:
+        connection.execute(text(statement))
+    with database.reading() as connection:
+        assert connection.execute(text("SELECT actor FROM audit_trail")).scalars().all() == ["me"]
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"status": "maybe"},
+        {"status": "approved"},
+        {"decided_at": "2024-12-13T10:00:00.000000Z", "decided_by": "me"},
+        {"status": "approved", "decided_at": "2024-12-13T10:00:00.000000Z"},
+        {"payload": None},
+        {"erased_at": "2024-12-13T10:00:00.000000Z"},
+        {"digest": "short"},
+    ],
+)
+def test_a_request_in_no_real_state_cannot_be_stored(database: Database, over: dict[str, str | None]) -> None:
+    with pytest.raises(DBAPIError, match="CHECK"), database.writing() as connection:
+        add_approval(connection, **over)
+
+
+@pytest.mark.parametrize(
+    "over",
+    [{"natural_key": "key"}, {"webhook_id": "id"}, {"webhook_id": "id", "event": "customer-registration"}],
+)
+def test_one_identity_is_stored_once(database: Database, over: dict[str, str]) -> None:
+    with database.writing() as connection:
+        add_approval(connection)
+    other = {"id": "2", "natural_key": "other", "webhook_id": "other", **over}
+    with pytest.raises(DBAPIError, match="UNIQUE"), database.writing() as connection:
+        add_approval(connection, **other)
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("foreign_keys", 1),
+        ("secure_delete", 1),
+        ("recursive_triggers", 1),
+        ("busy_timeout", 4000),
+    ],
+)
+def test_every_connection_has_the_pragmas(database: Database, pragma: str, value: str | int) -> None:
+    with database.reading() as one, database.writing() as other:
+        for connection in (one, other):
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+
+
+def test_an_error_of_the_database_shows_no_parameters(database: Database) -> None:
+    with pytest.raises(DBAPIError) as caught, database.writing() as connection:
+        add_approval(connection, payload="Sentinel", digest="short")
+    assert "Sentinel" not in str(caught.value)
+
+
+def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    with pytest.raises(DBAPIError), database.writing() as connection:  # noqa: PT012
+        add_approval(connection)
+        add_approval(connection)
+    with database.reading() as connection:
+        assert connection.execute(text("SELECT count(*) FROM approvals")).scalar() == 0
+
+
+def test_a_writer_that_reads_first_is_not_refused_when_another_wrote_in_between(database: Database) -> None:
+    other = sqlite3.connect(str(database.file), timeout=0)
+    with database.writing() as connection:
+        connection.execute(text("SELECT count(*) FROM approvals"))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO heartbeat VALUES (1, 'now')")
+        add_approval(connection)
+    other.close()

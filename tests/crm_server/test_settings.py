@@ -1,0 +1,86 @@
+"""Settings: from the environment or `.env`, refused in one line that names the variable and no value."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.crm_server.answers import post
+from tests.factories import repair_request
+from tests.servers import Crm, clean_environment, start_crm
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Crm:
+    return Crm(tmp_path, clean_environment())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WEBHOOK_API_KEY", "secret-one-12345,,secret-two-12345"),
+        ("WEBHOOK_API_KEY", "secret-one-12345,"),
+        ("WEBHOOK_API_KEY", "secret one 12345"),
+        ("WEBHOOK_API_KEY", "sécret-one-12345"),
+        ("WEBHOOK_MAX_BODY_BYTES", "secret"),
+        ("WEBHOOK_MAX_BODY_BYTES", "0"),
+        ("CRM_DATABASE_URL", "mysql://user:secret@host/db"),
+        ("CRM_DATABASE_URL", "secret"),
+    ],
+)
+def test_a_wrong_setting_is_named_without_its_value(empty: Crm, name: str, value: str) -> None:
+    empty.env[name] = value
+    done = empty.cli("migrate")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"crm-server: {name}: ")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
+    assert "sécret" not in done.stderr
+
+
+def test_several_keys_are_right_at_once_so_that_they_rotate_without_a_gap(tmp_path: Path) -> None:
+    with start_crm(tmp_path, WEBHOOK_API_KEY="the-old-key-0123456789,the-new-key-0123456789") as crm:
+        for key, status in [
+            ("the-old-key-0123456789", 202),
+            ("the-new-key-0123456789", 202),
+            ("the-old-key", 401),
+        ]:
+            answer = post(crm, "repair-request", repair_request(), authorization=f"Bearer {key}")
+            assert answer.status == status
+        both = "Bearer the-old-key-0123456789,the-new-key-0123456789"
+        assert post(crm, "repair-request", repair_request(), authorization=both).status == 401
+
+
+def test_a_short_key_is_warned_of_and_not_shown(tmp_path: Path) -> None:
+    with start_crm(tmp_path, WEBHOOK_API_KEY="brief-key") as crm:
+        assert "WEBHOOK_API_KEY" in crm.log
+        assert "brief-key" not in crm.log
+
+
+def test_the_largest_body_can_be_set(tmp_path: Path) -> None:
+    with start_crm(tmp_path, WEBHOOK_MAX_BODY_BYTES="2000") as crm:
+        payload = repair_request()
+        assert post(crm, "repair-request", payload).status == 202
+        answer = post(crm, "repair-request", json.dumps(payload).encode() + b" " * 2000)
+        assert (answer.status, answer.json["detail"]) == (413, "The body may have at most 2000 bytes.")
+
+
+def test_settings_are_read_from_env_in_the_working_directory_and_the_environment_wins(empty: Crm) -> None:
+    (empty.directory / ".env").write_text("CRM_DATABASE_URL=sqlite:///from-file.sqlite3\nOTHER=1\n")
+    empty.migrate()
+    assert (empty.directory / "from-file.sqlite3").exists()
+    empty.env["CRM_DATABASE_URL"] = "sqlite:///deeper/from-environment.sqlite3"
+    empty.migrate()
+    assert (empty.directory / "deeper" / "from-environment.sqlite3").exists()
+
+
+def test_a_relative_path_is_shown_as_an_absolute_one(empty: Crm) -> None:
+    empty.env["CRM_DATABASE_URL"] = "sqlite:///here.sqlite3"
+    assert str(empty.directory / "here.sqlite3") in empty.cli("migrate").stdout
+
+
+def test_a_path_with_odd_characters_is_one_path(empty: Crm) -> None:
+    empty.env["CRM_DATABASE_URL"] = "sqlite:///a b?c#d%20e.sqlite3".replace("?", "%3F").replace("#", "%23")
+    done = empty.cli("migrate")
+    assert done.returncode == 0, done.stderr
+    assert empty.cli("approvals", "list").returncode == 0
