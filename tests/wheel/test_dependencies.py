@@ -1,0 +1,64 @@
+"""What is imported is declared, what is declared is explained, and nothing else is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+OURS = {"crm_server", "generated", "sender"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    """Return the packages that requirements name."""
+    return {re.split(r"[<>=!~\[; ]", requirement)[0].lower() for requirement in requirements}
+
+
+BASE = names(PROJECT["project"]["dependencies"]) | {"pydantic-core"}  # pydantic's other half, pinned by it
+EXTRAS = {name: names(found) for name, found in PROJECT["project"]["optional-dependencies"].items()}
+DEV = names(PROJECT["dependency-groups"]["dev"])
+
+
+def imported(package: str) -> Iterator[str]:
+    """Yield the distributions that a package of ours imports."""
+    providers = packages_distributions()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for top in {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - OURS:
+                yield providers[top][0].lower().replace("_", "-")
+
+
+@pytest.mark.parametrize(
+    ("package", "declared"),
+    [("generated", BASE), ("sender", BASE), ("crm_server", BASE | EXTRAS["server"])],
+)
+def test_what_a_package_imports_is_declared(package: str, declared: set[str]) -> None:
+    assert set(imported(package)) <= declared
+
+
+def test_every_dependency_is_explained_and_nothing_else() -> None:
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    explained = {
+        name.strip() for cell in re.findall(r"^\| ([a-z0-9, -]+) \|", text, re.M) for name in cell.split(",")
+    } - {"package", "---"}
+    assert explained == (BASE | DEV).union(*EXTRAS.values()) - {"pydantic-core"}
+
+
+def test_the_lock_pins_every_dependency_by_hash_and_names_no_address() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    locked = {line.split("==")[0] for line in lock.splitlines() if re.match(r"[a-z0-9]", line)}
+    assert (BASE | DEV).union(*EXTRAS.values()) <= locked
+    entries = re.split(r"\n(?=[a-z0-9])", lock)[1:]
+    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert "://" not in lock
