@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import audit_trail, records
@@ -25,6 +25,11 @@ FRESH_SECONDS = 5.0
 """So long a commit shows that the database can be written."""
 PROBE_SECONDS = 1.0
 """How long health waits for a write, and how long it believes what it found."""
+
+
+# Statements of every batch; to build one costs more than to run it.
+NEWEST = select(approvals.c.received_at).order_by(approvals.c.sequence.desc()).limit(1)
+STORED = select(approvals.c.id).where(approvals.c.id.in_(bindparam("ids", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,7 @@ def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Rec
     received_at = max(utc_now(), last_received_at(connection))
     rows = [new_row(event, received_at) for event in events]
     connection.execute(insert_or_ignore(connection, approvals), [rows[i] for i in order])
-    ids = [row["id"] for row in rows]
-    stored = set(connection.execute(select(approvals.c.id).where(approvals.c.id.in_(ids))).scalars())
+    stored = set(connection.execute(STORED, {"ids": [row["id"] for row in rows]}).scalars())
     return [
         Receipt(row["id"], duplicate=False, identity=event.identity)
         if row["id"] in stored
@@ -145,8 +149,7 @@ def new_row(event: ReceivedEvent, received_at: str) -> dict[str, Any]:
 
 def last_received_at(connection: Connection) -> str:
     """Return when the newest request came, so that a clock that jumps back does not reorder the queue."""
-    newest = select(approvals.c.received_at).order_by(approvals.c.sequence.desc()).limit(1)
-    return connection.execute(newest).scalar() or ""
+    return connection.execute(NEWEST).scalar() or ""
 
 
 def known_outcome(connection: Connection, identity: Identity) -> Receipt | Conflict:

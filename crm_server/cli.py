@@ -16,8 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import approval_queue
 from crm_server.database import Database
-from crm_server.errors import ConfigurationError, CrmError
-from crm_server.group_commit import describe
+from crm_server.errors import ConfigurationError, CrmError, describe
 from crm_server.migrations import migrate, require_migrated
 from crm_server.settings import Settings, load_settings
 

@@ -1,5 +1,6 @@
 """The engine: pragmas, transactions, and the one function in which SQLite and PostgreSQL differ."""
 
+import functools
 import os
 import sqlite3
 import time
@@ -123,8 +124,13 @@ def create_file(path: Path) -> None:
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
     """Return `INSERT … ON CONFLICT DO NOTHING`, the one statement that the two databases spell apart."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement: Insert = dialect.insert(table).on_conflict_do_nothing()
+    return _insert_or_ignore(connection.dialect.name, table)
+
+
+@functools.cache
+def _insert_or_ignore(dialect: str, table: Table) -> Insert:
+    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
+    statement: Insert = insert(table).on_conflict_do_nothing()
     return statement
 
 

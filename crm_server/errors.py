@@ -9,6 +9,7 @@ CrmError
 └── AlreadyDecided         somebody has decided this request before
 """
 
+import traceback
 from dataclasses import dataclass
 
 
@@ -61,3 +62,14 @@ class UnknownApproval(CrmError):
 
 class AlreadyDecided(CrmError):
     """Somebody has decided this request before."""
+
+
+def describe(error: BaseException) -> str:
+    """Write an error for the log: its kind and where it came from.
+
+    Its message and its causes are left out, for they may hold values of a request.
+    """
+    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    frames = traceback.extract_tb(error.__traceback__)
+    trace = " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
+    return f"{type(error).__name__} {code} in {trace}".replace("  ", " ")

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 from sqlalchemy import Connection
 
 from crm_server.database import BUSY_SECONDS, Database, is_database_error
-from crm_server.errors import Unavailable
+from crm_server.errors import Unavailable, describe
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -56,14 +56,20 @@ class GroupCommit(Generic[Item, Outcome]):
     """Writes items in groups, by `write`, which returns an outcome for each."""
 
     def __init__(
-        self, database: Database, write: Callable[[Connection, Sequence[Item]], Sequence[Outcome]]
+        self,
+        database: Database,
+        write: Callable[[Connection, Sequence[Item]], Sequence[Outcome]],
+        *,
+        most_waiting: int = MOST_WAITING,
     ) -> None:
-        """Prepare; `start` starts the thread."""
+        """Prepare; `start` starts the thread. More than `most_waiting` at once are refused."""
+        self._most_waiting = most_waiting
         self.state = State()
         self._database = database
         self._write = write
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._waiting = 0
+        self._ended = float("-inf")
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
     def start(self) -> None:
@@ -91,7 +97,7 @@ class GroupCommit(Generic[Item, Outcome]):
         return await self._wait(Waiting(asyncio.get_running_loop().create_future(), job=job), seconds)
 
     async def _wait(self, waiting: Waiting, seconds: float) -> Any:
-        if self._waiting >= MOST_WAITING or not self.alive:
+        if self._waiting >= self._most_waiting or not self.alive:
             raise Unavailable("Too many requests wait for the database.")
         self._waiting += 1
         self._queue.put(waiting)
@@ -109,10 +115,18 @@ class GroupCommit(Generic[Item, Outcome]):
             gathered, ended = self._gather()
             # Whoever has gone, or has waited too long, is not written: the sender will ask again.
             wanted = [waiting for waiting in gathered if not waiting.future.done()]
-            self._commit_group([waiting for waiting in wanted if waiting.job is None])
-            for waiting in wanted:
-                if waiting.job is not None:
-                    self._commit_job(waiting, waiting.job)
+            try:
+                self._commit(wanted)
+            except Exception as error:
+                # A bug; but this thread lives on, and nobody is left waiting.
+                log.error("A bug: %s", describe(error))
+                _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
+
+    def _commit(self, wanted: list[Waiting]) -> None:
+        self._commit_group([waiting for waiting in wanted if waiting.job is None])
+        for waiting in wanted:
+            if waiting.job is not None:
+                self._commit_job(waiting, waiting.job)
 
     def _gather(self) -> tuple[list[Waiting], bool]:
         """Wait for something to write, then take what else is there; tell whether it was the last."""
@@ -136,7 +150,8 @@ class GroupCommit(Generic[Item, Outcome]):
         if phase == "write" and len(group) > 1:
             # One of them spoils it for all: each in its own transaction, then.
             for waiting in group:
-                self._commit_group([waiting])
+                if not waiting.future.done():
+                    self._commit_group([waiting])
         else:
             _answer(group, outcomes)
 
@@ -149,6 +164,7 @@ class GroupCommit(Generic[Item, Outcome]):
     ) -> tuple[Sequence[Any], Phase | None]:
         """Run `work` in a transaction; return its outcomes, or errors and the phase in which it failed."""
         phase: Phase = "begin"
+        time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
         try:
             with self._database.writing() as connection:
                 phase = "write"
@@ -160,25 +176,15 @@ class GroupCommit(Generic[Item, Outcome]):
             failure = Unavailable("The database failed.") if is_database_error(error) else error
             return [failure] * count, phase
         finally:
-            time.sleep(PAUSE_SECONDS)
+            self._ended = time.monotonic()
         self.state.succeeded_at, self.state.failed = time.monotonic(), False
         return outcomes, None
 
 
-def describe(error: BaseException) -> str:
-    """Name an error and its place in our code, without its message, which may hold values."""
-    trace, place = error.__traceback__, ""
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-    return f"{type(error).__name__} {code}".strip() + f" at {place}"
-
-
 def _answer(group: list[Waiting], outcomes: Sequence[Any]) -> None:
     """Hand every outcome to who waits for it, with one call into the loop."""
-    loop = group[0].future.get_loop()
-    loop.call_soon_threadsafe(_resolve, group, outcomes)
+    if group:
+        group[0].future.get_loop().call_soon_threadsafe(_resolve, group, outcomes)
 
 
 def _resolve(group: list[Waiting], outcomes: Sequence[Any]) -> None:

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-import traceback
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm_server.errors import Unavailable
+from crm_server.errors import CrmError, Unavailable, describe
 from crm_server.problems import Problem, not_found, unavailable
 
 DRAIN_BYTES = 4 << 20
@@ -64,15 +63,9 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException(status_code=405):
             allow = (error.headers or {}).get("Allow", "")
             return Problem("method-not-allowed", f"Use {allow}.", headers={"allow": allow})
-    log.error("A bug: %s", describe(error))
+    # What we raise ourselves names places, never values; of others the message is not trusted.
+    log.error("A bug: %s %s", describe(error), error if isinstance(error, CrmError) else "")
     return Problem("internal-error", "The CRM failed. Nothing was stored; send it again.")
-
-
-def describe(error: BaseException) -> str:
-    """Write a traceback without messages and source lines, which may hold values; causes are left out."""
-    frames = traceback.extract_tb(error.__traceback__)
-    trace = " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
-    return f"{type(error).__name__} in {trace}"
 
 
 async def send_problem(problem: Problem, send: Send) -> None:
