@@ -1,5 +1,6 @@
 """Group commit under faults: every waiting request is answered, and a 202 is always on the disk."""
 
+import resource
 import shutil
 import sqlite3
 import threading
@@ -103,6 +104,22 @@ def test_a_database_that_is_gone_is_a_503_until_it_is_back(own_crm: Crm) -> None
         first.json["id"],
         second.json["id"],
     ]
+
+
+def test_a_full_disk_is_a_503_until_there_is_room_again(own_crm: Crm) -> None:
+    kept = post(own_crm, "repair-request", repair_request()).json["id"]
+    full = own_crm.database.stat().st_size
+    before = resource.prlimit(own_crm.process.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+    payload = repair_request(repair__notes="n" * 5000)
+    answers = [post(own_crm, "repair-request", repair_request(repair__notes="n" * 5000)) for _ in range(30)]
+    assert answers[-1].type == "unavailable"
+    until(lambda: send(own_crm, "GET", "/health").status == 503)
+    resource.prlimit(own_crm.process.pid, resource.RLIMIT_FSIZE, before)
+    until(lambda: post(own_crm, "repair-request", payload).status == 202)
+    until(lambda: send(own_crm, "GET", "/health").status == 200)
+    accepted = [answer.json["id"] for answer in answers if answer.status == 202]
+    stored = [row["id"] for row in own_crm.rows("SELECT id FROM approvals ORDER BY sequence")]
+    assert stored[:-1] == [kept, *accepted]
 
 
 def test_received_at_never_goes_back_and_the_order_is_that_of_receipt(own_crm: Crm) -> None:
