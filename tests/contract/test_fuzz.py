@@ -1,4 +1,4 @@
-"""Schemathesis against a real server, briefly: `make fuzz` searches longer."""
+"""`make fuzz` finds out a server that breaks the contract; that ours does not is what `make fuzz` itself shows."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def fuzz(**environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a short `make fuzz`, with settings of the server."""
-    command = [sys.executable, "-m", "scripts.fuzz", "--max-examples", "10", "--seed", "2"]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, text=True, capture_output=True, check=False
-    )
-
-
-def test_the_server_does_what_the_contract_says() -> None:
-    done = fuzz()
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_server_that_does_otherwise_is_found_out() -> None:
-    done = fuzz(WEBHOOK_MAX_BODY_BYTES="10")
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.fuzz", "--max-examples", "5"],
+        cwd=ROOT,
+        env=os.environ | {"WEBHOOK_MAX_BODY_BYTES": "10"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert "Schema-valid request rejected" in done.stdout
