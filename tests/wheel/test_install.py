@@ -18,7 +18,7 @@ from tests.contract.contracts import GUIDE
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a-key-of-the-wheel-test-0123456789"
 
-SITE = """
+SITE_BEFORE = """
 import json, os, pathlib
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
@@ -35,14 +35,14 @@ Base.metadata.create_all(engine)
 Session = sessionmaker(engine)
 booking = Booking(id="booking_uuid")
 given = json.loads(pathlib.Path(os.environ["GUIDE"], "repair-request.json").read_text())
-
-from sender import CRM, RepairRequest
-
-crm = CRM()
-with Session.begin() as session:
-    session.add(booking)
-    crm.repair_requested(RepairRequest(**given), session)
 """
+
+
+def readme_lines() -> str:
+    """Return the booking code that the README shows first."""
+    found = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert found
+    return found[1]
 
 
 @dataclass
@@ -139,11 +139,11 @@ def test_the_sender_alone_brings_no_web_framework(alone: Environment) -> None:
     )
 
 
-def test_a_booking_and_its_event_reach_the_crm_of_another_environment(
+def test_the_readmes_lines_bring_a_booking_to_the_crm_of_another_environment(
     alone: Environment, crm: tuple[Environment, str]
 ) -> None:
     server, address = crm
-    alone.run("python", "-c", SITE)
+    alone.run("python", "-c", SITE_BEFORE + readme_lines())
     [pending] = [json.loads(alone.run("crm-sender", "status", "--json"))["pending"]]
     assert pending == 1
     relay = subprocess.run(
