@@ -98,15 +98,18 @@ class ApprovalQueue:
         return await asyncio.shield(self._probe)
 
     async def _find_out(self) -> bool:
-        state = self._commits.state
-        healthy = self._commits.alive
-        if healthy and (state.failed or time.monotonic() - state.succeeded_at > FRESH_SECONDS):
-            healthy = await self._try_to_write()
-        self._healthy = (time.monotonic() + PROBE_SECONDS, healthy)
-        self._probe = None
+        try:
+            healthy = self._commits.alive and (self._has_just_written() or await self._can_write())
+            self._healthy = (time.monotonic() + PROBE_SECONDS, healthy)
+        finally:
+            self._probe = None
         return healthy
 
-    async def _try_to_write(self) -> bool:
+    def _has_just_written(self) -> bool:
+        state = self._commits.state
+        return not state.failed and time.monotonic() - state.succeeded_at < FRESH_SECONDS
+
+    async def _can_write(self) -> bool:
         try:
             await self._commits.run(beat, PROBE_SECONDS)
         except Unavailable:

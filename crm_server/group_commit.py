@@ -132,6 +132,7 @@ class GroupCommit(Generic[Item, Outcome]):
         """Wait for something to write, then take what else is there; tell whether it was the last."""
         gathered = []
         waiting = self._queue.get()
+        self._pause()  # here, so that what comes meanwhile is of this batch
         while waiting is not None:
             gathered.append(waiting)
             if len(gathered) == LARGEST_BATCH:
@@ -141,6 +142,10 @@ class GroupCommit(Generic[Item, Outcome]):
             except queue.Empty:
                 return gathered, False
         return gathered, True
+
+    def _pause(self) -> None:
+        """Wait until the last transaction is a moment past."""
+        time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
 
     def _commit_group(self, group: list[Waiting]) -> None:
         if not group:
@@ -164,7 +169,7 @@ class GroupCommit(Generic[Item, Outcome]):
     ) -> tuple[Sequence[Any], Phase | None]:
         """Run `work` in a transaction; return its outcomes, or errors and the phase in which it failed."""
         phase: Phase = "begin"
-        time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
+        self._pause()
         try:
             with self._database.writing() as connection:
                 phase = "write"

@@ -82,7 +82,7 @@ customers = Table(
     Column("preferences", Text, info=personal),
     Column("created_at", String(27), nullable=False),
 )
-"""The CRM's customers; `preferences` is JSON, `registered_at` as the website wrote it."""
+"""The CRM's customers; `preferences` is JSON, `registered_at` is in the website's own zone."""
 
 tickets = Table(
     "tickets",
@@ -108,7 +108,7 @@ tickets = Table(
     Column("created_at", String(27), nullable=False),
     CheckConstraint("status IN ('open')", name="status"),
 )
-"""Repair tickets; `photos` is JSON, `booked_at` as the website wrote it."""
+"""Repair tickets; `photos` is JSON, `booked_at` is in the website's own zone."""
 
 audit_trail = Table(
     "audit_trail",

@@ -25,7 +25,8 @@ class Hurry:
         """Shorten every wait."""
         self.begun = True
         for wait in self.waits:
-            wait.reschedule(asyncio.get_running_loop().time() + HURRY_SECONDS)
+            if not wait.expired():
+                wait.reschedule(asyncio.get_running_loop().time() + HURRY_SECONDS)
 
 
 class Bodies:
