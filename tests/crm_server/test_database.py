@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from crm_server.database import Database
-from crm_server.migrations import migrate
+from crm_server.migrations import NEWEST, migrate
 from crm_server.settings import Settings
 from crm_server.tables import metadata
 
@@ -44,6 +44,11 @@ def add_approval(connection: Connection, **over: str | None) -> None:
     names = ", ".join(row)
     values = ", ".join(f":{name}" for name in row)
     connection.execute(text(f"INSERT INTO approvals ({names}) VALUES ({values})"), row)
+
+
+def test_the_newest_step_is_the_one_that_the_code_wants(database: Database) -> None:
+    with database.reading() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == NEWEST
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:

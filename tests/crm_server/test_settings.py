@@ -19,13 +19,10 @@ def empty(tmp_path: Path) -> Crm:
     ("name", "value"),
     [
         ("WEBHOOK_API_KEY", "secret-one-12345,,secret-two-12345"),
-        ("WEBHOOK_API_KEY", "secret-one-12345,"),
         ("WEBHOOK_API_KEY", "secret one 12345"),
         ("WEBHOOK_API_KEY", "sécret-one-12345"),
         ("WEBHOOK_MAX_BODY_BYTES", "secret"),
-        ("WEBHOOK_MAX_BODY_BYTES", "0"),
         ("CRM_DATABASE_URL", "mysql://user:secret@host/db"),
-        ("CRM_DATABASE_URL", "secret"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(empty: Crm, name: str, value: str) -> None:
