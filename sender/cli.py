@@ -23,7 +23,7 @@ from sender.crm import CRM
 from sender.database import open_engine, reading
 from sender.errors import Fault, InvalidEvent, SenderError
 from sender.events import check
-from sender.relay import Relay
+from sender.relay import PAUSE, Relay
 from sender.settings import SenderSettings
 from sender.status import shown, status_of, test_integration
 
@@ -93,10 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _time(text: str) -> float:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError("is not a time such as 2026-11-24T09:00Z") from None
-    return moment.timestamp()
 
 
 def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
@@ -142,7 +141,7 @@ def _status(options: argparse.Namespace, settings: SenderSettings) -> int:
 
 def _failed(options: argparse.Namespace, settings: SenderSettings) -> int:
     with reading(_outbox(settings)) as connection:
-        rows = outbox.in_state(connection, "failed")
+        rows = outbox.failed(connection)
     _print(options, [_failed_row(row) for row in rows], map(_line, rows))
     return 0
 
@@ -165,7 +164,7 @@ def _retry(options: argparse.Namespace, settings: SenderSettings) -> int:
         return 2
     engine = _outbox(settings)
     with reading(engine) as connection:
-        ids = options.ids or [row.id for row in outbox.in_state(connection, "failed")]
+        ids = options.ids or [row.id for row in outbox.failed(connection)]
     refused = 0
     for event_id in ids:
         with engine.begin() as connection:
@@ -175,6 +174,7 @@ def _retry(options: argparse.Namespace, settings: SenderSettings) -> int:
             except SenderError as error:
                 refused += 1
                 print(f"crm-sender: {event_id}: {error}", file=sys.stderr)
+        time.sleep(PAUSE)
     _print(
         options,
         {"retried": len(ids) - refused, "refused": refused},

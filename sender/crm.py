@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from generated.webhooks import CustomerRegistration, RepairRequest
 from sender import outbox
-from sender.database import commits_by_itself, open_engine, reading
+from sender.database import commits_by_itself, leave_no_copies, open_engine, reading
 from sender.errors import NotMigrated, NoTransaction, WrongDatabase
 from sender.events import Event, event_of
 from sender.relay import Relay
@@ -95,6 +95,7 @@ class CRM:
                 "this connection is in autocommit mode: event and booking could part. Use a transaction"
             )
         self._require_own_outbox(connection)
+        leave_no_copies(connection)
         return outbox.enqueue(connection, event, time.time(), resend=resend)
 
     @cached_property

@@ -45,14 +45,15 @@ def _set_pragmas(connection: Any, _: object) -> None:
 
 def _begin(connection: Connection) -> None:
     """Take SQLite's write lock at once: a transaction that reads first would fail when another wrote meanwhile."""
-    reads = connection.get_execution_options().get("reads")
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    begin = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
+    if begin:
+        connection.exec_driver_sql(begin)
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that only reads, and takes no lock that others would wait for."""
-    with engine.connect().execution_options(reads=True) as connection, connection.begin():
+    with engine.connect().execution_options(begin="BEGIN") as connection, connection.begin():
         yield connection
 
 
@@ -64,11 +65,19 @@ def insert_or_ignore(connection: Connection, table: Table) -> Any:
 
 def commits_by_itself(connection: Connection) -> bool:
     """Say whether a connection is in autocommit mode, where event and booking could part."""
-    driver = connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         # A site that says BEGIN by itself, as SQLAlchemy's recipe has it, sets no isolation level either.
-        return driver.isolation_level is None and not driver.in_transaction  # type: ignore[union-attr]
-    return bool(connection.dialect.detect_autocommit_setting(driver))  # type: ignore[arg-type]
+        by_itself = driver.isolation_level is None or getattr(driver, "autocommit", None) is True
+        return by_itself and not driver.in_transaction
+    return bool(connection.dialect.detect_autocommit_setting(driver))
+
+
+def leave_no_copies(connection: Connection) -> None:
+    """Let a site's own SQLite connection overwrite what it frees: moving rows leaves copies of payloads."""
+    if connection.dialect.name == "sqlite" and "crm_outbox" not in connection.info:
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
+        connection.info["crm_outbox"] = True
 
 
 def truncate_log(engine: Engine) -> bool:
@@ -78,15 +87,10 @@ def truncate_log(engine: Engine) -> bool:
     """
     if engine.dialect.name != "sqlite":
         return True
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA busy_timeout=0")
+    with engine.connect().execution_options(begin=None) as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=0")
         try:
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            busy, *_ = cursor.fetchone() or (1,)
+            busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
         finally:
-            cursor.execute(f"PRAGMA busy_timeout={int(BUSY_WAIT * 1000)}")
-        return not busy
-    finally:
-        raw.close()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={int(BUSY_WAIT * 1000)}")
+    return not busy

@@ -35,8 +35,8 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     "erased": frozenset(),
 }
 
-LONGEST_WAIT = 3600.0
-"""Seconds that a Retry-After may ask for at the most."""
+SHORTEST_WAIT, LONGEST_WAIT = 1.0, 3600.0
+"""Seconds that a Retry-After may ask for: none at all would make the relay hammer."""
 
 JITTER = 0.1
 """The part of a delay by which it may grow, so that relays do not beat in time."""
@@ -57,7 +57,7 @@ class Delivery:
     digest: str
     attempts: int
     """Those that counted so far."""
-    released_from: int | None
+    held_by: int | None
     """The answer that held it before the last passed probe."""
     lease_token: str
 
@@ -106,6 +106,8 @@ class Decision:
     """Seconds until the event is due again."""
     held_for: str | None = None
     """A webhook's path, or a contract release."""
+    held_by: int | None = None
+    """The answer's status, 0 for none: the same again after a passed probe is the event's own fault."""
     reason: str | None = None
     answer: str | None = None
     """What the CRM said, as JSON."""
@@ -159,14 +161,14 @@ def decide(
     if judgement.meaning == "delivered":
         return Decision("delivered", judgement.words, attempts)
     answer = answer_of(outcome, judgement, delivery)
-    if judgement.meaning == "hold":
-        return _hold(outcome, judgement, delivery, webhook, answer)
+    if judgement.meaning == "hold" and isinstance(outcome, Answer):
+        return _hold(outcome.status, judgement, delivery, webhook, answer)
     if judgement.meaning == "fail":
         return Decision("failed", judgement.words, attempts, reason=judgement.words, answer=answer)
 
     wait = asked_to_wait(outcome)
     if wait is not None:
-        return Decision("pending", judgement.words, delivery.attempts, due_in=wait, wait=wait, counted=False)
+        return Decision("pending", judgement.words, delivery.attempts, wait=wait, counted=False)
     away = (isinstance(outcome, Fault) and outcome.kind == "refused") or not healthy
     if away and wait_when_away:
         return Decision("pending", judgement.words, delivery.attempts, away=True, counted=False)
@@ -177,13 +179,10 @@ def decide(
     )
 
 
-def _hold(
-    outcome: Outcome, judgement: Judgement, delivery: Delivery, webhook: Webhook, answer: str
-) -> Decision:
-    status = outcome.status if isinstance(outcome, Answer) else 0
+def _hold(status: int, judgement: Judgement, delivery: Delivery, webhook: Webhook, answer: str) -> Decision:
     if judgement.problem and judgement.problem.get("type") == RELEASE_PROBLEM:
         return hold_for_release(delivery, judgement.words)
-    if delivery.released_from == status:
+    if delivery.held_by == status:
         reason = f"{judgement.words}, though a test of {webhook.path} passes"
         return Decision("failed", judgement.words, delivery.attempts + 1, reason=reason, answer=answer)
     return Decision(
@@ -191,6 +190,7 @@ def _hold(
         judgement.words,
         delivery.attempts,
         held_for=webhook.path,
+        held_by=status,
         reason=f"{judgement.words}: {_WAITS_FOR.get(status, _WAITS_FOR[0])}",
         answer=answer,
         counted=False,
@@ -246,22 +246,26 @@ def asked_to_wait(outcome: Outcome) -> float | None:
     if not isinstance(outcome, Answer):
         return None
     if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return min(outcome.retry_after if outcome.retry_after is not None else 1.0, LONGEST_WAIT)
-    if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE and outcome.retry_after is not None:
-        return min(outcome.retry_after, LONGEST_WAIT)
-    return None
+        return outcome.retry_after or SHORTEST_WAIT
+    return outcome.retry_after if outcome.status == HTTPStatus.SERVICE_UNAVAILABLE else None
 
 
 def read_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds of a Retry-After header (RFC 9110, section 10.2.3), or None where it is neither form."""
+    """Return the seconds of a Retry-After header (RFC 9110, section 10.2.3), within bounds; None without one.
+
+    Where it is neither form it still asks for patience: the shortest.
+    """
     if value is None:
         return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return min(float(value), LONGEST_WAIT)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
-        return None
+        seconds = float(value) if value.isascii() and value.isdigit() else _until(value, now)
+    except (ValueError, OverflowError):
+        return SHORTEST_WAIT
+    return min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT)
+
+
+def _until(date: str, now: float) -> float:
+    return parsedate_to_datetime(date).timestamp() - now
 
 
 def status_words(status: int) -> str:

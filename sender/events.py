@@ -73,28 +73,35 @@ def serialise(name: str, source: ContractModel | Mapping[str, Any]) -> str:
             return json.dumps(dict(source), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         problem = f"cannot be written as JSON ({type(error).__name__})"
-        raise InvalidEvent(name, [Fault("", problem, "what JSON can hold")]) from None
-    raise TypeError(f"{name} takes a {MODELS[name].__name__} or a mapping, not {type(source).__name__}")
+    else:
+        raise TypeError(f"{name} takes a {MODELS[name].__name__} or a mapping, not {type(source).__name__}")
+    raise InvalidEvent(name, [Fault("", problem, "what JSON can hold")])
 
 
 def check(name: str, payload: str) -> dict[str, Any]:
     """Return the body that a text holds. Raises InvalidEvent with all that today's contract refuses in it."""
+    body, faults = _read(name, payload)
+    if faults:  # raised here, where no other error is at hand whose context would keep the payload
+        raise InvalidEvent(name, faults)
+    return cast(dict[str, Any], body)
+
+
+def _read(name: str, payload: str) -> tuple[Any, list[Fault]]:
     try:
         body = parse(payload)
     except InvalidJSON as error:
-        raise InvalidEvent(name, [Fault("", str(error), "JSON as RFC 8259 has it")]) from None
+        return None, [Fault("", str(error), "JSON as RFC 8259 has it")]
     webhook = RELEASES[CURRENT][name]
     faults = find_faults(body, webhook, CURRENT)
-    if not faults:
-        try:
-            MODELS[name].model_validate_json(payload, by_alias=True, by_name=False)
-        except ValidationError:
-            faults = [Fault("", "is refused by the model", "what the contract says")]
-    if not faults and at(body, webhook.natural_key) == TEST_KEY:
-        faults = [Fault(pointer_to(webhook.natural_key), "is reserved for tests", "another id")]
     if faults:
-        raise InvalidEvent(name, faults)
-    return cast(dict[str, Any], body)
+        return None, faults
+    try:
+        MODELS[name].model_validate_json(payload, by_alias=True, by_name=False)
+    except ValidationError:
+        return None, [Fault("", "is refused by the model", "what the contract says")]
+    if at(body, webhook.natural_key) == TEST_KEY:
+        return None, [Fault(pointer_to(webhook.natural_key), "is reserved for tests", "another id")]
+    return body, []
 
 
 def at(body: dict[str, Any], path: Path) -> str:

@@ -5,12 +5,12 @@ A verb opens and commits nothing, so that it can stand in a booking's own transa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     and_,
@@ -19,8 +19,11 @@ from sqlalchemy import (
     exists,
     func,
     inspect,
+    literal,
+    literal_column,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -31,12 +34,16 @@ from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent, WrongStat
 from sender.events import Event
 from sender.tables import outbox, relays, state, trail
 
-UNDELIVERED = ("pending", "held")
-RELAY_ALIVE = 3.0
-"""Seconds after which a relay that was not seen counts as gone."""
-
-
 DAY = 86_400
+
+
+def _is(status: ColumnElement[str], *states: Status) -> ColumnElement[bool]:
+    """Compare with states that stand in the statement: bound ones would keep SQLite off its partial indexes."""
+    return status.in_([literal_column(f"'{state}'") for state in states])
+
+
+_UNDELIVERED = _is(outbox.c.status, "pending", "held")
+_UNFINISHED = _is(outbox.c.status, "pending", "held", "failed")
 
 
 class _Payload(str):
@@ -111,7 +118,7 @@ def _send_again(connection: Connection, event_id: str, status: str, event: Event
 def _reopen(connection: Connection, ids: Collection[str], now: float, **values: Any) -> None:
     fresh = {
         "status": "pending", "attempts": 0, "due_at": now, "reason": None, "answer": None,
-        "held_for": None, "released_from": None, "finished_at": None,
+        "held_for": None, "held_by": None, "finished_at": None,
     }  # fmt: skip
     connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(fresh | values))
 
@@ -119,42 +126,47 @@ def _reopen(connection: Connection, ids: Collection[str], now: float, **values: 
 # the relay's work: pending, leased
 
 
-def due(now: float, *, lease: float, longest_delay: float, but_not_of: str | None = None) -> Select[Any]:
-    """Select what may be claimed: due, not leased, and no earlier undelivered event of its customer.
-
-    A due time or a lease further ahead than the longest possible counts as over, so that a clock
-    that jumped cannot park the work.
-    """
+def heads() -> Select[Any]:
+    """Select the pending events with no earlier undelivered one of their customer."""
     earlier = outbox.alias("earlier")
     waits = exists().where(
         earlier.c.order_key == outbox.c.order_key,
         earlier.c.sequence < outbox.c.sequence,
-        earlier.c.status.in_(UNDELIVERED),
+        _is(earlier.c.status, "pending", "held"),
     )
-    is_due = or_(outbox.c.due_at <= now, outbox.c.due_at > now + longest_delay)
-    is_free = or_(
-        outbox.c.lease_until.is_(None), outbox.c.lease_until <= now, outbox.c.lease_until > now + lease
-    )
-    heads = select(outbox.c.sequence).where(outbox.c.status == "pending", is_due, is_free, ~waits)
+    return select(outbox.c.sequence).where(_UNFINISHED, _is(outbox.c.status, "pending"), ~waits)
+
+
+def due(now: float, *, lease: float, longest_delay: float, but_not_of: str | None = None) -> Select[Any]:
+    """Select what may be claimed: of the `heads` those that are due and not leased, oldest first.
+
+    A due time further ahead than the longest possible counts as over, and so does a lease (by twice,
+    for another relay's clock or time-out may differ a little), so that a clock that jumped cannot
+    park the work.
+    """
+    due_at, lease_until = outbox.c.due_at, outbox.c.lease_until
+    is_due = or_(due_at <= now, due_at > now + longest_delay)
+    is_free = or_(lease_until.is_(None), lease_until <= now, lease_until > now + 2 * lease)
+    may_be_claimed = heads().where(is_due, is_free)
     if but_not_of is not None:
-        heads = heads.where(outbox.c.order_key != but_not_of)
-    return heads.order_by(outbox.c.sequence)
+        may_be_claimed = may_be_claimed.where(outbox.c.order_key != but_not_of)
+    return may_be_claimed.order_by(outbox.c.sequence)
 
 
-def is_anything(connection: Connection, heads: Select[Any]) -> bool:
-    """Say whether there is anything to claim, without taking a lock."""
-    return connection.execute(heads.limit(1)).first() is not None
+def is_any(connection: Connection, events: Select[Any]) -> bool:
+    """Say whether there is any such event, without taking a lock."""
+    return connection.execute(events.limit(1)).first() is not None
 
 
 def claim(
-    connection: Connection, heads: Select[Any], token: str, lease_until: float, limit: int
+    connection: Connection, due: Select[Any], token: str, lease_until: float, limit: int
 ) -> list[Delivery]:
     """Lease up to `limit` of what is `due`, oldest first."""
     if connection.dialect.name == "postgresql":
-        heads = heads.with_for_update(skip_locked=True, of=outbox)
+        due = due.with_for_update(skip_locked=True, of=outbox)
     rows = connection.execute(
         update(outbox)
-        .where(outbox.c.sequence.in_(heads.limit(limit)))
+        .where(outbox.c.sequence.in_(due.limit(limit)))
         .values(lease_token=token, lease_until=lease_until)
         .returning(
             outbox.c.sequence,
@@ -166,21 +178,17 @@ def claim(
             outbox.c.payload,
             outbox.c.digest,
             outbox.c.attempts,
-            outbox.c.released_from,
+            outbox.c.held_by,
             outbox.c.lease_token,
         )
     )
     return [Delivery(*row[1:]) for row in sorted(rows)]
 
 
-def give_back(connection: Connection, deliveries: Iterable[Delivery]) -> None:
+def give_back(connection: Connection, deliveries: Sequence[Delivery]) -> None:
     """End the leases of events that were not sent."""
-    for delivery in deliveries:
-        connection.execute(
-            update(outbox)
-            .where(outbox.c.id == delivery.id, outbox.c.lease_token == delivery.lease_token)
-            .values(lease_token=None, lease_until=None)
-        )
+    mine = tuple_(outbox.c.id, outbox.c.lease_token).in_([(d.id, d.lease_token) for d in deliveries])
+    connection.execute(update(outbox).where(mine).values(lease_token=None, lease_until=None))
 
 
 _RECORD = (
@@ -196,7 +204,7 @@ _RECORD = (
         attempts=bindparam("to_attempts"),
         due_at=bindparam("to_due_at"),
         held_for=bindparam("to_held_for"),
-        released_from=None,
+        held_by=bindparam("to_held_by"),
         reason=bindparam("to_reason"),
         answer=bindparam("to_answer"),
         finished_at=bindparam("to_finished_at"),
@@ -219,12 +227,8 @@ def record(
     _write_trail(connection, entries, now, actor)
     delivered = sum(verb == "delivered" for _, verb, _ in entries)
     if delivered:
-        connection.execute(
-            update(state).values(
-                delivered=state.c.delivered + delivered,
-                erasing_since=func.coalesce(state.c.erasing_since, now),
-            )
-        )
+        connection.execute(update(state).values(delivered=state.c.delivered + delivered))
+        _note_erasure(connection, now)
     return written
 
 
@@ -239,6 +243,7 @@ def _record_one(connection: Connection, delivery: Delivery, decision: Decision, 
             "to_attempts": decision.attempts,
             "to_due_at": now + decision.due_in,
             "to_held_for": decision.held_for,
+            "to_held_by": decision.held_by,
             "to_reason": decision.reason,
             "to_answer": decision.answer,
             "to_finished_at": now if finished else None,
@@ -272,19 +277,20 @@ def note(
 
 def held_for(connection: Connection) -> list[str]:
     """Return what held events wait for: paths of webhooks and contract releases."""
-    rows = connection.scalars(select(outbox.c.held_for).where(outbox.c.status == "held").distinct())
+    held = and_(_UNFINISHED, _is(outbox.c.status, "held"))
+    rows = connection.scalars(select(outbox.c.held_for).where(held).distinct())
     return [str(row) for row in rows]
 
 
 def release(connection: Connection, waited_for: str, now: float, actor: str) -> int:
     """Put the events that were held for this back to pending; return how many."""
-    mine = and_(outbox.c.status == "held", outbox.c.held_for == waited_for)
-    rows = connection.execute(select(outbox.c.id, outbox.c.answer).where(mine)).all()
-    for row in rows:
-        status = json.loads(row.answer).get("status") if row.answer else None
-        _reopen(connection, [row.id], now, released_from=status)
-    note(connection, [row.id for row in rows], now, actor, "released", waited_for)
-    return len(rows)
+    mine = and_(_UNFINISHED, _is(outbox.c.status, "held"), outbox.c.held_for == waited_for)
+    entries = select(outbox.c.id, literal(now), literal(actor), literal("released"), outbox.c.held_for)
+    connection.execute(
+        trail.insert().from_select(["event_id", "at", "actor", "verb", "detail"], entries.where(mine))
+    )
+    freed = {"status": "pending", "due_at": now, "held_for": None, "reason": None, "answer": None}
+    return connection.execute(update(outbox).where(mine).values(freed)).rowcount
 
 
 # failed → pending, failed → closed
@@ -303,7 +309,7 @@ def close(connection: Connection, event_id: str, now: float, actor: str) -> None
     connection.execute(
         update(outbox).where(outbox.c.id == event_id).values(status="closed", payload=None, finished_at=now)
     )
-    connection.execute(update(state).values(erasing_since=func.coalesce(state.c.erasing_since, now)))
+    _note_erasure(connection, now)
     note(connection, [event_id], now, actor, "closed")
 
 
@@ -320,9 +326,8 @@ def _require(connection: Connection, event_id: str, to: Status, *states: Status)
 
 def counts(connection: Connection) -> Counts:
     """Return how many events are in each state."""
-    unfinished = ("pending", "held", "failed")
     rows = connection.execute(
-        select(outbox.c.status, func.count()).where(outbox.c.status.in_(unfinished)).group_by(outbox.c.status)
+        select(outbox.c.status, func.count()).where(_UNFINISHED).group_by(outbox.c.status)
     )
     found: dict[str, int] = dict(rows.tuples().all())
     delivered = connection.scalar(select(state.c.delivered)) or 0
@@ -331,12 +336,8 @@ def counts(connection: Connection) -> Counts:
 
 def oldest_pending(connection: Connection) -> float | None:
     """Return when the oldest undelivered event was enqueued."""
-    return connection.scalar(
-        select(outbox.c.enqueued_at)
-        .where(outbox.c.status.in_(UNDELIVERED))
-        .order_by(outbox.c.sequence)
-        .limit(1)
-    )
+    oldest: float | None = connection.scalar(select(func.min(outbox.c.enqueued_at)).where(_UNDELIVERED))
+    return oldest
 
 
 _SHOWN = (
@@ -346,11 +347,10 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def in_state(connection: Connection, *states: Status) -> Sequence[Any]:
-    """Return the events in these states, oldest first, without their payloads."""
-    return connection.execute(
-        select(*_SHOWN).where(outbox.c.status.in_(states)).order_by(outbox.c.sequence)
-    ).all()
+def failed(connection: Connection) -> Sequence[Any]:
+    """Return the failed events, oldest first, without their payloads."""
+    mine = and_(_UNFINISHED, _is(outbox.c.status, "failed"))
+    return connection.execute(select(*_SHOWN).where(mine).order_by(outbox.c.sequence)).all()
 
 
 def delivered_since(connection: Connection, since: float) -> Sequence[Any]:
@@ -397,21 +397,27 @@ def see_relay(
         connection.execute(relays.insert().values(relay_id=relay_id, **values))
 
 
-def running_relays(connection: Connection, now: float) -> tuple[int, float | None]:
-    """Return how many relays look at this outbox now, and when one did last."""
-    seen = relays.c.seen_at.between(now - RELAY_ALIVE, now + RELAY_ALIVE)
+def running_relays(connection: Connection, now: float, lease: float) -> tuple[int, float | None]:
+    """Return how many relays look at this outbox (one unseen for a lease is gone), and when one did last."""
+    seen = relays.c.seen_at.between(now - lease, now + lease)
     alive = connection.scalar(select(func.count()).where(relays.c.running, seen))
     return alive or 0, connection.scalar(select(func.max(relays.c.seen_at)))
 
 
-def erasing_since(connection: Connection) -> float | None:
-    """Return since when erased bytes wait in SQLite's write-ahead log."""
-    return connection.scalar(select(state.c.erasing_since))
+def _note_erasure(connection: Connection, now: float) -> None:
+    waits_since = func.coalesce(state.c.erasing_since, now)
+    connection.execute(update(state).values(erasures=state.c.erasures + 1, erasing_since=waits_since))
 
 
-def erased(connection: Connection, started: float) -> None:
-    """Write that what was erased until `started` has left the log."""
-    connection.execute(update(state).where(state.c.erasing_since <= started).values(erasing_since=None))
+def erasing_since(connection: Connection) -> tuple[float | None, int]:
+    """Return since when erased bytes wait in SQLite's write-ahead log, and how often something was erased."""
+    return connection.execute(select(state.c.erasing_since, state.c.erasures)).tuples().one()
+
+
+def erased(connection: Connection, erasures: int, now: float) -> None:
+    """Write that what was erased so often has left the log; what another erased meanwhile waits since now."""
+    waits_since = case((state.c.erasures == erasures, None), else_=now)
+    connection.execute(update(state).values(erasing_since=waits_since))
 
 
 def is_missing_table(error: Exception) -> bool:

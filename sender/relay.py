@@ -16,9 +16,12 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
+from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
 
 from generated.operations import WEBHOOKS
@@ -26,7 +29,6 @@ from sender import outbox
 from sender.database import open_engine, reading, truncate_log
 from sender.delivery import (
     JITTER,
-    LONGEST_WAIT,
     Decision,
     Delivery,
     Fault,
@@ -38,7 +40,7 @@ from sender.delivery import (
 )
 from sender.errors import SettingsError
 from sender.settings import SenderSettings
-from sender.transport import REFUSED, Health, Transport
+from sender.transport import HEALTH_TIMEOUT, REFUSED, Health, Transport
 
 log = logging.getLogger("crm_sender.relay")
 
@@ -77,7 +79,7 @@ class Summary:
 class Backoff:
     """When to look again at what is waited for: after 1 s, doubling to 60 s, with jitter."""
 
-    delay: float = FIRST_PROBE
+    delay: float = field(default_factory=lambda: FIRST_PROBE)
     at: float = 0.0
 
     def push(self, now: float) -> None:
@@ -111,7 +113,6 @@ class Pace:
 class Outage:
     """The CRM is away: when to look for it, and whose event tried last."""
 
-    since: float
     backoff: Backoff = field(default_factory=Backoff)
     last_trial: str | None = None
 
@@ -144,15 +145,14 @@ class Relay:
         self._settings = settings or SenderSettings.read()
         if self._settings.api_key is None:
             raise SettingsError("CRM_API_KEY is not set: give it the key that the CRM has as WEBHOOK_API_KEY")
-        self._transport_of_loop = Transport(self._settings)
-        self._engine = open_engine(self._settings.outbox_url)
         self._clock = clock
         self._monotonic = monotonic
         self._threads = threads
         self._id = str(uuid.uuid4())
         self._process = socket.gethostname(), os.getpid()
         self._local = threading.local()
-        self._stop = threading.Event()
+        self._resources = ExitStack()
+        self._stopping = False  # not an Event: a signal's handler that sets one may wait for itself
         # Set by whichever thread first learns that nothing should be sent: what is claimed goes back.
         self._halt = threading.Event()
         self._in_flight: set[Future[Attempt]] = set()
@@ -160,14 +160,14 @@ class Relay:
         self._pace = Pace(threads * AHEAD)
         self._outage: Outage | None = None
         self._held: dict[str, Backoff] = {}
-        self._held_since: float | None = None
+        self._stuck_since: float | None = None
         self._versions: tuple[str, ...] | None = None
         self._next_beat = 0.0
         self._delivered = self._failed = 0
 
     def stop(self) -> None:
         """Ask the relay to finish what is in flight and return."""
-        self._stop.set()
+        self._stopping = True
 
     def run(self, *, drain: bool = False) -> Summary:
         """Deliver until `stop()`; with `drain` until nothing is pending.
@@ -176,25 +176,37 @@ class Relay:
         retry schedule is. Raises NotMigrated when the outbox is not there; a drain also passes on
         an error of the database, which otherwise is logged and waited out.
         """
-        with reading(self._engine) as connection:
-            outbox.outbox_id(connection)
-        log.info("relay started: %s to %s", self._settings.shown_outbox, self._settings.webhook_url)
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="crm-relay") as pool:
-            self._greet()
-            while not self._stop.is_set() and not (drain and self._is_drained()):
-                try:
-                    self._turn(pool)
-                except DBAPIError as error:
-                    if drain:
-                        raise
-                    log.error("the outbox cannot be used: %s", error.orig)
-                    self._stop.wait(HEARTBEAT)
-            self._halt.set()
-        return self._leave()
+        with self._resources:
+            self._engine = open_engine(self._settings.outbox_url)
+            self._resources.callback(self._engine.dispose)
+            with reading(self._engine) as connection:
+                outbox.outbox_id(connection)
+            log.info("relay started: %s to %s", self._settings.shown_outbox, self._settings.webhook_url)
+            self._open_transport()
+            with ThreadPoolExecutor(self._threads, "crm-relay", self._open_transport) as pool:
+                self._greet()
+                while not self._stopping and not (drain and self._is_drained()):
+                    self._turn_or_wait(pool, drain)
+                self._stopping = True
+            return self._leave()
+
+    def _open_transport(self) -> None:
+        """Give this thread a connection of its own."""
+        self._local.transport = self._resources.enter_context(Transport(self._settings))
+
+    def _turn_or_wait(self, pool: ThreadPoolExecutor, drain: bool) -> None:
+        try:
+            self._turn(pool)
+        except DBAPIError as error:
+            if drain:
+                raise
+            log.error("the outbox cannot be used: %s", error.orig)
+            time.sleep(HEARTBEAT)
 
     def _turn(self, pool: ThreadPoolExecutor) -> None:
         """Do what can be done now, then wait a little for the next thing."""
         now = self._monotonic()
+        self._record()
         if now >= self._next_beat:
             self._beat(now)
         if not self._in_flight:
@@ -208,7 +220,7 @@ class Relay:
             self._record()
             time.sleep(PAUSE)
         else:
-            self._stop.wait(POLL)
+            time.sleep(POLL)
 
     def _may_send(self, now: float) -> bool:
         if self._halt.is_set() and self._in_flight:
@@ -220,36 +232,35 @@ class Relay:
         self, pool: ThreadPoolExecutor, limit: int, but_not_of: str | None = None
     ) -> list[Delivery]:
         """Claim what is due, oldest first, and hand it to the threads."""
-        heads = outbox.due(
-            self._clock(),
-            lease=self._settings.lease,
-            longest_delay=self._longest_delay,
-            but_not_of=but_not_of,
-        )
         with reading(self._engine) as connection:
-            if not outbox.is_anything(connection, heads):
+            if not outbox.is_any(connection, self._due(but_not_of)):
                 return []
-        self._halt.clear()
-        claimed = self._monotonic()
+        if not self._in_flight:
+            self._halt.clear()
         with self._engine.begin() as connection:
-            lease_until = self._clock() + self._settings.lease
-            deliveries = outbox.claim(connection, heads, str(uuid.uuid4()), lease_until, limit)
+            # The clocks are read here, where no other relay can claim: it may have taken long to come here.
+            claimed, lease_until = self._monotonic(), self._clock() + self._settings.lease
+            due = self._due(but_not_of)
+            deliveries = outbox.claim(connection, due, str(uuid.uuid4()), lease_until, limit)
         self._in_flight |= {pool.submit(self._attempt, delivery, claimed) for delivery in deliveries}
         return deliveries
 
-    @property
-    def _longest_delay(self) -> float:
-        return 2 * max((*self._settings.retry_schedule, LONGEST_WAIT))
+    def _due(self, but_not_of: str | None) -> Select[Any]:
+        longest_delay = max(self._settings.retry_schedule, default=0.0) * (1 + JITTER)
+        return outbox.due(
+            self._clock(), lease=self._settings.lease, longest_delay=longest_delay, but_not_of=but_not_of
+        )
 
     # one attempt, in a thread of the pool
 
     def _attempt(self, delivery: Delivery, claimed: float) -> Attempt:
         if self._versions is not None and delivery.contract not in self._versions:
             return Attempt(delivery, hold_for_release(delivery))
-        late = self._monotonic() - claimed > self._settings.lease - self._settings.timeout
-        if late or self._halt.is_set() or self._stop.is_set():
+        lasts_at_most = self._settings.timeout + HEALTH_TIMEOUT
+        late = self._monotonic() - claimed > self._settings.lease - lasts_at_most
+        if late or self._halt.is_set() or self._stopping:
             return Attempt(delivery, None)
-        decision = self._decide(self._transport().send(delivery), delivery)
+        decision = self._decide(self._transport.send(delivery), delivery)
         if decision.away or decision.wait is not None or (decision.held_for and is_path(decision.held_for)):
             self._halt.set()
         return Attempt(delivery, decision)
@@ -259,7 +270,7 @@ class Relay:
         healthy = True
         if judge(outcome, delivery, webhook).meaning == "retry" and asked_to_wait(outcome) is None:
             refused = isinstance(outcome, Fault) and outcome.kind == "refused"
-            healthy = not refused and self._transport().health().ok
+            healthy = not refused and self._transport.health().ok
         return decide(
             outcome,
             delivery,
@@ -270,9 +281,8 @@ class Relay:
             jitter=random.random(),  # noqa: S311
         )
 
+    @property
     def _transport(self) -> Transport:
-        if not hasattr(self._local, "transport"):
-            self._local.transport = Transport(self._settings)
         transport: Transport = self._local.transport
         return transport
 
@@ -333,14 +343,14 @@ class Relay:
             self._open_outage(self._monotonic(), health.words)
 
     def _ask_health(self) -> Health:
-        health = self._transport_of_loop.health()
+        health = self._transport.health()
         if health.ok:
             self._versions = health.versions
         return health
 
     def _open_outage(self, now: float, words: str) -> None:
         if self._outage is None:
-            self._outage = Outage(now)
+            self._outage = Outage()
             self._outage.backoff.push(now)
             log.warning("%s: the CRM is away; nothing is sent, and nothing fails, until it is back", words)
 
@@ -380,14 +390,17 @@ class Relay:
             if cured:
                 with self._engine.begin() as connection:
                     count = outbox.release(connection, waited_for, self._clock(), "relay")
-                del self._held[waited_for]
+                if is_path(waited_for):
+                    del self._held[
+                        waited_for
+                    ]  # a release stays till the next beat: if it is back by then, we wait longer
                 log.info("%s: %d held event(s) go on", waited_for, count)
             else:
                 log.warning("%s: held events wait for %s", words, waited_for)
 
     def _is_cured(self, waited_for: str) -> tuple[bool, str]:
         if is_path(waited_for):
-            return self._transport_of_loop.probe(waited_for)
+            return self._transport.probe(waited_for)
         health = self._ask_health()
         return health.ok and waited_for in (health.versions or ()), "this release is not spoken yet"
 
@@ -400,17 +413,15 @@ class Relay:
             outbox.see_relay(connection, self._id, *self._process, self._clock())
             held = outbox.held_for(connection)
         self._held = {waited_for: self._held.get(waited_for, Backoff()) for waited_for in held}
-        self._held_since = (self._held_since or now) if held else None
         self._erase()
 
     def _erase(self) -> None:
         """Empty SQLite's write-ahead log, when it may still hold erased payloads."""
-        started = self._clock()
         with reading(self._engine) as connection:
-            waits = outbox.erasing_since(connection) is not None
-        if waits and truncate_log(self._engine):
+            since, erasures = outbox.erasing_since(connection)
+        if since is not None and truncate_log(self._engine):
             with self._engine.begin() as connection:
-                outbox.erased(connection, started)
+                outbox.erased(connection, erasures, self._clock())
 
     def _is_drained(self) -> bool:
         """Say whether a drain has nothing left to do, or has waited long enough for the CRM."""
@@ -418,10 +429,15 @@ class Relay:
             return False
         with reading(self._engine) as connection:
             counts = outbox.counts(connection)
+            moves = outbox.is_any(connection, outbox.heads())
         if not counts.pending and not counts.held:
             return True
-        since = self._outage.since if self._outage else self._held_since
-        return since is not None and self._monotonic() - since > sum(self._settings.retry_schedule)
+        if moves and not self._outage and not any(map(is_path, self._held)):
+            self._stuck_since = None
+            return False
+        now = self._monotonic()
+        self._stuck_since = self._stuck_since or now
+        return now - self._stuck_since > sum(self._settings.retry_schedule)
 
     def _leave(self) -> Summary:
         """Record what was in flight, and say goodbye."""
@@ -432,7 +448,6 @@ class Relay:
             outbox.see_relay(connection, self._id, *self._process, self._clock(), running=False)
             counts = outbox.counts(connection)
         self._erase()
-        self._engine.dispose()
         log.info("relay stopped")
         return Summary(self._delivered, self._failed, counts.held, counts.pending)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import httpx
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -53,7 +54,14 @@ class SenderSettings(BaseSettings):
 
     @field_validator("webhook_url")
     @classmethod
-    def _without_trailing_slash(cls, url: str) -> str:
+    def _plain(cls, url: str) -> str:
+        """Refuse what no request can be made for, and a user name, for it would be sent in the key's place."""
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("is not a URL such as http://localhost:5001/webhooks") from None
+        if parsed.userinfo or not parsed.host:
+            raise ValueError("names a host, and neither user nor password; the key goes into CRM_API_KEY")
         return url.rstrip("/")
 
     @field_validator("api_key")

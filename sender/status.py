@@ -24,9 +24,9 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
     with reading(engine) as connection:
         outbox.outbox_id(connection)
         counts = outbox.counts(connection)
-        relays, seen_at = outbox.running_relays(connection, time.time())
+        relays, seen_at = outbox.running_relays(connection, time.time(), settings.lease)
         oldest = outbox.oldest_pending(connection)
-        erasing_since = outbox.erasing_since(connection)
+        erasing_since, _ = outbox.erasing_since(connection)
         waits_for = outbox.held_for(connection)
     with Transport(settings) as transport:
         health = transport.health()

@@ -46,7 +46,7 @@ outbox = Table(
     Column("lease_token", String(36)),
     Column("lease_until", Float),
     Column("held_for", String(64)),  # a webhook's path, or a contract release
-    Column("released_from", Integer),  # the answer that held it before the last passed probe
+    Column("held_by", Integer),  # the answer that holds it, or held it before the last passed probe
     Column("reason", Text),  # why it is held or failed, in words
     Column("answer", Text),  # what the CRM said: JSON of status, type, pointers, contract
     Column("enqueued_at", Float, nullable=False),
@@ -101,6 +101,7 @@ state = Table(
     Column("one", Integer, primary_key=True),
     Column("outbox_id", String(36), nullable=False),  # tells this outbox from any other
     Column("delivered", BigInteger, nullable=False),  # a count, for a million rows take long to count
+    Column("erasures", BigInteger, nullable=False, server_default="0"),  # transactions that erased
     Column("erasing_since", Float),  # erased bytes wait in SQLite's write-ahead log
     CheckConstraint("one = 1", name="crm_outbox_state_is_one_row"),
 )

@@ -22,6 +22,9 @@ from sender.settings import SenderSettings
 MAX_ANSWER = 65_536
 """Bytes of an answer that are read."""
 
+WRITE = 16_384
+"""Bytes of a request that are written at once."""
+
 REFUSED = "Connection refused"
 
 HEALTH_TIMEOUT = 2.0
@@ -202,9 +205,7 @@ class _DeadlineTransport(httpx.HTTPTransport):
     """httpx's transport over a network that keeps one deadline for a whole exchange."""
 
     def __init__(self, network: _DeadlineBackend) -> None:
-        super().__init__(trust_env=False)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+        self._pool = httpcore.ConnectionPool(  # in place of the one that httpx would make
             max_connections=1,
             keepalive_expiry=30.0,
             network_backend=network,
@@ -263,7 +264,8 @@ class _DeadlineStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._network.left(httpcore.WriteTimeout))
+        for start in range(0, len(buffer), WRITE):  # a time-out is per part, too, when the CRM reads slowly
+            self._stream.write(buffer[start : start + WRITE], self._network.left(httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()

@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.Column("lease_token", sa.String(36)),
         sa.Column("lease_until", sa.Float),
         sa.Column("held_for", sa.String(64)),
-        sa.Column("released_from", sa.Integer),
+        sa.Column("held_by", sa.Integer),
         sa.Column("reason", sa.Text),
         sa.Column("answer", sa.Text),
         sa.Column("enqueued_at", sa.Float, nullable=False),
@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("one", sa.Integer, primary_key=True),
         sa.Column("outbox_id", sa.String(36), nullable=False),
         sa.Column("delivered", sa.BigInteger, nullable=False),
+        sa.Column("erasures", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("erasing_since", sa.Float),
         sa.CheckConstraint("one = 1", name="crm_outbox_state_is_one_row"),
     )
