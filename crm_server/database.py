@@ -90,8 +90,12 @@ def open_engine(url: URL) -> Engine:
         connection = sqlite3.connect(
             f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
         )
-        for pragma in PRAGMAS:
-            connection.execute(pragma)
+        try:
+            for pragma in PRAGMAS:
+                connection.execute(pragma)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=QueuePool)

@@ -86,4 +86,4 @@ async def drain(receive: Receive) -> None:
                 if not message.get("more_body", False):
                     return
     except TimeoutError:
-        log.info("A client sent its body too slowly to be drained.")
+        log.debug("A client sent its body too slowly to be drained.")

@@ -1,13 +1,14 @@
 """How a server starts and ends: what was accepted is answered, what was answered is there."""
 
+import contextlib
 import json
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 
@@ -43,18 +44,42 @@ def test_what_was_answered_with_202_survives_a_sigkill(own_crm: Crm) -> None:
 
 def test_sigterm_answers_what_was_accepted_and_exits_0(own_crm: Crm) -> None:
     lock = sqlite3.connect(own_crm.database, isolation_level=None)
-    lock.execute("BEGIN IMMEDIATE")
-    with ThreadPoolExecutor(10) as pool:
-        waiting = [pool.submit(post, own_crm, "repair-request", repair_request()) for _ in range(10)]
-        time.sleep(0.5)  # so that all are accepted, and wait for the lock
+    with contextlib.ExitStack() as stack:
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", own_crm.port), timeout=20))
+            for _ in range(10)
+        ]
+        lock.execute("BEGIN IMMEDIATE")
+        for connection in connections:
+            connection.sendall(whole_request(own_crm))
+        until(lambda: unread_bytes(own_crm.port) == 0)
         own_crm.process.terminate()
-        time.sleep(0.2)
+        until(lambda: not accepts(own_crm))
         lock.rollback()
-        statuses = [answer.result().status for answer in waiting]
+        assert [read_answer(connection).status for connection in connections] == [202] * 10
     lock.close()
-    assert statuses == [202] * 10
     assert own_crm.process.wait(15) == 0
     assert len(own_crm.rows("SELECT 1 FROM approvals")) == 10
+
+
+def whole_request(crm: Crm) -> bytes:
+    body = json.dumps(repair_request()).encode()
+    lines = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return head(crm, "POST", "/webhooks/repair-request", *lines) + body
+
+
+def unread_bytes(port: int) -> int:
+    """Return how much the server has been sent on a port and has not read (proc(5), /proc/net/tcp)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+def accepts(crm: Crm) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", crm.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_sigterm_ends_in_time_although_a_client_trickles_its_body(own_crm: Crm) -> None:
@@ -134,10 +159,9 @@ def test_the_server_says_where_it_listens_once_it_does(own_crm: Crm) -> None:
 
 
 def test_an_event_sent_in_two_halves_is_taken(own_crm: Crm) -> None:
-    body = json.dumps(repair_request()).encode()
-    lines = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    request = whole_request(own_crm)
     with socket.create_connection(("127.0.0.1", own_crm.port), timeout=20) as connection:
-        connection.sendall(head(own_crm, "POST", "/webhooks/repair-request", *lines) + body[:100])
-        time.sleep(0.2)  # so that they are two reads
-        connection.sendall(body[100:])
+        connection.sendall(request[:-100])
+        until(lambda: unread_bytes(own_crm.port) == 0)
+        connection.sendall(request[-100:])
         assert read_answer(connection).status == 202
