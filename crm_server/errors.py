@@ -69,7 +69,12 @@ def describe(error: BaseException) -> str:
 
     Its message and its causes are left out, for they may hold values of a request.
     """
-    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
     frames = traceback.extract_tb(error.__traceback__)
     trace = " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
-    return f"{type(error).__name__} {code} in {trace}".replace("  ", " ")
+    return f"{name_of(error)} in {trace}"
+
+
+def name_of(error: BaseException) -> str:
+    """Return an error's kind, with SQLite's own name for it where it has one."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return f"{type(error).__name__} {code}".strip()

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, inspect, text
 from crm_server.database import Database, create_file
 from crm_server.errors import ConfigurationError, Unavailable
 
-NEWEST = "0001"
-"""The newest step; written here so that other commands need not load alembic to know it."""
+STEPS = ("0001",)
+"""The steps, oldest first; written here so that other commands need not load alembic to know them."""
 CURE = "run `crm-server migrate`"
 
 
@@ -22,6 +22,7 @@ def migrate(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with database.writing() as connection:
+        require_known(_current(connection))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -35,8 +36,15 @@ def require_migrated(database: Database) -> None:
             current = _current(connection)
     except Unavailable as error:
         raise ConfigurationError(str(error)) from None
-    if current != NEWEST:
+    if current is None or current in STEPS[:-1]:
         raise ConfigurationError(f"The database is not at the newest step: {CURE}.")
+    require_known(current)
+
+
+def require_known(step: str | None) -> None:
+    """Raise ConfigurationError for a database that a newer crm-server has migrated."""
+    if step is not None and step not in STEPS:
+        raise ConfigurationError(f"The database is at step {step}, which is newer than this crm-server.")
 
 
 def _current(connection: Connection) -> str | None:

@@ -133,6 +133,27 @@ def test_nothing_starts_on_a_database_that_is_not_migrated(empty: Crm) -> None:
         assert "crm-server migrate" in done.stderr
 
 
+def test_a_database_of_a_newer_server_is_left_alone(migrated: Crm) -> None:
+    connection = sqlite3.connect(migrated.database)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    for command in (["migrate"], ["approvals", "list"]):
+        done = migrated.cli(*command)
+        assert done.returncode == 1
+        assert "9999" in done.stderr
+        assert "newer" in done.stderr
+
+
+def test_a_place_where_no_database_can_be_is_named(empty: Crm) -> None:
+    (empty.directory / "file").touch()
+    empty.env["CRM_DATABASE_URL"] = "sqlite:///file/crm.sqlite3"
+    done = empty.cli("migrate")
+    assert done.returncode == 1
+    assert str(empty.directory / "file") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_file_that_is_no_database_is_named_without_a_traceback(empty: Crm) -> None:
     empty.database.parent.mkdir()
     empty.database.write_text("no database, " * 500)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from crm_server.database import Database
-from crm_server.migrations import NEWEST, migrate
+from crm_server.migrations import STEPS, migrate
 from crm_server.settings import Settings
 from crm_server.tables import metadata
 
@@ -48,7 +48,7 @@ def add_approval(connection: Connection, **over: str | None) -> None:
 
 def test_the_newest_step_is_the_one_that_the_code_wants(database: Database) -> None:
     with database.reading() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == NEWEST
+        assert MigrationContext.configure(connection).get_current_revision() == STEPS[-1]
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -153,7 +154,7 @@ def test_the_server_says_where_it_listens_once_it_does(own_crm: Crm) -> None:
     line = process.stdout.readline()
     assert own_crm.url in line
     assert answers(own_crm)
-    process.terminate()
+    process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=15)
     assert (output, errors, process.returncode) == ("", "", 0)
 
