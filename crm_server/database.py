@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from crm_server.errors import Unavailable
+from crm_server.errors import ConfigurationError, Unavailable
 
 BUSY_SECONDS = 4.0
 """How long a writer waits for another; less than the sender's time-out."""
@@ -82,7 +82,10 @@ class Database:
 def open_engine(url: URL) -> Engine:
     """Return an engine whose errors hold no parameters and whose connections have our pragmas."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, hide_parameters=True)
+        try:
+            return create_engine(url, hide_parameters=True)
+        except ModuleNotFoundError:
+            raise ConfigurationError("PostgreSQL needs a driver: install psycopg[binary].") from None
     path = str(url.database)
 
     def connect() -> sqlite3.Connection:

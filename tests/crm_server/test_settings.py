@@ -71,6 +71,14 @@ def test_settings_are_read_from_env_in_the_working_directory_and_the_environment
     assert (empty.directory / "deeper" / "from-environment.sqlite3").exists()
 
 
+def test_postgresql_without_its_driver_says_what_to_install(empty: Crm) -> None:
+    (empty.directory / "psycopg.py").write_text("raise ModuleNotFoundError")
+    empty.env["CRM_DATABASE_URL"] = "postgresql://someone:secret@127.0.0.1/crm"
+    done = empty.cli("migrate")
+    assert done.returncode == 1
+    assert done.stderr == "crm-server: PostgreSQL needs a driver: install psycopg[binary].\n"
+
+
 def test_a_relative_path_is_shown_as_an_absolute_one(empty: Crm) -> None:
     empty.env["CRM_DATABASE_URL"] = "sqlite:///here.sqlite3"
     assert str(empty.directory / "here.sqlite3") in empty.cli("migrate").stdout
