@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,15 @@ def open_engine(url: str) -> Engine:
 
 
 def _make_private(path: Path) -> None:
-    """Create a database file, which holds personal data, for its owner alone."""
+    """Create a database file, which holds personal data, for its owner alone, unless it is there.
+
+    One that is there is never opened: closing it again would drop every lock that this process has
+    on it (POSIX), those of the site's own connections too, and the next program to leave the
+    database would delete the log that they go on writing to.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _set_pragmas(connection: Any, _: object) -> None:
