@@ -6,7 +6,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,10 @@ class Database:
         SQLite goes on writing into a deleted file; what it then calls durable is gone at the next start.
         """
         try:
-            status = os.stat(str(self.file))
+            same = connection.info["inode"] == inode(str(self.file))
         except OSError:
-            status = None
-        if status is None or connection.info["inode"] != (status.st_dev, status.st_ino):
+            same = False
+        if not same:
             connection.invalidate()
             self.engine.dispose()
             raise Unavailable("The database's file is gone.")
@@ -126,7 +126,9 @@ def inode(path: str) -> tuple[int, int]:
 def create_file(path: Path) -> None:
     """Create an empty database file that only its owner can read, unless there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # One that is there is not opened: closing it would drop this process's locks on it (POSIX).
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def insert_or_ignore(connection: Connection, table: Table) -> Insert:
@@ -143,7 +145,7 @@ def _insert_or_ignore(dialect: str, table: Table) -> Insert:
 
 def is_database_error(error: BaseException) -> bool:
     """Tell whether the database, not our code, is at fault."""
-    return isinstance(error, SQLAlchemyError | Unavailable)
+    return isinstance(error, SQLAlchemyError | OSError | Unavailable)
 
 
 def new_id() -> str:

@@ -4,15 +4,16 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces
-from granian.errors import FatalError
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from crm_server.errors import ConfigurationError
 from crm_server.middleware.bodies import Hurry
@@ -40,7 +41,7 @@ class ExclusiveServer(Server):
             app,
             address=host,
             port=port,
-            interface=Interfaces.ASGI,
+            interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
             websockets=False,
@@ -80,6 +81,41 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was accepted, and return."""
+    async with lifespan(app):
+        await answer(app, listener, hurry)
+
+
+@asynccontextmanager
+async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
+    """Run an app's lifespan around a block (ASGI, Lifespan Protocol).
+
+    granian would do it, but leaves it unended when a client that will not go holds the server up.
+    """
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    outbox: asyncio.Queue[Message] = asyncio.Queue()
+    running = asyncio.ensure_future(
+        app({"type": "lifespan", "asgi": {"version": "3.0"}}, inbox.get, outbox.put)
+    )
+
+    async def pass_phase(phase: str) -> None:
+        inbox.put_nowait({"type": f"lifespan.{phase}"})
+        answered = asyncio.create_task(outbox.get())
+        await asyncio.wait({answered, running}, return_when=asyncio.FIRST_COMPLETED)
+        if not answered.done() or answered.result()["type"] != f"lifespan.{phase}.complete":
+            answered.cancel()
+            await running
+            raise RuntimeError(f"The app refused its {phase}.")
+
+    await pass_phase("startup")
+    try:
+        yield
+    finally:
+        await pass_phase("shutdown")
+        await running
+
+
+async def answer(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
+    """Answer requests until SIGTERM or SIGINT, and for a bounded time those that were accepted."""
     server: Any = ExclusiveServer(app, listener)
 
     def stop() -> None:
@@ -93,5 +129,3 @@ async def serve(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
         await server.serve()
     except TimeoutError:
         log.warning("Stopped while clients were still connected.")
-    except FatalError:
-        raise ConfigurationError("The server could not start; see above.") from None

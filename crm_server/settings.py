@@ -54,10 +54,11 @@ class Settings(BaseSettings):
     @classmethod
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
         try:
-            name = make_url(value.get_secret_value()).get_backend_name()
+            url = make_url(value.get_secret_value())
         except ArgumentError:
-            name = ""
-        if name not in ("sqlite", "postgresql"):
+            url = URL.create("nothing")
+        is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+        if not is_file and url.get_backend_name() != "postgresql":
             raise ValueError("must be sqlite:///FILE or postgresql://…")
         return value
 

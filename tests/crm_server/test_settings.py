@@ -23,6 +23,7 @@ def empty(tmp_path: Path) -> Crm:
         ("WEBHOOK_API_KEY", "sécret-one-12345"),
         ("WEBHOOK_MAX_BODY_BYTES", "secret"),
         ("CRM_DATABASE_URL", "mysql://user:secret@host/db"),
+        ("CRM_DATABASE_URL", "sqlite:///:memory:"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(empty: Crm, name: str, value: str) -> None:
