@@ -52,6 +52,14 @@ test: install ## Run the tests
 fuzz: install ## Throw what the contract allows and forbids at a real server (ARGS="--seed random" to search on)
 	$(BIN)/python -m scripts.fuzz $(ARGS)
 
+.PHONY: bench
+bench: .venv/bench ## Measure our speed beside the alternatives (ARGS="webhooks --rounds 3" for a part)
+	$(BIN)/python -m scripts.bench $(ARGS)
+
+.venv/bench: .venv/installed requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
+	@touch $@
+
 .PHONY: check
 check: lint drift test fuzz ## All that CI runs
 
@@ -64,3 +72,6 @@ build: install ## Make one wheel in dist/
 lock: ## Make requirements.lock anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --quiet --upgrade --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+	uv pip compile pyproject.toml --quiet --upgrade --constraints requirements.lock --group bench --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+		--output-file requirements-bench.lock

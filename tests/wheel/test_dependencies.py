@@ -26,6 +26,7 @@ def names(requirements: list[str]) -> set[str]:
 BASE = names(PROJECT["project"]["dependencies"]) | {"pydantic-core"}  # pydantic's other half, pinned by it
 EXTRAS = {name: names(found) for name, found in PROJECT["project"]["optional-dependencies"].items()}
 DEV = names(PROJECT["dependency-groups"]["dev"])
+BENCH = names(PROJECT["dependency-groups"]["bench"])
 
 
 def imported(package: str) -> Iterator[str]:
@@ -52,13 +53,17 @@ def test_every_dependency_is_explained_and_nothing_else() -> None:
     explained = {
         name.strip() for cell in re.findall(r"^\| ([a-z0-9, -]+) \|", text, re.M) for name in cell.split(",")
     } - {"package", "---"}
-    assert explained == (BASE | DEV).union(*EXTRAS.values()) - {"pydantic-core"}
+    assert explained == (BASE | DEV | BENCH).union(*EXTRAS.values()) - {"pydantic-core"}
 
 
-def test_the_lock_pins_every_dependency_by_hash_and_names_no_address() -> None:
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "declared"),
+    [("requirements.lock", (BASE | DEV).union(*EXTRAS.values())), ("requirements-bench.lock", BENCH)],
+)
+def test_the_lock_pins_every_dependency_by_hash_and_names_no_address(name: str, declared: set[str]) -> None:
+    lock = (ROOT / name).read_text(encoding="utf-8")
     locked = {line.split("==")[0] for line in lock.splitlines() if re.match(r"[a-z0-9]", line)}
-    assert (BASE | DEV).union(*EXTRAS.values()) <= locked
+    assert declared <= locked
     entries = re.split(r"\n(?=[a-z0-9])", lock)[1:]
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
     assert "://" not in lock

@@ -1,0 +1,120 @@
+"""A load of webhooks: raw sockets, a closed loop a connection, every request another event.
+
+Run as a program in a process of its own, on a core of its own; it prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from functools import partial
+from typing import cast
+
+from scripts.bench.payloads import REPAIR
+
+ID = b"@" * 32
+"""Stands for an event's id in the template; as long as the id, so that lengths do not change."""
+
+
+def request_template(host: str, path: str, key: str) -> list[bytes]:
+    """Return a request cut at the places where the event's id belongs."""
+    body = json.dumps(REPAIR).replace(REPAIR["repair"]["websiteRepairId"], ID.decode()).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nwebhook-id: {ID.decode()}\r\n\r\n"
+    )
+    return (head.encode() + body).split(ID)
+
+
+class Connection(asyncio.Protocol):
+    """One connection that sends the next request when it has the answer to the last."""
+
+    def __init__(
+        self, template: list[bytes], end: float, times: list[float], done: asyncio.Future[None]
+    ) -> None:
+        self._template, self._end, self._times, self._done = template, end, times, done
+        self._buffer = b""
+        self._sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._send()
+
+    def _send(self) -> None:
+        event_id = os.urandom(16).hex().encode()
+        self._sent = time.perf_counter()
+        self._transport.write(event_id.join(self._template))
+
+    def data_received(self, data: bytes) -> None:
+        """Take an answer; count it when it is the one we came for."""
+        self._buffer += data
+        head, separator, body = self._buffer.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        if len(body) < length:
+            return
+        if not head.startswith(b"HTTP/1.1 202"):
+            self._done.set_exception(RuntimeError(self._buffer.decode(errors="replace")))
+            self._transport.close()
+            return
+        now = time.perf_counter()
+        self._times.append(now - self._sent)
+        self._buffer = b""
+        if now < self._end:
+            self._send()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Say that it is over."""
+        if not self._done.done():
+            self._done.set_result(None)
+
+
+async def load(
+    host: str, port: int, path: str, key: str, connections: int, seconds: float
+) -> dict[str, float]:
+    """Send for so many seconds; return requests/s and the percentiles of the answers' times, in ms."""
+    loop = asyncio.get_running_loop()
+    template = request_template(f"{host}:{port}", path, key)
+    times: list[float] = []
+    start = time.perf_counter()
+    waits = []
+    for _ in range(connections):
+        done: asyncio.Future[None] = loop.create_future()
+        await loop.create_connection(partial(Connection, template, start + seconds, times, done), host, port)
+        waits.append(done)
+    await asyncio.gather(*waits)
+    took = time.perf_counter() - start
+    times.sort()
+    return {
+        "rate": len(times) / took,
+        "p50": times[len(times) // 2] * 1000,
+        "p99": times[len(times) * 99 // 100] * 1000,
+    }
+
+
+def main() -> int:
+    """Run one load and print what it measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--path", default="/webhooks/repair-request")
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
+    result = asyncio.run(
+        load("127.0.0.1", options.port, options.path, options.key, options.connections, options.seconds)
+    )
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Deliveries a second, of a backlog."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import httpx
+
+from scripts.bench.peers.procrastinate_relay import deliver as deliver_by_procrastinate
+from scripts.bench.processes import KEY, our_server
+from scripts.bench.report import Measurement
+from scripts.bench.site import Site, new_repair
+
+WORK = "relay"
+THREADS = 4
+EVENTS = 2_000
+
+
+def measure(rounds: int, seconds: float) -> list[Measurement]:
+    """Measure our relay, a bare httpx loop and procrastinate in turn, round by round."""
+    found = []
+    for number in range(rounds):
+        for name, work in (
+            ("ours", ours),
+            ("bare httpx loop", bare),
+            ("procrastinate + httpx", procrastinate),
+        ):
+            with tempfile.TemporaryDirectory() as folder, our_server(Path(folder)) as port:
+                rate = work(Path(folder), port)
+            found.append(Measurement(WORK, name, "deliveries/s", rate, number))
+    return found
+
+
+def ours(folder: Path, port: int) -> float:
+    """Drain an outbox."""
+    site = Site(folder, port)
+    with site.engine.begin() as connection:
+        for _ in range(EVENTS):
+            site.crm.repair_requested(new_repair(), connection)
+    from sender import Relay
+
+    started = perf_counter()
+    summary = Relay(site.settings, threads=THREADS).run(drain=True)
+    took = perf_counter() - started
+    if summary.delivered != EVENTS:
+        raise RuntimeError(f"not all were delivered: {summary}")
+    return EVENTS / took
+
+
+def bare(folder: Path, port: int) -> float:
+    """Post in a loop, with as many threads and a client each."""
+    url = f"http://127.0.0.1:{port}/webhooks/repair-request"
+    events = [new_repair() for _ in range(EVENTS)]
+
+    def post(part: list[dict[str, Any]]) -> None:
+        with httpx.Client(headers={"authorization": f"Bearer {KEY}"}) as client:
+            for event in part:
+                client.post(url, json=event).raise_for_status()
+
+    threads = [threading.Thread(target=post, args=(events[n::THREADS],)) for n in range(THREADS)]
+    started = perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return EVENTS / (perf_counter() - started)
+
+
+def procrastinate(folder: Path, port: int) -> float:
+    """Let procrastinate deliver from PostgreSQL."""
+    return deliver_by_procrastinate(folder, f"http://127.0.0.1:{port}/webhooks/repair-request", EVENTS // 4)
