@@ -329,7 +329,7 @@ def counts(connection: Connection) -> Counts:
     rows = connection.execute(
         select(outbox.c.status, func.count()).where(_UNFINISHED).group_by(outbox.c.status)
     )
-    found: dict[str, int] = dict(rows.tuples().all())
+    found = {status: count for status, count in rows}  # noqa: C416  # rows are no pairs to mypy
     delivered = connection.scalar(select(state.c.delivered)) or 0
     return Counts(found.get("pending", 0), delivered, found.get("failed", 0), found.get("held", 0))
 
@@ -411,7 +411,8 @@ def _note_erasure(connection: Connection, now: float) -> None:
 
 def erasing_since(connection: Connection) -> tuple[float | None, int]:
     """Return since when erased bytes wait in SQLite's write-ahead log, and how often something was erased."""
-    return connection.execute(select(state.c.erasing_since, state.c.erasures)).tuples().one()
+    since, erasures = connection.execute(select(state.c.erasing_since, state.c.erasures)).one()
+    return since, erasures
 
 
 def erased(connection: Connection, erasures: int, now: float) -> None:

@@ -1,0 +1,44 @@
+"""A migrated outbox, a scripted CRM, and a relay between them that does not wait long."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sender import delivery, relay
+from tests.receiver import Receiver, start_receiver
+from tests.sender.site import Site, cli, sender_environment
+
+
+@pytest.fixture(autouse=True)
+def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait a twentieth of what a real relay waits between looks; the order of waits stays."""
+    monkeypatch.setattr(relay, "FIRST_PROBE", 0.05)
+    monkeypatch.setattr(relay, "LAST_PROBE", 0.4)
+    monkeypatch.setattr(relay, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(delivery, "SHORTEST_WAIT", 0.1)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An outbox as `crm-sender migrate` makes it."""
+    directory = tmp_path_factory.mktemp("migrated")
+    path = directory / "outbox.sqlite3"
+    done = cli("migrate", directory=directory, env=sender_environment(CRM_OUTBOX_URL=f"sqlite:///{path}"))
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with start_receiver() as started:
+        yield started
+
+
+@pytest.fixture
+def site(tmp_path: Path, migrated: Path, receiver: Receiver) -> Site:
+    shutil.copy(migrated, tmp_path / "outbox.sqlite3")
+    return Site(tmp_path, receiver.url)

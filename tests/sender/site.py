@@ -1,0 +1,178 @@
+"""A website for the sender's tests: its directory, its outbox, and what one asks of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sender import CRM, Relay, SenderSettings, Summary
+from tests.factories import repair_request
+from tests.servers import KEY, clean_environment
+
+SCHEDULE = (0.02, 0.04, 0.06)
+SENTINEL = "sentinel-of-a-customer"
+"""Stands in payloads, so that one can look for where they must not be."""
+
+
+@dataclass
+class Site:
+    """A booking site whose database is the outbox."""
+
+    directory: Path
+    crm_url: str
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.directory / "outbox.sqlite3"
+
+    @property
+    def url(self) -> str:
+        """Its SQLAlchemy URL."""
+        return f"sqlite:///{self.database}"
+
+    def settings(self, **over: Any) -> SenderSettings:
+        """Return settings with a short schedule."""
+        given = {
+            "webhook_url": self.crm_url,
+            "api_key": KEY,
+            "outbox_url": self.url,
+            "retry_schedule": SCHEDULE,
+            "timeout": 2.0,
+        }
+        return SenderSettings(**(given | over))
+
+    def crm(self) -> CRM:
+        """Return a CRM that writes to this outbox."""
+        return CRM(self.settings())
+
+    def book(self, count: int = 1, **over: Any) -> list[str]:
+        """Enqueue so many repairs, each of another customer unless told; return their ids."""
+        crm = self.crm()
+        return [crm.repair_requested(repair_request(**over)) for _ in range(count)]
+
+    def drain(self, **over: Any) -> Summary:
+        """Run a relay until nothing is due."""
+        return Relay(self.settings(**over)).run(drain=True)
+
+    def rows(self, statement: str = "SELECT * FROM crm_outbox ORDER BY sequence", *parameters: object) -> Any:
+        """Read from the database file."""
+        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute(statement, parameters).fetchall()
+
+    def row(self, event_id: str) -> Any:
+        """Return the row of an event."""
+        [row] = self.rows("SELECT * FROM crm_outbox WHERE id = ?", event_id)
+        return row
+
+    def status(self, event_id: str) -> str:
+        """Return an event's status."""
+        return str(self.row(event_id)["status"])
+
+    def statuses(self) -> list[str]:
+        """Return the status of each event, in their order."""
+        return [row["status"] for row in self.rows()]
+
+    def verbs(self, event_id: str) -> list[str]:
+        """Return what happened to an event."""
+        statement = "SELECT verb FROM crm_outbox_trail WHERE event_id = ? ORDER BY number"
+        return [row["verb"] for row in self.rows(statement, event_id)]
+
+    def environment(self, **over: str) -> dict[str, str]:
+        """Return the environment of a program at this site."""
+        given = {
+            "CRM_WEBHOOK_URL": self.crm_url,
+            "CRM_API_KEY": KEY,
+            "CRM_OUTBOX_URL": self.url,
+            "CRM_RETRY_SCHEDULE": ",".join(map(str, SCHEDULE)),
+            "CRM_TIMEOUT": "2",
+        }
+        return sender_environment(**(given | over))
+
+    def cli(self, *arguments: str, stdin: str | bytes = "", **over: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `crm-sender`."""
+        return cli(*arguments, directory=self.directory, env=self.environment(**over), stdin=stdin)
+
+    def json(self, *arguments: str, **over: str) -> Any:
+        """Run a command of `crm-sender` that prints JSON."""
+        done = self.cli(*arguments, "--json", **over)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def left_of(self, secret: str) -> list[str]:
+        """Return the files of the outbox in which bytes of a payload are left."""
+        paths = self.directory.glob("outbox.sqlite3*")
+        return [path.name for path in paths if secret.encode() in path.read_bytes()]
+
+    def start_relay(self, *arguments: str, **over: str) -> subprocess.Popen[str]:
+        """Start a `crm-sender relay`; what it logs can be read from its stderr."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "sender", "relay", *arguments],
+            cwd=self.directory,
+            env=self.environment(**over),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def sender_environment(**over: str) -> dict[str, str]:
+    """Return this process's environment with none of our settings but these."""
+    return clean_environment(**over)
+
+
+def cli(
+    *arguments: str, directory: Path, env: dict[str, str], stdin: str | bytes = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of `crm-sender` in a directory."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sender", *arguments],
+        cwd=directory,
+        env=env,
+        input=stdin if isinstance(stdin, bytes) else stdin.encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@contextmanager
+def running(relay: Relay) -> Iterator[Relay]:
+    """Run a relay in a thread for the block; what it raises is raised at the end."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            relay.run()
+        except BaseException as error:  # raised again below
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield relay
+    finally:
+        relay.stop()
+        thread.join(30)
+    if raised:
+        raise raised[0]
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+    """Wait until a condition holds and return what it returned, or fail after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+    return found

@@ -1,0 +1,474 @@
+"""The relay over many events: the CRM away, holds, releases, several relays, clocks that jump, the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from contextlib import closing
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import create_engine
+
+from sender import Relay
+from tests.factories import customer_registration, repair_request
+from tests.receiver import (
+    TEST_OK,
+    Answer,
+    Receiver,
+    Reply,
+    Request,
+    always,
+    first,
+    html,
+    problem,
+    receipt,
+    reply,
+    speaks,
+)
+from tests.sender.site import SCHEDULE, Site, eventually, running
+
+HOLDING: dict[str, Answer] = {
+    "401": problem(401, "unauthorized"),
+    "401 of a proxy": html(401),
+    "403": problem(403, "forbidden-network"),
+    "301": always(reply(301, location="http://127.0.0.1:9/webhooks")),
+    "302": always(reply(302, location="/login")),
+    "307": always(reply(307, location="http://127.0.0.1:9/webhooks")),
+    "308": always(reply(308)),
+    "404": html(404),
+    "405": problem(405, "method-not-allowed"),
+    "415": problem(415, "unsupported-media-type"),
+    "431": always(reply(431)),
+    "an unknown 4xx": problem(418, "teapot"),
+    "400 of a proxy": html(400),
+    "409 of something else": always(reply(409, {"error": "conflict"})),
+    "413 of a proxy": html(413),
+    "the outbox's own door": problem(409, "delivery-loop"),
+}
+
+
+@pytest.mark.parametrize("answer", HOLDING.values(), ids=HOLDING)
+def test_what_is_not_the_events_fault_holds_it_until_a_probe_of_that_path_passes(
+    site: Site, receiver: Receiver, answer: Answer
+) -> None:
+    receiver.event = receiver.test = answer
+    [event] = site.book()
+    with running(Relay(site.settings())):
+        eventually(lambda: len(receiver.tests) >= 2, "a probe and another")
+        row = site.row(event)
+        assert (row["status"], row["held_for"], row["attempts"]) == ("held", "/repair-request", 0)
+        assert row["payload"] is not None
+        assert len(receiver.events) == 1
+        receiver.event, receiver.test = receipt, TEST_OK
+        eventually(lambda: site.status(event) == "delivered", "it goes on by itself")
+    assert site.verbs(event) == ["held", "released", "delivered"]
+    assert {request.path for request in receiver.tests} == {"/webhooks/repair-request"}
+
+
+def test_a_backlog_with_a_wrong_key_waits_whole_and_goes_when_the_key_is_right(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.event = receiver.test = problem(401, "unauthorized")
+    crm, ids = site.crm(), []
+    with create_engine(site.url).begin() as connection:
+        for number in range(1_000):
+            event = repair_request(customer__websiteUserId=f"customer-{number % 200}")
+            ids.append(crm.repair_requested(event, connection))
+    with running(Relay(site.settings())):
+        eventually(lambda: len(receiver.tests) >= 3, "three probes")
+        assert set(site.statuses()) == {"held", "pending"}
+        assert len(receiver.events) <= 4
+        receiver.event, receiver.test = receipt, TEST_OK
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes", 40)
+    order: dict[str, list[str]] = defaultdict(list)
+    for request in receiver.events[-1_000:]:
+        order[request.customer].append(request.id)
+    assert all(order[f"customer-{number}"] == ids[number::200] for number in range(200))
+
+
+def test_the_same_answer_right_after_a_passed_probe_fails_that_event_alone(
+    site: Site, receiver: Receiver
+) -> None:
+    [odd] = site.book(customer__websiteUserId="odd")
+    [later] = site.book(customer__websiteUserId="odd")
+    others = site.book(3)
+    receiver.event = lambda request: html(403)(request) if request.id == odd else receipt(request)
+    summary = site.drain(retry_schedule=(1.0,))
+    assert (summary.failed, summary.held, summary.pending) == (1, 0, 0)
+    assert site.status(odd) == "failed"
+    assert "test of /repair-request passes" in site.row(odd)["reason"]
+    assert {site.status(event) for event in (later, *others)} == {"delivered"}
+
+
+def test_later_events_of_a_held_one_wait_behind_it(site: Site, receiver: Receiver) -> None:
+    receiver.event = receiver.test = html(404)
+    held, later = site.book(2, customer__websiteUserId="ada")
+    summary = site.drain()
+    assert (summary.held, summary.pending, summary.failed) == (1, 1, 0)
+    assert [site.status(event) for event in (held, later)] == ["held", "pending"]
+
+
+def test_a_release_that_the_crm_does_not_list_is_held_before_it_is_sent(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.health = speaks("0.9.0")
+    [event] = site.book()
+    with running(Relay(site.settings())):
+        eventually(lambda: site.status(event) == "held", "it is held")
+        assert site.row(event)["held_for"] == "1.0.0"
+        assert receiver.events == []
+        receiver.health = speaks("0.9.0", "1.0.0")
+        eventually(lambda: site.status(event) == "delivered", "it goes when the CRM is updated")
+
+
+def test_a_release_that_the_crm_refuses_holds_only_its_own_events(site: Site, receiver: Receiver) -> None:
+    old = site.book(3)
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute("UPDATE crm_outbox SET contract = '1.9.0' WHERE id = ?", [old[0]])
+    receiver.health = always(reply(200))
+    unknown = problem(400, "unsupported-contract-version", versions=["1.0.0"])
+    receiver.event = lambda r: unknown(r) if r.headers["webhook-contract"] == "1.9.0" else receipt(r)
+    summary = site.drain()
+    assert (summary.delivered, summary.held, summary.failed) == (2, 1, 0)
+    assert site.row(old[0])["held_for"] == "1.9.0"
+
+
+def test_a_crm_that_lists_a_release_and_refuses_it_is_asked_ever_less_often(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sender.relay.LAST_PROBE", 60.0)
+    monkeypatch.setattr("sender.relay.HEARTBEAT", 0.3)
+    receiver.event = problem(400, "unsupported-contract-version", versions=["1.0.0"])
+    [event] = site.book()
+    with running(Relay(site.settings())):
+        eventually(lambda: len(receiver.events) >= 5, "five tries")
+    times = [
+        row["at"] for row in site.rows("SELECT at FROM crm_outbox_trail WHERE verb = 'held' ORDER BY number")
+    ]
+    assert times[4] - times[3] > 2 * (times[1] - times[0])
+    assert site.status(event) == "held"
+
+
+# the CRM is away
+
+
+def test_nothing_fails_while_the_crm_refuses_connections(site: Site, receiver: Receiver) -> None:
+    receiver.go_away()
+    ids = site.book(5)
+    with running(Relay(site.settings())):
+        eventually(lambda: site.rows("SELECT * FROM crm_outbox_relays"), "it runs")
+        receiver.come()
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all is delivered when it is back")
+    assert all(site.row(event)["attempts"] == 1 for event in ids)
+
+
+def test_an_outage_in_the_middle_counts_no_attempt_and_sends_nothing(site: Site, receiver: Receiver) -> None:
+    with running(Relay(site.settings())):
+        [before] = site.book()
+        eventually(lambda: site.status(before) == "delivered", "the first")
+        receiver.go_away()
+        ids = site.book(10)
+        eventually(
+            lambda: site.rows("SELECT 1 FROM crm_outbox_trail WHERE verb = 'attempted'"), "it is noticed"
+        )
+        assert set(site.statuses()[1:]) == {"pending"}
+        receiver.come()
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all the others")
+    assert {site.row(event)["attempts"] for event in ids} == {1}
+
+
+def test_a_5xx_with_a_failing_health_opens_an_outage_in_which_only_health_is_probed(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.event = receiver.health = problem(503, "unavailable")
+    ids = site.book(8)
+    with running(Relay(site.settings(), threads=1)):
+        eventually(lambda: receiver.events, "the attempt that finds it")
+        seen = receiver.probes
+        eventually(lambda: receiver.probes >= seen + 4, "health is probed on")
+        assert len(receiver.events) == 1
+        assert set(site.statuses()) == {"pending"}
+        receiver.event, receiver.health = receipt, speaks("1.0.0")
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all")
+    assert {site.row(event)["attempts"] for event in ids} == {1}
+
+
+def test_after_an_outage_one_event_tries_first_each_time_of_another_customer(
+    site: Site, receiver: Receiver
+) -> None:
+    healthy = speaks("1.0.0")
+    receiver.health = problem(503, "unavailable")
+    receiver.event = always(reply(500))
+    site.book(6)
+    with running(Relay(site.settings(retry_schedule=(0.01,) * 9), threads=1)):
+        eventually(lambda: receiver.events, "the attempt that finds it")
+        # Health is good when it is probed before a trial, and bad right after the trial's 500.
+        receiver.health = lambda r: healthy(r) if receiver.requests[-2].method == "GET" else reply(503)
+        eventually(lambda: len(receiver.events) >= 5, "trials")
+        receiver.event, receiver.health = receipt, healthy
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all")
+    trials = [request.customer for request in receiver.events[1:5]]
+    assert all(one != other for one, other in pairwise(trials))
+
+
+def test_a_trial_that_fails_on_its_own_closes_the_outage(site: Site, receiver: Receiver) -> None:
+    receiver.go_away()
+    poison, *_ = site.book(3)
+    with running(Relay(site.settings())):
+        eventually(lambda: site.rows("SELECT * FROM crm_outbox_relays"), "it runs")
+        receiver.event = lambda r: problem(400, "invalid-event")(r) if r.id == poison else receipt(r)
+        receiver.come()
+        eventually(lambda: site.statuses() == ["failed", "delivered", "delivered"], "all is decided")
+
+
+def test_the_guide_to_the_letter_counts_attempts_also_while_the_crm_is_away(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.go_away()
+    [event] = site.book()
+    assert site.drain(when_away="fail").failed == 1
+    row = site.row(event)
+    assert (row["attempts"], row["reason"]) == (len(SCHEDULE) + 1, "Connection refused")
+
+
+def test_health_that_fails_alone_stops_nothing(site: Site, receiver: Receiver) -> None:
+    receiver.health = problem(503, "unavailable")
+    site.book(3)
+    assert site.drain().delivered == 3
+
+
+# several relays
+
+
+def test_two_relays_deliver_each_event_once_and_in_order(site: Site, receiver: Receiver) -> None:
+    with running(Relay(site.settings())), running(Relay(site.settings())):
+        ids = [site.book(customer__websiteUserId=f"customer-{number % 7}")[0] for number in range(140)]
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all is delivered", 30)
+    assert sorted(request.id for request in receiver.events) == sorted(ids)
+    for number in range(7):
+        of_one = [r.id for r in receiver.events if r.customer == f"customer-{number}"]
+        assert of_one == ids[number::7]
+    assert site.rows("SELECT delivered FROM crm_outbox_state")[0]["delivered"] == 140
+
+
+def test_a_relay_that_stood_still_is_replaced_and_records_nothing_afterwards(
+    site: Site, receiver: Receiver
+) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def stuck(request: Request) -> Reply:
+        arrived.set()
+        go_on.wait(20)
+        return reply(400, {"type": "invalid-event", "status": 400}, "application/problem+json")
+
+    receiver.event = first(stuck)
+    first_event, second = site.book(2, customer__websiteUserId="ada")
+    frozen = site.start_relay(CRM_TIMEOUT="30")
+    try:
+        assert arrived.wait(20)
+        os.kill(frozen.pid, signal.SIGSTOP)
+        lease = site.row(first_event)["lease_until"]
+        # Seconds later for everyone: the lease is over.
+        with running(Relay(site.settings(), clock=lambda: max(time.time(), lease + 1))):
+            eventually(lambda: site.statuses() == ["delivered", "delivered"], "the other takes over")
+        go_on.set()
+        os.kill(frozen.pid, signal.SIGCONT)
+        os.kill(frozen.pid, signal.SIGTERM)
+        _, log = frozen.communicate(timeout=20)
+    finally:
+        go_on.set()
+        frozen.kill()
+        frozen.wait()
+    assert "the lease ran out" in log
+    assert site.verbs(first_event) == ["delivered"]
+    assert site.statuses() == ["delivered", "delivered"]
+    assert site.rows("SELECT delivered FROM crm_outbox_state")[0]["delivered"] == 2
+    assert [r.id for r in receiver.events] == [first_event, first_event, second]
+
+
+def test_a_lease_that_another_relay_just_took_is_not_taken_from_it(site: Site, receiver: Receiver) -> None:
+    settings = site.settings()
+    [event] = site.book()
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        ahead = time.time() + settings.lease + 2
+        connection.execute("UPDATE crm_outbox SET lease_token = 'other', lease_until = ?", [ahead])
+    with running(Relay(settings)):
+        [marker] = site.book()
+        eventually(lambda: site.status(marker) == "delivered", "what is free")
+    assert site.status(event) == "pending"
+    assert event not in [request.id for request in receiver.events]
+
+
+@pytest.mark.parametrize("hours", [-3, -0.1, 3], ids=["back", "back by minutes", "forward"])
+def test_a_clock_that_jumps_parks_nothing(site: Site, receiver: Receiver, hours: float) -> None:
+    offset = 0.0
+    receiver.event = first(always(reply(500)))
+    [event] = site.book()
+    relay = Relay(site.settings(retry_schedule=(30.0,)), clock=lambda: time.time() + offset)
+    with running(relay):
+        eventually(lambda: site.verbs(event) == ["attempted"], "an attempt before the jump")
+        offset = hours * 3600
+        eventually(lambda: site.status(event) == "delivered", "it is due after the jump")
+        assert site.status(site.book()[0]) == "pending"
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "and so is a new one")
+
+
+def test_a_lease_of_a_clock_that_jumped_back_is_over(site: Site, receiver: Receiver) -> None:
+    [event] = site.book()
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute(
+            "UPDATE crm_outbox SET lease_token = 'other', lease_until = ?", [time.time() + 7_200]
+        )
+    assert site.drain().all_delivered
+    assert site.status(event) == "delivered"
+
+
+# drains, stops, the outbox's own troubles
+
+
+def test_a_drain_of_nothing_is_done(site: Site) -> None:
+    assert site.drain().all_delivered
+
+
+def test_a_drain_waits_for_retries_also_when_something_is_held(site: Site, receiver: Receiver) -> None:
+    [held] = site.book()
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute("UPDATE crm_outbox SET contract = '9.0.0'")
+    [retried] = site.book()
+    failing = iter(range(9))
+    receiver.event = lambda request: reply(500) if next(failing) < 5 else receipt(request)
+    summary = site.drain(retry_schedule=(0.01, 0.02, 0.05, 0.1, 0.4))
+    assert (site.status(held), site.status(retried)) == ("held", "delivered")
+    assert (summary.held, summary.pending) == (1, 0)
+
+
+def test_a_drain_gives_up_after_one_schedule_when_the_crm_is_away(site: Site, receiver: Receiver) -> None:
+    receiver.go_away()
+    site.book(3)
+    summary = site.drain()
+    assert (summary.pending, summary.failed) == (3, 0)
+
+
+def test_a_stop_records_what_is_in_flight_and_gives_back_the_rest(site: Site, receiver: Receiver) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Reply:
+        arrived.set()
+        go_on.wait(10)
+        return receipt(request)
+
+    receiver.event = slow
+    site.book(20)
+    relay = Relay(site.settings())
+    with running(relay):
+        assert arrived.wait(10)
+        eventually(lambda: len(receiver.events) == 4, "four in flight")
+        relay.stop()
+        go_on.set()
+    assert site.statuses().count("delivered") == 4 == len(receiver.events)
+    assert site.rows("SELECT * FROM crm_outbox WHERE lease_token IS NOT NULL") == []
+
+
+def test_a_relay_leaves_no_thread_and_no_open_file_behind(site: Site, receiver: Receiver) -> None:
+    site.book(10)
+    site.drain()
+    before = set(os.listdir("/proc/self/fd")), threading.active_count()
+    site.book(10)
+    site.drain()
+    receiver.close()
+    assert len(os.listdir("/proc/self/fd")) <= len(before[0])
+    assert threading.active_count() <= before[1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("crm-relay")]
+
+
+def test_a_relay_in_the_booking_process_runs_for_the_block(site: Site, receiver: Receiver) -> None:
+    crm = site.crm()
+    with crm.relay():
+        [event] = site.book()
+        eventually(lambda: site.status(event) == "delivered", "it is delivered")
+    assert "crm-relay" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_locked_outbox_is_logged_and_waited_out_and_results_are_kept(
+    site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sender.database.BUSY_WAIT", 0.1)
+    caplog.set_level(logging.INFO)
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Reply:
+        arrived.set()
+        go_on.wait(10)
+        return receipt(request)
+
+    receiver.event = slow
+    [event] = site.book()
+    with running(Relay(site.settings())), closing(sqlite3.connect(site.database)) as other:
+        assert arrived.wait(10)
+        other.execute("BEGIN IMMEDIATE")
+        go_on.set()
+        eventually(lambda: "the outbox cannot be used: database is locked" in caplog.text, "it is logged")
+        assert site.status(event) == "pending"
+        other.rollback()
+        eventually(lambda: site.status(event) == "delivered", "the answer is recorded when the lock is gone")
+    assert len(receiver.events) == 1
+
+
+def test_a_registration_and_a_repair_of_one_customer_keep_their_order(site: Site, receiver: Receiver) -> None:
+    registration = site.crm().customer_registered(customer_registration(customer__websiteUserId="ada"))
+    repairs = site.book(2, customer__websiteUserId="ada")
+    receiver.event = first(always(reply(500)))
+    assert site.drain().all_delivered
+    assert [r.id for r in receiver.events] == [registration, registration, *repairs]
+
+
+LINES = {
+    "401 Unauthorized": problem(401, "unauthorized"),
+    "400 Bad Request": problem(400, "invalid-event"),
+    "500 Internal Server Error": always(reply(500)),
+}
+
+
+@pytest.mark.parametrize("words", LINES)
+def test_each_attempt_that_did_not_deliver_is_one_line_in_the_guides_words(
+    site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture, words: str
+) -> None:
+    caplog.set_level(logging.INFO, "crm_sender.relay")
+    receiver.event = receiver.test = LINES[words]
+    [event] = site.book(
+        repair__notes="sentinel-of-a-customer", customer__email="sentinel-of-a-customer@a.example"
+    )
+    site.drain()
+    row = site.row(event)
+    lines = [r.getMessage() for r in caplog.records if event in r.getMessage()]
+    start = f"{words}: repair-request {event} {row['natural_key']}, "
+    assert len(lines) == len(receiver.events)
+    assert all(line.startswith(start) for line in lines)
+    then = {
+        "401 Unauthorized": ["attempt not counted, held: "],
+        "400 Bad Request": ["attempt 1 of 4, FAILED"],
+        "500 Internal Server Error": [
+            *(f"attempt {number} of 4, next at 20" for number in (1, 2, 3)), "attempt 4 of 4, FAILED",
+        ],
+    }[words]  # fmt: skip
+    assert all(line.removeprefix(start).startswith(end) for line, end in zip(lines, then, strict=True))
+    assert "sentinel-of-a-customer" not in caplog.text
+
+
+def test_refused_and_timeout_are_the_guides_words_too(
+    site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.event = lambda _: Reply(iter(lambda: time.sleep(0.05) or b"", None))
+    site.book()
+    site.drain(timeout=0.2, retry_schedule=())
+    receiver.go_away()
+    site.book()
+    site.drain(when_away="fail", retry_schedule=())
+    assert "timeout: repair-request" in caplog.text
+    assert "Connection refused: repair-request" in caplog.text
