@@ -7,10 +7,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from connexion.datastructures import MediaTypeDict
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import ConnexionMiddleware
-from connexion.middleware.request_validation import RequestValidationMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
@@ -21,7 +19,7 @@ from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.middleware.authentication import WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
-from crm_server.middleware.contract import EventRules, HeaderRules, NoUriParser, Routing, operations
+from crm_server.middleware.contract import EventRules, HeaderRules, RequestValidation, Routing, operations
 from crm_server.middleware.problem_answers import ProblemAnswers
 from crm_server.migrations import require_migrated
 from crm_server.problems import not_found
@@ -58,10 +56,9 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
         Routing,
         SecurityMiddleware,
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry or Hurry()),
-        RequestValidationMiddleware,
+        RequestValidation,
         LifespanMiddleware,
     ]
-    uri_parser: Any = NoUriParser
     app = ConnexionMiddleware(
         Dispatch(queue), import_name=__name__, lifespan=lifespan, middlewares=middlewares
     )
@@ -70,12 +67,7 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
         base_path=BASE_PATH,
         resolver=Resolver(OPERATIONS.__getitem__),
         security_map={"bearer": WebhookKeys(key.get_secret_value() for key in settings.webhook_keys)},
-        uri_parser_class=uri_parser,
-        # A plain dict in place of MediaTypeDict would switch body validation off.
-        validator_map={
-            "parameter": HeaderRules(contract),
-            "body": MediaTypeDict({"*/*": EventRules(load_rules())}),
-        },
+        validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
 

@@ -1,13 +1,14 @@
 """The approval queue: receive, list, approve, reject, one transaction each; every statement on it."""
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Insert, Row, bindparam, case, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import audit_trail, records
@@ -28,7 +29,10 @@ PROBE_SECONDS = 1.0
 
 
 # Statements of every batch; to build one costs more than to run it.
-NEWEST = select(approvals.c.received_at).order_by(approvals.c.sequence.desc()).limit(1)
+newest = approvals.alias("newest")
+NEWEST = select(newest.c.received_at).order_by(newest.c.sequence.desc()).limit(1).scalar_subquery()
+RECEIVED_AT = case((bindparam("now") < NEWEST, NEWEST), else_=bindparam("now"))
+"""The time, or that of the newest request when the clock has jumped back: the queue is never reordered."""
 STORED = select(approvals.c.id).where(approvals.c.id.in_(bindparam("ids", expanding=True)))
 
 
@@ -122,10 +126,9 @@ def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Rec
     order = sorted(
         range(len(events)), key=lambda i: (events[i].identity.event, events[i].identity.natural_key)
     )
-    received_at = max(utc_now(), last_received_at(connection))
-    rows = [new_row(event, received_at) for event in events]
-    connection.execute(insert_or_ignore(connection, approvals), [rows[i] for i in order])
-    stored = set(connection.execute(STORED, {"ids": [row["id"] for row in rows]}).scalars())
+    now = utc_now()
+    rows = [new_row(event, now) for event in events]
+    stored = store(connection, [rows[i] for i in order])
     return [
         Receipt(row["id"], duplicate=False, identity=event.identity)
         if row["id"] in stored
@@ -134,7 +137,7 @@ def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Rec
     ]
 
 
-def new_row(event: ReceivedEvent, received_at: str) -> dict[str, Any]:
+def new_row(event: ReceivedEvent, now: str) -> dict[str, Any]:
     """Return the row of a request that waits for approval."""
     identity = event.identity
     return {
@@ -146,13 +149,23 @@ def new_row(event: ReceivedEvent, received_at: str) -> dict[str, Any]:
         "payload": event.payload,
         "digest": identity.digest,
         "status": "pending_approval",
-        "received_at": received_at,
+        "now": now,
     }
 
 
-def last_received_at(connection: Connection) -> str:
-    """Return when the newest request came, so that a clock that jumps back does not reorder the queue."""
-    return connection.execute(NEWEST).scalar() or ""
+@functools.cache
+def store_statement(dialect: str) -> Insert:
+    """Return the statement that `store` runs."""
+    return insert_or_ignore(dialect, approvals).values(received_at=RECEIVED_AT)
+
+
+def store(connection: Connection, rows: list[dict[str, Any]]) -> set[str]:
+    """Insert the rows whose identity is new; return the ids of those."""
+    ids = [row["id"] for row in rows]
+    result = connection.execute(store_statement(connection.dialect.name), rows)
+    if result.rowcount == len(rows):
+        return set(ids)
+    return set(connection.execute(STORED, {"ids": ids}).scalars())
 
 
 def known_outcome(connection: Connection, identity: Identity) -> Receipt | Conflict:

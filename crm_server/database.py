@@ -1,6 +1,5 @@
 """The engine: pragmas, transactions, and the one function in which SQLite and PostgreSQL differ."""
 
-import functools
 import os
 import sqlite3
 import time
@@ -131,13 +130,8 @@ def create_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def insert_or_ignore(connection: Connection, table: Table) -> Insert:
+def insert_or_ignore(dialect: str, table: Table) -> Insert:
     """Return `INSERT … ON CONFLICT DO NOTHING`, the one statement that the two databases spell apart."""
-    return _insert_or_ignore(connection.dialect.name, table)
-
-
-@functools.cache
-def _insert_or_ignore(dialect: str, table: Table) -> Insert:
     insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
     statement: Insert = insert(table).on_conflict_do_nothing()
     return statement

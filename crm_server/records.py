@@ -16,7 +16,7 @@ def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, b
     Two at once make one: who comes second finds the row of the first.
     """
     row = {"id": new_id(), "created_at": at, **customer}
-    connection.execute(insert_or_ignore(connection, customers), row)
+    connection.execute(insert_or_ignore(connection.dialect.name, customers), row)
     key = customers.c.website_user_id == customer["website_user_id"]
     found: str = connection.execute(select(customers.c.id).where(key)).scalar_one()
     return found, found == row["id"]

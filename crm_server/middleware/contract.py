@@ -1,12 +1,20 @@
 """Connexion's extension points, filled: routing, headers and bodies by the contract, all faults at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jsonschema_rs
+from connexion.middleware.abstract import ROUTING_CONTEXT
+from connexion.middleware.request_validation import (
+    RequestValidationAPI,
+    RequestValidationMiddleware,
+    RequestValidationOperation,
+)
 from connexion.middleware.routing import RoutingMiddleware
+from connexion.operations.abstract import AbstractOperation
+from connexion.spec import Specification
 from starlette.routing import Mount, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server.approval_queue import ReceivedEvent
 from crm_server.errors import Fault, InvalidEvent, InvalidJson
@@ -22,27 +30,75 @@ class Routing(RoutingMiddleware):
 
     Connexion notes the operation that it found in `scope["extensions"]`, and granian gives every request
     the same such dict: requests that overlapped were checked by each other's rules, and each other's
-    security.
+    security. A path of the contract without a variable is looked up; all else, what is unknown too,
+    goes Connexion's way.
     """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an app."""
+        super().__init__(app)
+        self._known: dict[tuple[str, str], dict[str, str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request, with extensions of its own."""
-        await super().__call__({**scope, "extensions": {}}, receive, send)
+        found = self._known.get((scope.get("method", ""), scope.get("path", "")))
+        if found is None:
+            await super().__call__({**scope, "extensions": {}}, receive, send)
+        else:
+            await self.app({**scope, "extensions": {ROUTING_CONTEXT: found}}, receive, send)
 
-    def add_api(self, *args: Any, **kwargs: Any) -> None:
+    def add_api(
+        self,
+        specification: Specification,
+        base_path: str | None = None,
+        arguments: dict[Any, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Add an API; a path with a trailing slash is unknown."""
-        super().add_api(*args, **kwargs)
+        super().add_api(specification, base_path, arguments, **kwargs)
+        for path, method, operation in each_operation(specification):
+            if "{" not in path:
+                found = {"api_base_path": base_path or "", "operation_id": operation["operationId"]}
+                self._known[method.upper(), f"{base_path or ''}{path}"] = found
         self.router.redirect_slashes = False
         for mount in self.router.routes:
             if isinstance(mount, Mount) and isinstance(mount.app, Router):
                 mount.app.redirect_slashes = False
 
 
-class NoUriParser:
-    """Takes the place of Connexion's parser of paths and queries, built per request; webhooks have neither."""
+class ValidatedOperation(RequestValidationOperation):
+    """Connexion's validation of one operation, with what no request changes worked out once.
 
-    def __init__(self, parameters: Any, body: Any) -> None:
-        """Accept what Connexion passes."""
+    Connexion reads definitions and builds validators anew for each request; ours hold no state of one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Choose the validators."""
+        super().__init__(*args, **kwargs)
+        validators: dict[str, Any] = self._validator_map
+        self._headers: HeaderRules = validators["parameter"]
+        self._body: EventRules | None = validators["body"] if self._operation.request_body else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check headers and body, and pass the request on."""
+        self._headers.validate(scope)
+        if self._body is not None:
+            self._body.validate(scope)
+        await self.next_app(scope, receive, send)
+
+
+class ValidatedAPI(RequestValidationAPI):
+    """Makes the operations of one contract."""
+
+    def make_operation(self, operation: AbstractOperation) -> ValidatedOperation:
+        """Make one operation."""
+        return ValidatedOperation(self.next_app, operation=operation, validator_map=self.validator_map)
+
+
+class RequestValidation(RequestValidationMiddleware):
+    """Connexion's request validation, by our validators."""
+
+    api_cls = ValidatedAPI
 
 
 class HeaderRules:
@@ -57,10 +113,6 @@ class HeaderRules:
             }
             for operation in operations(contract)
         }
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "HeaderRules":
-        """Serve as Connexion's validator class too, which is called for an instance per request."""
-        return self
 
     def validate(self, scope: Scope) -> None:
         """Put the headers into `scope["crm.headers"]`; raise 400 with every fault."""
@@ -92,11 +144,7 @@ class EventRules:
         """Take the compiled rules, by release and webhook."""
         self._rules = rules
 
-    def __call__(self, **kwargs: Any) -> "EventRules":
-        """Serve as Connexion's validator class too, which is called for an instance per request."""
-        return self
-
-    async def wrap_receive(self, receive: Receive, *, scope: Scope) -> tuple[Receive, Scope]:
+    def validate(self, scope: Scope) -> None:
         """Put the event into `scope["crm.event"]`; raise 400 with every fault."""
         release = scope["crm.headers"].get("webhook-contract", CURRENT)
         if release not in self._rules:
@@ -107,7 +155,6 @@ class EventRules:
             )
         rules = self._rules[release][str(operation_id(scope))]
         scope["crm.event"] = read_event(rules, release, scope)
-        return receive, scope
 
 
 def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
@@ -132,12 +179,15 @@ def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
 
 def operations(contract: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a contract's operations."""
-    return [
-        operation
-        for path in contract["paths"].values()
-        for operation in path.values()
-        if isinstance(operation, dict) and "operationId" in operation
-    ]
+    return [operation for _, _, operation in each_operation(contract)]
+
+
+def each_operation(contract: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield path, method and operation of each of a contract's operations."""
+    for path, item in contract["paths"].items():
+        for method, operation in item.items():
+            if isinstance(operation, dict) and "operationId" in operation:
+                yield path, method, operation
 
 
 def resolve(contract: Mapping[str, Any], value: Any) -> dict[str, Any]:

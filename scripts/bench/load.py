@@ -15,27 +15,26 @@ from functools import partial
 from typing import cast
 
 from scripts.bench.payloads import REPAIR
+from sender.events import uuid7
 
-ID = b"@" * 32
-"""Stands for an event's id in the template; as long as the id, so that lengths do not change."""
+KEY, ID = b"@" * 32, b"#" * 36
+"""Stand for an event's natural key and id in the template; as long as these, so that lengths do not change."""
 
 
-def request_template(host: str, path: str, key: str) -> list[bytes]:
-    """Return a request cut at the places where the event's id belongs."""
-    body = json.dumps(REPAIR).replace(REPAIR["repair"]["websiteRepairId"], ID.decode()).encode()
+def request_template(host: str, path: str, key: str) -> bytes:
+    """Return a request with the marks where an event's natural key and id belong."""
+    body = json.dumps(REPAIR).replace(REPAIR["repair"]["websiteRepairId"], KEY.decode()).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nwebhook-id: {ID.decode()}\r\n\r\n"
     )
-    return (head.encode() + body).split(ID)
+    return head.encode() + body
 
 
 class Connection(asyncio.Protocol):
     """One connection that sends the next request when it has the answer to the last."""
 
-    def __init__(
-        self, template: list[bytes], end: float, times: list[float], done: asyncio.Future[None]
-    ) -> None:
+    def __init__(self, template: bytes, end: float, times: list[float], done: asyncio.Future[None]) -> None:
         self._template, self._end, self._times, self._done = template, end, times, done
         self._buffer = b""
         self._sent = 0.0
@@ -46,9 +45,10 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        event_id = os.urandom(16).hex().encode()
+        natural_key, event_id = os.urandom(16).hex().encode(), str(uuid7()).encode()
+        request = self._template.replace(KEY, natural_key).replace(ID, event_id)
         self._sent = time.perf_counter()
-        self._transport.write(event_id.join(self._template))
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         """Take an answer; count it when it is the one we came for."""
