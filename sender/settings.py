@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -57,10 +58,11 @@ class SenderSettings(BaseSettings):
     def _plain(cls, url: str) -> str:
         """Refuse what no request can be made for, and a user name, for it would be sent in the key's place."""
         try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL:
+            httpx.URL(url)
+            parsed = urlsplit(url)
+        except (httpx.InvalidURL, ValueError):
             raise ValueError("is not a URL such as http://localhost:5001/webhooks") from None
-        if parsed.userinfo or not parsed.host:
+        if "@" in parsed.netloc or not parsed.hostname:
             raise ValueError("names a host, and neither user nor password; the key goes into CRM_API_KEY")
         return url.rstrip("/")
 
@@ -79,7 +81,11 @@ class SenderSettings(BaseSettings):
             parsed = make_url(url)
         except ArgumentError:
             raise ValueError("is not a database URL such as sqlite:///var/outbox.sqlite3") from None
-        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        backend = parsed.drivername.partition("+")[0]
+        if backend not in {"sqlite", "postgresql"}:
+            raise ValueError("is neither a sqlite:// nor a postgresql:// URL")
+        parsed = parsed.set(drivername=backend)  # the driver is ours
+        if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
             parsed = parsed.set(database=str(Path(parsed.database).absolute()))
         return parsed.render_as_string(hide_password=False)
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.context
+import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sender import CRM, Relay, SenderSettings, Summary
+from sender.cli import main
 from tests.factories import repair_request
 from tests.servers import KEY, clean_environment
 
@@ -42,7 +48,7 @@ class Site:
 
     def settings(self, **over: Any) -> SenderSettings:
         """Return settings with a short schedule."""
-        given = {
+        given: dict[str, Any] = {
             "webhook_url": self.crm_url,
             "api_key": KEY,
             "outbox_url": self.url,
@@ -134,17 +140,36 @@ def sender_environment(**over: str) -> dict[str, str]:
 def cli(
     *arguments: str, directory: Path, env: dict[str, str], stdin: str | bytes = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of `crm-sender` in a directory."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sender", *arguments],
-        cwd=directory,
-        env=env,
-        input=stdin if isinstance(stdin, bytes) else stdin.encode(),
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    """Run a command of `crm-sender` in a directory: a process of its own, whose imports are made already."""
+    with ExitStack() as stack:
+        given, out, err = (stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(3))
+        given.write(stdin if isinstance(stdin, bytes) else stdin.encode())
+        given.flush()
+        names = (given.name, out.name, err.name)
+        process = _processes().Process(target=_run, args=(arguments, str(directory), env, names))
+        process.start()
+        process.join(60)
+        assert process.exitcode is not None, "it does not end"
+        return subprocess.CompletedProcess(
+            arguments, process.exitcode, out.read().decode(), err.read().decode()
+        )
+
+
+@cache
+def _processes() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sender.cli", "tests.sender.site"])
+    return context
+
+
+def _run(arguments: tuple[str, ...], directory: str, env: dict[str, str], files: tuple[str, ...]) -> None:
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(env)
+    for number, (name, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
+        os.dup2(os.open(name, mode), number)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # multiprocessing closed it
+    sys.exit(main(list(arguments)))
 
 
 @contextmanager

@@ -464,9 +464,16 @@ def test_each_attempt_that_did_not_deliver_is_one_line_in_the_guides_words(
 def test_refused_and_timeout_are_the_guides_words_too(
     site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.event = lambda _: Reply(iter(lambda: time.sleep(0.05) or b"", None))
+    go_on = threading.Event()
+
+    def silent(request: Request) -> Reply:
+        go_on.wait(10)
+        return receipt(request)
+
+    receiver.event = silent
     site.book()
     site.drain(timeout=0.2, retry_schedule=())
+    go_on.set()
     receiver.go_away()
     site.book()
     site.drain(when_away="fail", retry_schedule=())

@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ def delivery(site: Site) -> Delivery:
     [event] = site.book()
     row = site.row(event)
     names = ("id", "event", "contract", "natural_key", "order_key", "payload", "digest")
-    return Delivery(*(row[name] for name in names), attempts=0, held_by=None, lease_token="")
+    values: dict[str, Any] = {name: row[name] for name in names}
+    return Delivery(**values, attempts=0, held_by=None, lease_token="")
 
 
 @pytest.fixture

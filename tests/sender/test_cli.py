@@ -1,0 +1,428 @@
+"""`crm-sender` as an operator uses it: a process, its exit code, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.factories import customer_registration, repair_request
+from tests.receiver import TEST_OK, Receiver, Reply, Request, always, first, html, problem, receipt, reply
+from tests.sender.site import SENTINEL, Site, cli, eventually, sender_environment
+from tests.servers import KEY
+
+FAULTS = [{"pointer": "/repair/priority", "detail": "is not allowed", "expected": "normal"}]
+
+
+def fail(site: Site, receiver: Receiver, **over: str) -> str:
+    """Return an event that the CRM judged."""
+    receiver.event = problem(400, "invalid-event", errors=FAULTS)
+    [event] = site.book(**over)
+    site.drain()
+    receiver.event = receipt
+    return event
+
+
+def test_a_drain_delivers_waits_for_retries_and_exits_0(site: Site, receiver: Receiver) -> None:
+    receiver.event = first(always(reply(500)), always(reply(500)))
+    site.book(3, repair__notes=SENTINEL)
+    done = site.cli("relay", "--drain")
+    assert (done.returncode, done.stdout) == (0, "3 delivered, 0 failed, 0 held, 0 pending\n")
+    assert "500 Internal Server Error: repair-request" in done.stderr
+    assert SENTINEL not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("answer", [problem(400, "invalid-event"), html(404)], ids=["failed", "held"])
+def test_a_drain_exits_1_when_something_failed_or_is_held(
+    site: Site, receiver: Receiver, answer: object
+) -> None:
+    receiver.event = receiver.test = answer  # type: ignore[assignment]
+    site.book()
+    assert site.cli("relay", "--drain").returncode == 1
+    receiver.event, receiver.test = receipt, TEST_OK
+    assert site.cli("relay", "--drain").returncode == 0
+
+
+def test_a_drain_gives_up_and_exits_1_when_the_crm_is_away(site: Site, receiver: Receiver) -> None:
+    receiver.go_away()
+    site.book(2)
+    done = site.cli("relay", "--drain")
+    assert (done.returncode, done.stdout) == (1, "0 delivered, 0 failed, 0 held, 2 pending\n")
+    assert "nothing fails, until it is back" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_relay_that_is_told_to_stop_records_what_is_in_flight_and_exits_0(
+    site: Site, receiver: Receiver, number: signal.Signals
+) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Reply:
+        arrived.set()
+        go_on.wait(10)
+        return receipt(request)
+
+    receiver.event = slow
+    [event] = site.book()
+    relay = site.start_relay()
+    assert arrived.wait(20)
+    assert site.json("status")["relay"]["running"] is True
+    relay.send_signal(number)
+    go_on.set()
+    _, log = relay.communicate(timeout=20)
+    assert relay.returncode == 0, log
+    assert "relay stopped" in log
+    assert site.status(event) == "delivered"
+    assert site.json("status")["relay"]["running"] is False
+
+
+def test_enqueue_reads_a_file_or_standard_input(site: Site) -> None:
+    payload = repair_request(repair__createdAt="2024-12-13T10:00:00+00:00")
+    path = site.directory / "event.json"
+    path.write_text(json.dumps(payload))
+    event = site.json("enqueue", "repair-request", str(path))["id"]
+    again = site.cli("enqueue", "repair-request", "-", stdin=json.dumps(payload))
+    assert (again.returncode, again.stdout) == (0, f"{event}\n")
+    assert json.loads(site.row(event)["payload"]) == payload
+    done = site.cli("enqueue", "customer-registration", "-", stdin=json.dumps(customer_registration()))
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "pointer"),
+    [
+        (json.dumps(repair_request(customer__email=SENTINEL, repair__priority=SENTINEL)), "/repair/priority"),
+        (f'{{"{SENTINEL}": 1, "{SENTINEL}": 2}}', "the event has a name twice"),
+        (SENTINEL, "the event is not JSON"),
+        (SENTINEL.encode() + b"\xff", "the event is not UTF-8"),
+    ],
+    ids=["invalid", "duplicate names", "not JSON", "not UTF-8"],
+)
+def test_enqueue_refuses_what_the_contract_refuses_with_pointers_and_no_values(
+    site: Site, content: str | bytes, pointer: str
+) -> None:
+    done = site.cli("enqueue", "repair-request", "-", stdin=content)
+    assert done.returncode == 1
+    assert pointer in done.stderr
+    assert SENTINEL not in done.stderr + done.stdout
+    assert site.rows() == []
+
+
+def test_enqueue_says_where_other_content_is(site: Site) -> None:
+    payload = repair_request()
+    event = site.crm().repair_requested(payload)
+    payload["repair"]["notes"] = SENTINEL
+    done = site.cli("enqueue", "repair-request", "-", stdin=json.dumps(payload))
+    assert done.returncode == 1
+    assert f"crm-sender show {event}" in done.stderr
+    assert SENTINEL not in done.stderr
+
+
+def test_enqueue_names_a_file_that_is_not_there(site: Site) -> None:
+    done = site.cli("enqueue", "repair-request", "missing.json")
+    assert (done.returncode, done.stderr) == (1, "crm-sender: No such file or directory: missing.json\n")
+
+
+def test_status_says_how_all_is(site: Site, receiver: Receiver) -> None:
+    fail(site, receiver)
+    site.book(2)
+    status = site.json("status")
+    assert {name: status[name] for name in ("pending", "delivered", "failed", "held")} == {
+        "pending": 2, "delivered": 0, "failed": 1, "held": 0,
+    }  # fmt: skip
+    assert status["crm"]["reachable"] is True
+    assert status["crm"]["contract_versions"] == ["1.0.0"]
+    assert status["relay"]["running"] is False
+    assert site.cli("status").stdout.startswith("pending   2\ndelivered 0\nfailed    1\nheld      0\n")
+
+
+def test_status_exits_0_when_the_crm_is_away_or_silent(site: Site, receiver: Receiver) -> None:
+    silent = threading.Event()
+    receiver.health = lambda r: Reply([b""] if silent.wait(20) else [])
+    assert site.json("status")["crm"]["answer"] == "timeout"
+    silent.set()
+    receiver.go_away()
+    crm = site.json("status")["crm"]
+    assert (crm["reachable"], crm["answer"], crm["contract_versions"]) == (False, "Connection refused", [])
+
+
+def test_failed_lists_what_the_crm_said(site: Site, receiver: Receiver) -> None:
+    event = fail(site, receiver, repair__notes=SENTINEL)
+    [row] = site.json("failed")
+    assert set(row) == {"id", "event", "natural_key", "reason", "answer", "attempts", "failed_at"}
+    assert (row["id"], row["event"], row["attempts"]) == (event, "repair-request", 1)
+    assert row["reason"] == "400 Bad Request"
+    assert row["answer"]["errors"] == FAULTS
+    assert row["failed_at"].endswith("+00:00")
+    assert SENTINEL not in site.cli("failed").stdout
+
+
+def test_retry_puts_failed_ones_back_and_keeps_what_is_not_failed(site: Site, receiver: Receiver) -> None:
+    event, other = fail(site, receiver), fail(site, receiver)
+    assert site.json("retry", event) == {"retried": 1, "refused": 0}
+    assert [site.status(e) for e in (event, other)] == ["pending", "failed"]
+    again = site.cli("retry", event, "unknown")
+    assert again.returncode == 1
+    assert f"{event} is pending" in again.stderr
+    assert site.cli("retry", "--all").stdout == "1 back to pending\n"
+    assert site.drain().delivered == 2
+    assert site.verbs(event) == ["failed", "retried", "delivered"]
+
+
+def test_retry_checks_again_what_todays_contract_says(site: Site, receiver: Receiver) -> None:
+    event = fail(site, receiver)
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute(
+            "UPDATE crm_outbox SET payload = json_set(payload, '$.repair.priority', ?)", [SENTINEL]
+        )
+    done = site.cli("retry", event)
+    assert done.returncode == 1
+    assert "/repair/priority" in done.stderr
+    assert SENTINEL not in done.stderr
+    assert site.status(event) == "failed"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["retry"], ["retry", "--all", "x"], ["unknown"], ["enqueue", "unknown", "-"], ["relay", "--fast"],
+        ["delivered"], ["delivered", "--since", "yesterday"], ["delivered", "--since", "0001-01-01T00:00"],
+    ],
+    ids=lambda arguments: " ".join(arguments) or "nothing",
+)  # fmt: skip
+def test_wrong_usage_exits_2(site: Site, arguments: list[str]) -> None:
+    assert site.cli(*arguments).returncode == 2
+
+
+def test_close_gives_up_only_what_failed(site: Site, receiver: Receiver) -> None:
+    event = fail(site, receiver)
+    [pending] = site.book()
+    assert site.cli("close", pending).returncode == 1
+    assert site.cli("close", "unknown").returncode == 1
+    assert site.json("close", event)["status"] == "closed"
+    assert site.row(event)["payload"] is None
+    assert site.cli("retry", event).returncode == 1
+
+
+def test_show_finds_an_event_by_its_id_and_by_its_ticket(site: Site, receiver: Receiver) -> None:
+    event = fail(site, receiver, repair__notes=SENTINEL)
+    ticket = site.row(event)["reference"]
+    for key in (event, ticket, site.row(event)["natural_key"]):
+        [found] = site.json("show", key)
+        assert (found["id"], found["status"], found["reference"]) == (event, "failed", ticket)
+        assert [step["what"] for step in found["trail"]] == ["enqueued", "failed"]
+    assert SENTINEL not in site.cli("show", ticket).stdout
+    unknown = site.cli("show", "nothing")
+    assert (unknown.returncode, "no event has the id" in unknown.stderr) == (1, True)
+
+
+def test_delivered_lists_what_was_delivered_since_a_time(site: Site) -> None:
+    [event] = site.book()
+    site.drain()
+    [row] = site.json("delivered", "--since", "2024-01-01T00:00Z")
+    assert (row["id"], row["digest"]) == (event, site.row(event)["digest"])
+    assert site.json("delivered", "--since", "2999-01-01T00:00Z") == []
+
+
+def test_test_says_step_by_step_whether_the_way_is_clear(site: Site, receiver: Receiver) -> None:
+    steps = site.json("test")
+    assert steps["ok"] is True
+    assert [s["step"] for s in steps["steps"]] == [
+        "health",
+        "handshake",
+        "customer-registration",
+        "repair-request",
+    ]
+    receiver.test = problem(401, "unauthorized")
+    done = site.cli("test")
+    assert done.returncode == 1
+    assert "401 Unauthorized" in done.stdout
+    receiver.go_away()
+    assert "Connection refused" in site.cli("test").stdout
+    assert receiver.events == []
+
+
+def test_migrating_twice_changes_nothing(site: Site) -> None:
+    [event] = site.book()
+    identity = site.rows("SELECT outbox_id FROM crm_outbox_state")[0][0]
+    assert site.cli("migrate").returncode == 0
+    assert site.status(event) == "pending"
+    assert site.rows("SELECT outbox_id FROM crm_outbox_state")[0][0] == identity
+
+
+def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None:
+    done = site.cli("migrate", "--sql")
+    assert done.returncode == 0, done.stderr
+    url = f"sqlite:///{site.directory / 'by-hand.sqlite3'}"
+    with closing(sqlite3.connect(site.directory / "by-hand.sqlite3")) as connection:
+        connection.executescript(done.stdout)
+    stdin = json.dumps(repair_request())
+    assert site.cli("enqueue", "repair-request", "-", stdin=stdin, CRM_OUTBOX_URL=url).returncode == 0
+    assert site.cli("relay", "--drain", CRM_OUTBOX_URL=url).returncode == 0
+    assert site.cli("migrate", CRM_OUTBOX_URL=url).returncode == 0
+    assert len(receiver.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CRM_WEBHOOK_URL", "sentinel"),
+        ("CRM_WEBHOOK_URL", "http://[sentinel"),
+        ("CRM_WEBHOOK_URL", "http://crm:sentinel/webhooks"),
+        ("CRM_WEBHOOK_URL", "http://user:sentinel@crm/webhooks"),
+        ("CRM_WEBHOOK_URL", "http://crm/webhooks?key=sentinel"),
+        ("CRM_API_KEY", "sentinel with spaces"),
+        ("CRM_API_KEY", "sentinel,two"),
+        ("CRM_API_KEY", "sentinel-ü"),
+        ("CRM_OUTBOX_URL", "sentinel"),
+        ("CRM_OUTBOX_URL", "sentinel://host/db"),
+        ("CRM_RETRY_SCHEDULE", "1,sentinel"),
+        ("CRM_RETRY_SCHEDULE", "-1"),
+        ("CRM_RETRY_SCHEDULE", "nan"),
+        ("CRM_TIMEOUT", "sentinel"),
+        ("CRM_TIMEOUT", "0"),
+        ("CRM_WHEN_AWAY", "sentinel"),
+    ],
+)
+def test_a_wrong_setting_is_named_without_its_value(site: Site, name: str, value: str) -> None:
+    done = site.cli("status", **{name: value})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"crm-sender: {name}")
+    assert "sentinel" not in done.stderr
+
+
+def test_a_relay_without_a_key_says_what_is_missing(site: Site) -> None:
+    done = site.cli("relay", CRM_API_KEY="")
+    assert done.returncode == 1
+    assert "CRM_API_KEY is not set" in done.stderr
+
+
+def test_the_env_file_is_read_and_the_environment_wins(site: Site, receiver: Receiver) -> None:
+    (site.directory / ".env").write_text(
+        f"CRM_WEBHOOK_URL={receiver.url}\nCRM_API_KEY={KEY}\nCRM_OUTBOX_URL=sqlite:///outbox.sqlite3\nOTHER=1\n"
+    )
+    env = sender_environment()
+    done = cli("status", "--json", directory=site.directory, env=env)
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert status["crm"]["reachable"] is True
+    assert status["outbox"]["url"] == site.url
+    done = cli(
+        "status", "--json", directory=site.directory, env=env | {"CRM_WEBHOOK_URL": "http://127.0.0.1:9/w"}
+    )
+    assert json.loads(done.stdout)["crm"]["reachable"] is False
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["failed"], ["relay"], ["relay", "--drain"], ["enqueue"], ["show", "x"]]
+)
+def test_an_outbox_that_is_not_migrated_names_the_command(site: Site, command: list[str]) -> None:
+    arguments = ["enqueue", "repair-request", "-"] if command == ["enqueue"] else command
+    new = f"sqlite:///{site.directory / 'new.sqlite3'}"
+    done = site.cli(*arguments, stdin=json.dumps(repair_request()), CRM_OUTBOX_URL=new)
+    assert done.returncode == 1
+    assert "crm-sender migrate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _corrupt(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 500)
+
+
+def _directory(path: Path) -> None:
+    path.mkdir()
+
+
+def _garbled(path: Path) -> None:
+    path.write_bytes(b"SQLite format 3\x00" + b"\xff" * 5_000)
+
+
+@pytest.mark.parametrize("break_it", [_corrupt, _directory, _garbled])
+@pytest.mark.parametrize(
+    "command", [["status"], ["relay", "--drain"], ["enqueue", "repair-request", "-"], ["migrate"]]
+)
+def test_a_broken_outbox_is_a_clear_error(site: Site, break_it: object, command: list[str]) -> None:
+    broken = site.directory / "broken.sqlite3"
+    break_it(broken)  # type: ignore[operator]
+    done = site.cli(
+        *command,
+        stdin=json.dumps(repair_request(repair__notes=SENTINEL)),
+        CRM_OUTBOX_URL=f"sqlite:///{broken}",
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("crm-sender: ")
+    assert "Traceback" not in done.stderr
+    assert SENTINEL not in done.stderr
+
+
+def test_a_locked_outbox_is_a_clear_error(site: Site) -> None:
+    with closing(sqlite3.connect(site.database)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert site.cli("status").returncode == 0
+        done = site.cli("enqueue", "repair-request", "-", stdin=json.dumps(repair_request()))
+    assert (done.returncode, "database is locked" in done.stderr) == (1, True)
+
+
+def test_a_full_disk_is_a_clear_error_and_what_was_written_stays(site: Site) -> None:
+    [event] = site.book()
+    limit = site.database.stat().st_size // 1024 + 4
+    payload = json.dumps(
+        repair_request(repair__notes=SENTINEL + "x" * 4_900, repair__issueDescription="y" * 4_900)
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f {limit}; trap '' XFSZ; exec \"$0\" -m sender enqueue repair-request -", sys.executable],
+        cwd=site.directory, env=site.environment(), input=payload, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("crm-sender: the outbox cannot be used: ")
+    assert SENTINEL not in done.stderr
+    assert site.statuses() == ["pending"]
+    assert site.drain().delivered == 1
+    assert site.status(event) == "delivered"
+
+
+def test_every_command_explains_itself(site: Site) -> None:
+    done = site.cli("--help")
+    assert done.returncode == 0
+    for command in (
+        "relay",
+        "enqueue",
+        "status",
+        "failed",
+        "retry",
+        "close",
+        "show",
+        "delivered",
+        "test",
+        "migrate",
+    ):
+        assert command in done.stdout
+
+
+def test_a_killed_relay_is_not_said_to_run_for_long(site: Site) -> None:
+    relay = site.start_relay(CRM_TIMEOUT="0.1")
+    eventually(lambda: site.rows("SELECT * FROM crm_outbox_relays"), "it is seen")
+    relay.kill()
+    relay.communicate()
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute("UPDATE crm_outbox_relays SET seen_at = ?", [time.time() - 20])
+    assert site.json("status")["relay"]["running"] is False
+
+
+def test_nothing_listens_for_the_sender(site: Site) -> None:
+    relay = site.start_relay()
+    eventually(lambda: site.rows("SELECT * FROM crm_outbox_relays"), "it is seen")
+    listening = [line.split() for line in Path(f"/proc/{relay.pid}/net/tcp").read_text().splitlines()[1:]]
+    inodes = {fields[9] for fields in listening if fields[3] == "0A"}
+    own = {link.readlink().name for link in Path(f"/proc/{relay.pid}/fd").iterdir()}
+    relay.terminate()
+    relay.communicate(timeout=20)
+    assert not {f"socket:[{inode}]" for inode in inodes} & own

@@ -1,0 +1,360 @@
+"""What booking code sees: one INSERT in its own transaction, or an error that says what to do and shows nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, event
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+import sender
+from sender import (
+    CRM,
+    AsyncCRM,
+    ConflictingEvent,
+    InvalidEvent,
+    NotMigrated,
+    NoTransaction,
+    Relay,
+    RepairRequest,
+    SettingsError,
+    WrongDatabase,
+)
+from tests.factories import customer_registration, repair_request
+from tests.receiver import Receiver
+from tests.sender.site import SENTINEL, Site, cli, sender_environment
+
+bookings = Table(
+    "bookings", MetaData(), Column("id", Integer, primary_key=True), Column("key", String, unique=True)
+)
+
+
+@pytest.fixture
+def engine(site: Site) -> Iterator[Engine]:
+    """The site's own engine, as SQLAlchemy makes it."""
+    made = create_engine(site.url)
+    bookings.create(made)
+    yield made
+    made.dispose()
+
+
+@contextmanager
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """Collect what is executed on an engine."""
+    seen: list[str] = []
+
+    def see(_c: object, _u: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    event.listen(engine, "before_cursor_execute", see)
+    yield seen
+    event.remove(engine, "before_cursor_execute", see)
+
+
+def all_text(error: BaseException) -> str:
+    """Return all that an error and those behind it say of themselves."""
+    seen: list[str] = ["".join(traceback.format_exception(error))]
+    current: BaseException | None = error
+    while current is not None:
+        seen += [str(current), repr(current), repr(current.args), repr(vars(current))]
+        current = current.__cause__ or current.__context__
+    return "\n".join(seen)
+
+
+@pytest.mark.parametrize("kind", [Session, Engine.connect], ids=["Session", "Connection"])
+def test_an_event_is_committed_with_its_booking(site: Site, engine: Engine, kind: Any) -> None:
+    with kind(engine) as session, session.begin():
+        session.execute(bookings.insert().values(key="b"))
+        event_id = site.crm().repair_requested(repair_request(), session)
+        assert site.rows() == []
+    assert site.status(event_id) == "pending"
+
+
+@pytest.mark.parametrize("kind", [Session, Engine.connect], ids=["Session", "Connection"])
+def test_an_event_is_rolled_back_with_its_booking(site: Site, engine: Engine, kind: Any) -> None:
+    def book(session: Any) -> None:
+        with session.begin():
+            session.execute(bookings.insert().values(key="b"))
+            site.crm().repair_requested(repair_request(), session)
+            session.execute(bookings.insert().values(key="b"))
+
+    with kind(engine) as session, pytest.raises(IntegrityError):
+        book(session)
+    assert site.rows() == site.rows("SELECT * FROM bookings") == []
+
+
+def test_an_event_without_a_session_is_there_at_once(site: Site) -> None:
+    event_id = site.crm().customer_registered(customer_registration())
+    assert site.status(event_id) == "pending"
+
+
+def test_an_event_in_a_savepoint_that_is_rolled_back_is_not_there(site: Site, engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.execute(bookings.insert().values(key="b"))
+        with session.begin_nested() as savepoint:
+            site.crm().repair_requested(repair_request(), session)
+            savepoint.rollback()
+    assert site.rows() == []
+    assert len(site.rows("SELECT * FROM bookings")) == 1
+
+
+def test_one_event_is_one_insert(site: Site, engine: Engine) -> None:
+    crm = site.crm()
+    with Session(engine) as session, session.begin():
+        crm.repair_requested(repair_request(), session)
+        with statements(engine) as seen:
+            crm.repair_requested(repair_request(), session)
+    assert len(seen) == 1
+    assert seen[0].startswith("INSERT INTO crm_outbox")
+
+
+def test_the_same_event_again_has_the_same_id_whenever_it_was_sent(site: Site, engine: Engine) -> None:
+    crm, payload = site.crm(), repair_request()
+    with Session(engine) as session, session.begin():
+        first = crm.repair_requested(payload, session)
+        assert crm.repair_requested(payload, session) == first
+    again = payload | {"metadata": payload["metadata"] | {"timestamp": "2025-01-01T00:00:00Z"}}
+    assert crm.repair_requested(again) == first
+    assert len(site.rows()) == 1
+
+
+def test_other_content_under_a_natural_key_conflicts_and_spoils_no_transaction(
+    site: Site, engine: Engine
+) -> None:
+    crm, payload = site.crm(), repair_request()
+    first = crm.repair_requested(payload)
+    other = payload | {"repair": payload["repair"] | {"notes": SENTINEL}}
+    with Session(engine) as session, session.begin():
+        session.execute(bookings.insert().values(key="b"))
+        with pytest.raises(ConflictingEvent) as caught:
+            crm.repair_requested(other, session)
+    assert caught.value.existing_id == first
+    assert SENTINEL not in all_text(caught.value)
+    assert len(site.rows("SELECT * FROM bookings")) == 1
+
+
+def test_a_delivered_event_is_known_again_and_sent_again_only_when_asked(
+    site: Site, receiver: Receiver
+) -> None:
+    crm, payload = site.crm(), repair_request()
+    first = crm.repair_requested(payload)
+    site.drain()
+    assert crm.repair_requested(payload) == first
+    assert site.status(first) == "delivered"
+    assert crm.repair_requested(payload, resend=True) == first
+    assert site.drain().delivered == 1
+    assert [request.id for request in receiver.events] == [first, first]
+    assert site.rows("SELECT delivered FROM crm_outbox_state")[0]["delivered"] == 1
+    assert site.verbs(first) == ["delivered", "resent", "delivered"]
+
+
+def test_a_mapping_is_sent_as_it_was_given(site: Site, receiver: Receiver) -> None:
+    payload = repair_request(
+        repair__createdAt="2024-12-13T10:00:00.500+00:00", repair__notes="ünïcode \u2028 ☃"
+    )
+    site.crm().repair_requested(payload)
+    site.drain()
+    assert receiver.events[0].body == json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_a_model_is_written_down_once(site: Site, receiver: Receiver) -> None:
+    model = RepairRequest.model_validate(repair_request(repair__notes=...))
+    event_id = site.crm().repair_requested(model)
+    written = site.row(event_id)["payload"]
+    site.drain()
+    assert (
+        receiver.events[0].body.decode() == written == model.model_dump_json(by_alias=True, exclude_none=True)
+    )
+    assert "notes" not in receiver.events[0].json["repair"]
+
+
+INVALID: dict[str, tuple[Any, list[str]]] = {
+    "two faults": (
+        repair_request(customer__email=SENTINEL, repair__priority=SENTINEL, repair__notes=SENTINEL),
+        ["/customer/email", "/repair/priority"],
+    ),
+    "missing and unknown": (
+        repair_request(repair__ticketNumber=..., repair__extra=SENTINEL, repair__notes=SENTINEL),
+        ["/repair/extra", "/repair/ticketNumber"],
+    ),
+    "not JSON": (repair_request(repair__notes={SENTINEL}), [""]),
+    "not a number": (repair_request(repair__estimatedCost=float("nan"), repair__notes=SENTINEL), [""]),
+    "a lone surrogate": (repair_request(repair__notes=SENTINEL + "\ud800"), [""]),
+    "a name that is no string": (repair_request() | {(SENTINEL,): 1}, [""]),
+    "a test's key": (
+        repair_request(repair__websiteRepairId="webhook-test", repair__notes=SENTINEL),
+        ["/repair/websiteRepairId"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("payload", "pointers"), INVALID.values(), ids=INVALID)
+def test_an_invalid_event_is_refused_with_all_pointers_and_no_value_before_anything_is_written(
+    site: Site, engine: Engine, payload: Any, pointers: list[str]
+) -> None:
+    with statements(engine) as seen, Session(engine) as session, pytest.raises(InvalidEvent) as caught:
+        site.crm().repair_requested(payload, session)
+    assert sorted(fault.pointer for fault in caught.value.faults) == pointers
+    assert SENTINEL not in all_text(caught.value)
+    assert seen == []
+
+
+def test_what_is_neither_model_nor_mapping_is_a_mistake_of_the_caller(site: Site) -> None:
+    with pytest.raises(TypeError, match="takes a RepairRequest or a mapping, not str") as caught:
+        site.crm().repair_requested(SENTINEL)  # type: ignore[arg-type]
+    assert SENTINEL not in str(caught.value)
+
+
+@pytest.mark.parametrize("echo", [True, "debug"])
+def test_no_payload_is_in_the_callers_echo(site: Site, caplog: pytest.LogCaptureFixture, echo: Any) -> None:
+    engine = create_engine(site.url, echo=echo)
+    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
+    with Session(engine) as session, session.begin():
+        site.crm().repair_requested(repair_request(repair__notes=SENTINEL), session)
+    engine.dispose()
+    assert "INSERT INTO crm_outbox" in caplog.text
+    assert SENTINEL not in caplog.text
+
+
+def test_no_payload_is_in_the_errors_of_the_callers_engine(site: Site, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON crm_outbox BEGIN SELECT RAISE(ABORT, 'no more'); END"
+        )
+    with Session(engine) as session, pytest.raises(IntegrityError, match="no more") as caught:
+        site.crm().repair_requested(repair_request(repair__notes=SENTINEL), session)
+    assert "(payload)" in str(caught.value)
+    assert SENTINEL not in all_text(caught.value)
+
+
+def test_another_database_is_refused_with_both_addresses_and_no_password(site: Site, tmp_path: Path) -> None:
+    elsewhere = f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"
+    engine = create_engine(elsewhere)
+    with Session(engine) as session, pytest.raises(WrongDatabase) as caught:
+        site.crm().repair_requested(repair_request(), session)
+    assert elsewhere in str(caught.value)
+    assert site.url in str(caught.value)
+    done = cli("migrate", directory=tmp_path, env=sender_environment(CRM_OUTBOX_URL=elsewhere))
+    assert done.returncode == 0
+    with Session(engine) as session, pytest.raises(WrongDatabase):
+        site.crm().repair_requested(repair_request(), session)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM crm_outbox").scalar() == 0
+    engine.dispose()
+
+
+def test_no_password_of_an_outbox_is_shown(site: Site) -> None:
+    settings = site.settings(outbox_url="postgresql://site:hunter2@db.example/site")
+    assert settings.shown_outbox == "postgresql://site:***@db.example/site"
+
+
+def test_autocommit_is_refused_before_anything_is_written(site: Site, engine: Engine) -> None:
+    with (
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        pytest.raises(NoTransaction),
+    ):
+        site.crm().repair_requested(repair_request(), connection)
+    assert site.rows() == []
+
+
+def test_a_site_that_says_begin_by_itself_is_in_a_transaction(site: Site, engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _quiet(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    engine.dispose()
+    with Session(engine) as session:
+        site.crm().repair_requested(repair_request(), session)
+        session.rollback()
+        assert site.rows() == []
+        site.crm().repair_requested(repair_request(), session)
+        session.commit()
+    assert len(site.rows()) == 1
+
+
+def test_an_outbox_that_is_not_migrated_names_the_command(site: Site, tmp_path: Path) -> None:
+    crm = CRM(site.settings(outbox_url=f"sqlite:///{tmp_path / 'empty.sqlite3'}"))
+    with pytest.raises(NotMigrated, match="crm-sender migrate"):
+        crm.repair_requested(repair_request())
+    with pytest.raises(NotMigrated, match="crm-sender migrate"), crm.relay():
+        pass
+
+
+def test_a_relay_without_a_key_says_so(site: Site) -> None:
+    with pytest.raises(SettingsError, match="CRM_API_KEY is not set"):
+        Relay(site.settings(api_key=None))
+
+
+def test_async_code_has_the_same_names_in_its_own_transaction_or_none(site: Site, engine: Engine) -> None:
+    async def story() -> list[str]:
+        crm = AsyncCRM(site.settings())
+        own = create_async_engine(site.url.replace("sqlite:", "sqlite+aiosqlite:"))
+        payload = repair_request()
+        async with AsyncSession(own) as session, session.begin():
+            await session.execute(bookings.insert().values(key="b"))
+            ids = [await crm.repair_requested(payload, session)]
+        async with own.begin() as connection:
+            ids.append(await crm.customer_registered(customer_registration(), connection))
+        ids.append(await crm.repair_requested(payload))
+        ids.append(await crm.customer_registered(customer_registration()))
+        async with AsyncSession(own) as session:
+            await crm.repair_requested(repair_request(), session)
+            await session.rollback()
+        with pytest.raises(InvalidEvent):
+            await crm.repair_requested({})
+        await own.dispose()
+        return ids
+
+    ids = asyncio.run(story())
+    assert ids[0] == ids[2]
+    assert {row["id"] for row in site.rows()} == set(ids)
+
+
+def test_rows_that_the_sites_own_connection_moves_leave_no_copy(site: Site, engine: Engine) -> None:
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete=OFF"))
+    engine.dispose()
+    crm = site.crm()
+    for number in range(60):
+        with engine.begin() as connection:
+            connection.execute(bookings.insert().values(key=f"{number}"))
+            crm.repair_requested(repair_request(repair__notes=SENTINEL * (1 + number % 40)), connection)
+    assert site.drain().delivered == 60
+    engine.dispose()
+    assert site.left_of(SENTINEL) == []
+
+
+def test_importing_the_sender_loads_no_web_framework() -> None:
+    code = "import sender, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "sender.relay" in loaded
+    assert not loaded & {
+        "connexion",
+        "starlette",
+        "granian",
+        "uvicorn",
+        "flask",
+        "jinja2",
+        "alembic",
+        "crm_server",
+    }
+
+
+def test_all_that_is_public_is_named_in_order() -> None:
+    assert sender.__all__ == sorted(sender.__all__, key=lambda name: (not name.isupper(), name))
+    assert all(hasattr(sender, name) for name in sender.__all__)
+    assert re.search(r"crm\.repair_requested", sender.__doc__ or "")
