@@ -153,7 +153,8 @@ def decide(
 ) -> Decision:
     """Return what to record of an attempt.
 
-    `healthy`: whether the CRM's health was good right after an answer of class retry.
+    `healthy`: whether, right after this answer, the CRM was well: its health after one of class retry,
+    a test of the path after the answer that had held the event before.
     `jitter`: between 0 and 1, how much of `JITTER` to add to the delay.
     """
     judgement = judge(outcome, delivery, webhook)
@@ -162,6 +163,9 @@ def decide(
         return Decision("delivered", judgement.words, attempts)
     answer = answer_of(outcome, judgement, delivery)
     if judgement.meaning == "hold" and isinstance(outcome, Answer):
+        if delivery.held_by == outcome.status and healthy and not is_of_release(judgement):
+            reason = f"{judgement.words}, though a test of {webhook.path} passes"
+            return Decision("failed", judgement.words, attempts, reason=reason, answer=answer)
         return _hold(outcome.status, judgement, delivery, webhook, answer)
     if judgement.meaning == "fail":
         return Decision("failed", judgement.words, attempts, reason=judgement.words, answer=answer)
@@ -180,11 +184,8 @@ def decide(
 
 
 def _hold(status: int, judgement: Judgement, delivery: Delivery, webhook: Webhook, answer: str) -> Decision:
-    if judgement.problem and judgement.problem.get("type") == RELEASE_PROBLEM:
+    if is_of_release(judgement):
         return hold_for_release(delivery, judgement.words)
-    if delivery.held_by == status:
-        reason = f"{judgement.words}, though a test of {webhook.path} passes"
-        return Decision("failed", judgement.words, delivery.attempts + 1, reason=reason, answer=answer)
     return Decision(
         "held",
         judgement.words,
@@ -195,6 +196,11 @@ def _hold(status: int, judgement: Judgement, delivery: Delivery, webhook: Webhoo
         answer=answer,
         counted=False,
     )
+
+
+def is_of_release(judgement: Judgement) -> bool:
+    """Say whether the CRM refuses a contract release, and no event."""
+    return judgement.problem is not None and judgement.problem.get("type") == RELEASE_PROBLEM
 
 
 def hold_for_release(delivery: Delivery, words: str = "release not spoken") -> Decision:

@@ -29,6 +29,7 @@ from sender import outbox
 from sender.database import open_engine, reading, truncate_log
 from sender.delivery import (
     JITTER,
+    Answer,
     Decision,
     Delivery,
     Fault,
@@ -266,20 +267,28 @@ class Relay:
         return Attempt(delivery, decision)
 
     def _decide(self, outcome: Outcome, delivery: Delivery) -> Decision:
-        webhook = WEBHOOKS[delivery.event]
-        healthy = True
-        if judge(outcome, delivery, webhook).meaning == "retry" and asked_to_wait(outcome) is None:
-            refused = isinstance(outcome, Fault) and outcome.kind == "refused"
-            healthy = not refused and self._transport.health().ok
         return decide(
             outcome,
             delivery,
-            webhook,
-            healthy=healthy,
+            WEBHOOKS[delivery.event],
+            healthy=self._is_crm_well(outcome, delivery),
             schedule=self._settings.retry_schedule,
             wait_when_away=self._settings.when_away == "wait",
             jitter=random.random(),  # noqa: S311
         )
+
+    def _is_crm_well(self, outcome: Outcome, delivery: Delivery) -> bool:
+        """Ask what an answer leaves open: whether the CRM is well, so that it is the event that is not."""
+        webhook = WEBHOOKS[delivery.event]
+        meaning = judge(outcome, delivery, webhook).meaning
+        if isinstance(outcome, Fault) and outcome.kind == "refused":
+            return False
+        if meaning == "retry" and asked_to_wait(outcome) is None:
+            return self._transport.health().ok
+        if meaning == "hold" and isinstance(outcome, Answer) and delivery.held_by == outcome.status:
+            passed, _ = self._transport.probe(webhook.path)
+            return passed
+        return True
 
     @property
     def _transport(self) -> Transport:

@@ -106,6 +106,18 @@ def test_the_same_answer_right_after_a_passed_probe_fails_that_event_alone(
     assert {site.status(event) for event in (later, *others)} == {"delivered"}
 
 
+def test_a_key_that_is_refused_again_right_after_it_was_mended_fails_nothing(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.event, receiver.test = html(401), first(TEST_OK, then=html(401))
+    [event] = site.book()
+    with running(Relay(site.settings())):
+        eventually(lambda: len(receiver.events) == 2, "it is tried again after the passed probe")
+        eventually(lambda: site.status(event) == "held", "the second probe fails, so the key is at fault")
+        receiver.event, receiver.test = receipt, TEST_OK
+        eventually(lambda: site.status(event) == "delivered", "it goes when the key is right")
+
+
 def test_later_events_of_a_held_one_wait_behind_it(site: Site, receiver: Receiver) -> None:
     receiver.event = receiver.test = html(404)
     held, later = site.book(2, customer__websiteUserId="ada")
