@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.sql.dml import ReturningInsert
 
 BUSY_WAIT = 4.0
 """Seconds to wait for SQLite's one writer: less than an attempt may take."""
@@ -63,10 +65,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def insert_or_ignore(connection: Connection, table: Table) -> Any:
-    """Return `INSERT … ON CONFLICT DO NOTHING` in the connection's dialect."""
-    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
-    return dialect.insert(table).on_conflict_do_nothing()
+@cache
+def insert_or_ignore(dialect: str, table: Table, returning: Column[Any]) -> ReturningInsert[Any]:
+    """Return `INSERT … ON CONFLICT DO NOTHING RETURNING …` in a dialect; to build it costs more than to run it."""
+    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
+    statement: ReturningInsert[Any] = insert(table).on_conflict_do_nothing().returning(returning)
+    return statement
 
 
 def commits_by_itself(connection: Connection) -> bool:

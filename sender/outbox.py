@@ -96,7 +96,7 @@ def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = 
         "due_at": now,
         "enqueued_at": now,
     }
-    if connection.scalar(insert_or_ignore(connection, outbox).values(row).returning(outbox.c.id)):
+    if connection.scalar(insert_or_ignore(connection.dialect.name, outbox, outbox.c.id), row):
         return event.id
     same_key = and_(outbox.c.event == event.name, outbox.c.natural_key == event.natural_key)
     found = connection.execute(select(outbox.c.id, outbox.c.digest, outbox.c.status).where(same_key)).one()
