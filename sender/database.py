@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, Table, create_engine, event
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.sql.dml import ReturningInsert
 
@@ -68,8 +68,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
 @cache
 def insert_or_ignore(dialect: str, table: Table, returning: Column[Any]) -> ReturningInsert[Any]:
     """Return `INSERT … ON CONFLICT DO NOTHING RETURNING …` in a dialect; to build it costs more than to run it."""
-    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-    statement: ReturningInsert[Any] = insert(table).on_conflict_do_nothing().returning(returning)
+    # Imported when it is known which: every booking process would pay for both at its start.
+    module: Any = import_module(f"sqlalchemy.dialects.{dialect}")
+    statement: ReturningInsert[Any] = module.insert(table).on_conflict_do_nothing().returning(returning)
     return statement
 
 
