@@ -1,0 +1,169 @@
+"""Every command that is shown runs, and every command that there is, is shown."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.docs.documents import DOCUMENTS, README, blocks, spans, table
+from tests.end_to_end.chaos import wait_until
+from tests.servers import ROOT, STOP_SECONDS, clean_environment, free_port
+
+PROGRAMS = {"crm-sender": "sender", "crm-server": "crm_server"}
+WHEEL = re.compile(r'pip install "?([\w.]+)-([\d.]+)-py3-none-any\.whl(?:\[(\w+)\])?"?')
+
+
+class Terminal:
+    """A shell in a folder of its own, that has our programs, as a person has who follows a page."""
+
+    def __init__(self, folder: Path, running: ExitStack) -> None:
+        programs = folder / "bin"
+        programs.mkdir()
+        for name, module in PROGRAMS.items():
+            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+            (programs / name).chmod(0o755)
+        self.folder, self.port, self.running = folder, free_port(), running
+        self.environment = clean_environment()
+        self.environment["PATH"] = f"{programs}:{self.environment['PATH']}"
+
+    def type(self, line: str) -> str:
+        """Run a line to its end; return what it printed."""
+        command = ["bash", "-c", line.replace("5001", str(self.port))]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        return done.stdout
+
+    def leave_running(self, line: str) -> None:
+        """Start a line that runs until stopped."""
+        command = ["bash", "-c", f"exec {line.replace('5001', str(self.port))}"]
+        with (self.folder / "running.log").open("ab") as log:
+            process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+        self.running.callback(process.wait, STOP_SECONDS)
+        self.running.callback(process.terminate)
+
+    def write(self, name: str, text: str) -> None:
+        """Add to a file."""
+        with (self.folder / name).open("a") as file:
+            file.write(text.replace("5001", str(self.port)))
+
+    def crm_answers(self) -> bool:
+        """Say whether the CRM is well."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/webhooks/health").is_success
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    with ExitStack() as running:
+        yield Terminal(tmp_path, running)
+
+
+def follow(line: str, terminal: Terminal) -> None:
+    """Do what a line of a page says."""
+    if line.startswith("make"):
+        dry_run(line)
+    elif line.startswith("pip install"):
+        require_our_wheel(line)
+    elif line.startswith("crm-server serve"):
+        terminal.leave_running(line)
+        wait_until(terminal.crm_answers, 30, "an answer of the CRM")
+    elif line.startswith("crm-sender relay"):
+        terminal.leave_running(line)
+    else:
+        terminal.type(line)
+
+
+def dry_run(line: str) -> None:
+    """Have make say what a target would do."""
+    command = ["bash", "-c", line.replace("make", "make --dry-run", 1)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def require_our_wheel(line: str) -> None:
+    """Hold a line that installs the wheel against pyproject.toml; tests/wheel installs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    match = WHEEL.fullmatch(line)
+    assert match, line
+    name, version, extra = match.groups()
+    assert (name.replace("_", "-"), version) == (project["name"], project["version"])
+    assert extra is None or extra in project["optional-dependencies"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+def test_a_page_can_be_followed_from_top_to_bottom(document: Path, terminal: Terminal) -> None:
+    for block in blocks(document):
+        if block.file:
+            terminal.write(block.file, block.text)
+        elif block.language == "bash":
+            for line in block.text.splitlines():
+                follow(line, terminal)
+        else:
+            assert block.language == "python", f"no test runs a block of {block.language}"
+    if document == README:
+        wait_until(lambda: "booking-1" in terminal.type("crm-server approvals list"), 20, "the request")
+
+
+def test_the_readme_shows_every_command_of_the_sender() -> None:
+    assert first_words(table(README, "`crm-sender`")) == commands("sender")
+
+
+def test_the_readme_shows_every_command_of_the_server() -> None:
+    ours = commands("crm_server") - {"approvals"}
+    ours |= {f"approvals {name}" for name in commands("crm_server", "approvals")}
+    assert first_words(table(README, "`crm-server`")) == ours
+
+
+def first_words(rows: dict[str, list[str]]) -> set[str]:
+    """Return commands without their arguments: `retry` of `retry ID`."""
+    return {" ".join(re.findall(r"(?:^|(?<= ))[a-z-]*[a-z](?= |$)", row.split(" --")[0])) for row in rows}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_options_that_the_readme_names_are_there(program: str) -> None:
+    for row, cells in table(README, f"`{program}`").items():
+        command = re.sub(r" [A-Z-].*", "", row).split()
+        for option in re.findall(r"--[a-z-]+", f"{row} {cells[0]}"):
+            assert option in help_of(PROGRAMS[program], *command), row
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS])
+def test_commands_within_the_text_exist(document: Path) -> None:
+    for span in spans(document):
+        program, _, rest = span.partition(" ")
+        word = rest.partition(" ")[0]
+        if program == "make" and word:
+            dry_run(f"make {word}")
+        elif program in PROGRAMS and word:
+            assert word in commands(PROGRAMS[program]), span
+
+
+@cache
+def commands(*words: str) -> set[str]:
+    """Return the commands that a program's help lists."""
+    return set(re.findall(r"^    ([a-z-]+)(?:\s|$)", help_of(*words), re.MULTILINE))
+
+
+@cache
+def help_of(module: str, *words: str) -> str:
+    command = [sys.executable, "-m", module, *words, "--help"]
+    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True).stdout
