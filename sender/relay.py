@@ -45,8 +45,11 @@ from sender.transport import HEALTH_TIMEOUT, REFUSED, Health, Transport
 
 log = logging.getLogger("crm_sender.relay")
 
-POLL = 0.02
-"""Seconds between two looks at an outbox in which nothing is due."""
+POLL, IDLE_POLL = 0.005, 0.02
+"""Seconds between two looks at an outbox in which nothing is due: soon after an event, and later."""
+
+STAYS_BUSY = 1.0
+"""Seconds for which the next event is expected soon."""
 
 PAUSE = 0.001
 """Seconds between two write transactions: SQLite has one writer, and bookings must get their turn."""
@@ -164,6 +167,7 @@ class Relay:
         self._stuck_since: float | None = None
         self._versions: tuple[str, ...] | None = None
         self._next_beat = 0.0
+        self._busy_until = 0.0
         self._delivered = self._failed = 0
 
     def stop(self) -> None:
@@ -216,12 +220,13 @@ class Relay:
         if self._may_send(now):
             self._send_due(pool, self._pace.window - len(self._in_flight))
         if self._in_flight:
+            self._busy_until = now + STAYS_BUSY
             done, self._in_flight = wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
             self._unrecorded += [future.result() for future in done]
             self._record()
             time.sleep(PAUSE)
         else:
-            time.sleep(POLL)
+            time.sleep(POLL if now < self._busy_until else IDLE_POLL)
 
     def _may_send(self, now: float) -> bool:
         if self._halt.is_set() and self._in_flight:
