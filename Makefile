@@ -60,6 +60,10 @@ bench: .venv/bench ## Measure our speed beside the alternatives (ARGS="webhooks 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-bench.lock
 	@touch $@
 
+.PHONY: faults
+faults: install ## Kill server, relay and website a thousand times, and look for what is lost (long)
+	CHAOS_KILLS=1000 CHAOS_EVENTS=6000 $(BIN)/python -m pytest tests/end_to_end -k killed -s
+
 .PHONY: check
 check: lint drift test fuzz ## All that CI runs
 

@@ -1,26 +1,31 @@
 """A website, a relay and a CRM that are killed at random, and a check that the promise held.
 
-Real: all processes, sockets and databases. The only thing that is made up is who books what.
+Real: all processes, sockets and databases. The only thing that is made up is who books what. The
+site keeps, in each booking's own transaction, a digest of the event that it told the CRM: what is
+committed there is what must arrive.
+
+    python -m tests.end_to_end.chaos FOLDER COUNT SEED     book until so many bookings are there
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import rfc8785
-from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine
+from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, select
 from sqlalchemy.engine import Engine
 
 from sender import CRM, SenderSettings
@@ -30,9 +35,20 @@ from tests.servers import Crm, clean_environment
 SECRET = "chaos-sentinel"
 """Stands in every payload, so that one can look for what is left of them."""
 
+CUSTOMERS = [f"customer-{number}" for number in range(20)]
+
 bookings = Table(
-    "bookings", MetaData(), Column("id", Integer, primary_key=True), Column("repair", String, unique=True)
+    "bookings",
+    MetaData(),
+    Column("id", Integer, primary_key=True),
+    Column("customer", String),
+    Column("digest", String),
 )
+
+
+def digest(event: Payload) -> str:
+    """Return the SHA-256 of an event's canonical JSON (RFC 8785)."""
+    return hashlib.sha256(rfc8785.dumps(event)).hexdigest()
 
 
 @dataclass
@@ -40,29 +56,59 @@ class Website:
     """A booking site: its own table, and the outbox in the same database."""
 
     directory: Path
-    crm_url: str
-    key: str
-    told: dict[str, list[Payload]] = field(default_factory=lambda: defaultdict(list))
-    """What was committed for each customer, in order."""
+
+    def __post_init__(self) -> None:
+        self.engine: Engine = create_engine(self.url, connect_args={"timeout": 30})
+        bookings.metadata.create_all(self.engine)
+        self.crm = CRM(SenderSettings(outbox_url=self.url))
+
+    @property
+    def url(self) -> str:
+        """The site's database, with the outbox in it."""
+        return f"sqlite:///{self.directory}/site.sqlite3"
+
+    def tell(self, customer: str) -> None:
+        """Register a customer the first time, book a repair later; in one transaction with the event."""
+        with self.engine.begin() as connection:
+            known = connection.scalar(select(bookings.c.id).where(bookings.c.customer == customer).limit(1))
+            over = {"customer__websiteUserId": customer, "customer__lastName": SECRET}
+            event = repair_request(**over) if known else customer_registration(**over)
+            connection.execute(bookings.insert().values(customer=customer, digest=digest(event)))
+            (self.crm.repair_requested if known else self.crm.customer_registered)(event, connection)
+
+    def count(self) -> int:
+        """Return how many bookings are committed."""
+        with self.engine.connect() as connection:
+            return connection.scalar(select(func.count()).select_from(bookings)) or 0
+
+    def told(self) -> dict[str, list[str]]:
+        """Return the digests of what was committed for each customer, in order."""
+        by_customer: dict[str, list[str]] = defaultdict(list)
+        with self.engine.connect() as connection:
+            for row in connection.execute(select(bookings).order_by(bookings.c.id)):
+                by_customer[row.customer].append(row.digest)
+        return by_customer
+
+
+@dataclass
+class Site:
+    """A website with its programs' environment."""
+
+    directory: Path
+    crm: Crm
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.env = clean_environment(
-            CRM_WEBHOOK_URL=self.crm_url,
-            CRM_API_KEY=self.key,
-            CRM_OUTBOX_URL=f"sqlite:///{self.database}",
+            CRM_WEBHOOK_URL=self.crm.url,
+            CRM_API_KEY=self.crm.key,
+            CRM_OUTBOX_URL=f"sqlite:///{self.directory}/site.sqlite3",
             CRM_RETRY_SCHEDULE="0.2,0.4,0.6",
+            CRM_TIMEOUT="1",
         )
         done = self.cli("migrate")
         assert done.returncode == 0, done.stderr
-        self.engine: Engine = create_engine(f"sqlite:///{self.database}")
-        bookings.metadata.create_all(self.engine)
-        self.crm = CRM(SenderSettings(outbox_url=f"sqlite:///{self.database}"))
-
-    @property
-    def database(self) -> Path:
-        """The site's database, with the outbox in it."""
-        return self.directory / "site.sqlite3"
+        self.website = Website(self.directory)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `crm-sender`."""
@@ -76,34 +122,37 @@ class Website:
             check=False,
         )
 
-    def register(self, customer: str) -> None:
-        """Register a customer."""
-        event = customer_registration(customer__websiteUserId=customer, customer__lastName=SECRET)
-        with self.engine.begin() as connection:
-            self.crm.customer_registered(event, connection)
-        self.told[customer].append(event)
+    def status(self) -> dict[str, Any]:
+        """Return what `crm-sender status` says."""
+        found: dict[str, Any] = json.loads(self.cli("status", "--json").stdout)
+        return found
 
-    def book(self, customer: str) -> None:
-        """Book a repair, in one transaction with its event."""
-        event = repair_request(customer__websiteUserId=customer, repair__notes=SECRET)
-        with self.engine.begin() as connection:
-            connection.execute(bookings.insert().values(repair=event["repair"]["websiteRepairId"]))
-            self.crm.repair_requested(event, connection)
-        self.told[customer].append(event)
+
+class Victim(Protocol):
+    """A program that can be killed and started again."""
+
+    process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        """Start it."""
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
 
 
 @dataclass
-class RelayProcess:
-    """A `crm-sender relay`."""
+class Program:
+    """One of the website's programs."""
 
-    site: Website
+    site: Site
+    arguments: tuple[str, ...]
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Start it; it may not run yet."""
-        with (self.site.directory / "relay.log").open("ab") as log:
+        with (self.site.directory / "programs.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sender", "relay"],
+                [sys.executable, "-m", *self.arguments],
                 cwd=self.site.directory,
                 env=self.site.env,
                 stdout=log,
@@ -122,60 +171,42 @@ class RelayProcess:
 
 
 @contextmanager
-def running_relay(site: Website) -> Iterator[RelayProcess]:
-    """Run a relay for the block."""
-    relay = RelayProcess(site)
-    relay.start()
+def running(site: Site, *arguments: str) -> Iterator[Program]:
+    """Run a program for the block."""
+    program = Program(site, arguments)
+    program.start()
     try:
-        yield relay
+        yield program
     finally:
-        if relay.process.poll() is None:
-            relay.stop()
+        if program.process.poll() is None:
+            program.stop()
 
 
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread during the block; what it raises is raised at the end."""
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:  # raised again below
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-    if raised:
-        raise raised[0]
-
-
-def kill_at_random(crm: Crm, relay: RelayProcess, kills: int, luck: random.Random) -> None:
-    """Kill server or relay so many times, and start them again."""
-    for _ in range(kills):
+def hurt_at_random(victims: list[Victim], times: int, luck: random.Random) -> None:
+    """So many times kill one of the programs and start it again, or stop it past its lease."""
+    for _ in range(times):
         time.sleep(luck.uniform(0.05, 0.6))
-        victim: Crm | RelayProcess = crm if luck.random() < 0.5 else relay
+        victim = luck.choice(victims)
+        if luck.random() < STOPPED:
+            victim.process.send_signal(signal.SIGSTOP)
+            time.sleep(luck.uniform(0.5, 7.0))  # the lease of an attempt of 1 s is 6 s
+            victim.process.send_signal(signal.SIGCONT)
+            continue
         victim.kill()
         time.sleep(luck.uniform(0, 0.3))
         victim.start()
 
 
-def received(crm: Crm) -> dict[str, list[Payload]]:
-    """Return what the CRM holds for each customer, in order of receipt."""
-    listed = json.loads(crm.cli("approvals", "list", "--json").stdout)
-    by_customer: dict[str, list[Payload]] = defaultdict(list)
-    for request in listed:
-        by_customer[request["payload"]["customer"]["websiteUserId"]].append(request["payload"])
+STOPPED = 0.05
+"""How often a program is only stopped for a while."""
+
+
+def received(crm: Crm) -> dict[str, list[str]]:
+    """Return the digests of what the CRM holds for each customer, in order of receipt."""
+    by_customer: dict[str, list[str]] = defaultdict(list)
+    for request in json.loads(crm.cli("approvals", "list", "--json").stdout):
+        by_customer[request["payload"]["customer"]["websiteUserId"]].append(digest(request["payload"]))
     return by_customer
-
-
-def canonical(told: dict[str, list[Payload]]) -> dict[str, list[bytes]]:
-    """Return payloads as canonical JSON (RFC 8785), for comparison."""
-    return {customer: [rfc8785.dumps(event) for event in events] for customer, events in told.items()}
 
 
 def left_in_files(directory: Path, secret: str) -> list[str]:
@@ -189,3 +220,16 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def book(folder: str, count: str, seed: str) -> None:
+    """Book until so many bookings are there: the website's process, which may be killed at any time."""
+    website = Website(Path(folder))
+    luck = random.Random(f"{seed}-{os.getpid()}")
+    while (booked := website.count()) < int(count):
+        time.sleep(luck.uniform(0, 0.1))  # so that bookings and kills overlap
+        website.tell(CUSTOMERS[booked] if booked < len(CUSTOMERS) else luck.choice(CUSTOMERS))
+
+
+if __name__ == "__main__":
+    book(*sys.argv[1:])
