@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = directory / "outbox.sqlite3"
     done = cli("migrate", directory=directory, env=sender_environment(CRM_OUTBOX_URL=f"sqlite:///{path}"))
     assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file can be copied alone
     return path
 
 

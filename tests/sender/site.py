@@ -168,7 +168,7 @@ def _run(arguments: tuple[str, ...], directory: str, env: dict[str, str], files:
     os.environ.update(env)
     for number, (name, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
         os.dup2(os.open(name, mode), number)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # multiprocessing closed it
+    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing closed it
     sys.exit(main(list(arguments)))
 
 

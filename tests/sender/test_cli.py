@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.servers import KEY
 FAULTS = [{"pointer": "/repair/priority", "detail": "is not allowed", "expected": "normal"}]
 
 
-def fail(site: Site, receiver: Receiver, **over: str) -> str:
+def fail(site: Site, receiver: Receiver, **over: Any) -> str:
     """Return an event that the CRM judged."""
     receiver.event = problem(400, "invalid-event", errors=FAULTS)
     [event] = site.book(**over)

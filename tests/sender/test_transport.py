@@ -15,6 +15,7 @@ from sender.delivery import Answer, Delivery, Fault
 from sender.transport import MAX_ANSWER, Transport
 from tests.receiver import Receiver, Reply, Request, always, first, receipt, reply
 from tests.sender.site import Site
+from tests.servers import KEY
 
 
 def delivery(site: Site) -> Delivery:
@@ -186,9 +187,7 @@ def test_neither_proxy_nor_netrc_of_the_environment_sees_the_key(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with Transport(site.settings()) as transport:
         assert isinstance(transport.send(delivery(site)), Answer)
-    assert (
-        receiver.events[0].headers["authorization"] == f"Bearer {site.settings().api_key.get_secret_value()}"
-    )  # type: ignore[union-attr]
+    assert receiver.events[0].headers["authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
