@@ -89,37 +89,50 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_consta
 
 
 def find_faults(body: Any, webhook: Webhook, contract: str) -> list[Fault]:
-    """Return all that a release's contract refuses in a body, without values."""
-    validator = _validator(contract, webhook.name)
+    """Return all that a release's contract refuses in a body, without values, in the CRM's own words."""
+    schema, validator = _schema(contract, webhook.name)
     if validator.is_valid(body):
         return []
-    return [fault for error in validator.iter_errors(body) for fault in _faults(error, webhook)]
+    found = (_faults(error, schema, webhook) for error in validator.iter_errors(body))
+    return list(dict.fromkeys(fault for faults in found for fault in faults))
 
 
 @cache
-def _validator(contract: str, name: str) -> Any:
-    schema = files("generated").joinpath("contracts", contract, f"{name}.json").read_text("utf-8")
-    return jsonschema_rs.validator_for(json.loads(schema), validate_formats=True)
+def _schema(contract: str, name: str) -> tuple[Any, jsonschema_rs.Draft202012Validator]:
+    source = files("generated").joinpath("contracts", contract, f"{name}.json").read_text("utf-8")
+    schema = json.loads(source)
+    return schema, jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
-def _faults(error: Any, webhook: Webhook) -> Iterator[Fault]:
-    kind, path = error.kind, tuple(map(str, error.instance_path))
-    for open_map in webhook.open_maps:
-        if path[: len(open_map)] == open_map:
-            yield Fault(
-                pointer_to(open_map), "holds a name or a value that is not allowed", "the contract's form"
-            )
-            return
-    if kind.name == "required":
-        yield Fault(pointer_to((*path, kind.property)), "is missing", "a value")
-    elif kind.name == "additionalProperties":
-        for name in kind.unexpected:
-            shown = (*path, name) if _FIELD_NAME.fullmatch(name) else path
-            yield Fault(pointer_to(shown), "is not in the contract", "no such field")
-    else:
-        detail, expected = _WORDS.get(kind.name, ("is not allowed", "{}"))
-        value = " or ".join(map(str, kind.value)) if isinstance(kind.value, list) else kind.value
-        yield Fault(pointer_to(path), detail, expected.format(value))
+def _faults(error: Any, schema: Any, webhook: Webhook) -> Iterator[Fault]:
+    """Describe one error by its kind; its message holds the value."""
+    path, kind = tuple(map(str, error.instance_path)), error.kind
+    match kind.name:
+        case "required":
+            types = _at(schema, error.schema_path[:-1])["properties"]
+            yield Fault(_pointer(webhook, (*path, kind.value)), "is required", types[kind.value]["type"])
+        case "additionalProperties":
+            for name in kind.value:
+                shown = (*path, name) if _FIELD_NAME.fullmatch(name) else path
+                yield Fault(
+                    _pointer(webhook, shown), "is not in the contract", "only the fields of the contract"
+                )
+        case "oneOf":
+            types = " or ".join(choice["type"] for choice in _at(schema, error.schema_path))
+            yield Fault(_pointer(webhook, path), "is none of what is allowed", types)
+        case "propertyNames":
+            wanted = f"names that match {kind.value.kind.value}"
+            yield Fault(_pointer(webhook, path), "has a name of the wrong form", wanted)
+        case name:
+            detail, expected = _WORDS[name]
+            value = " or ".join(map(str, kind.value)) if isinstance(kind.value, list) else kind.value
+            yield Fault(_pointer(webhook, path), detail, expected.format(value))
+
+
+def _at(schema: Any, path: Iterable[str | int]) -> Any:
+    for step in path:
+        schema = schema[step]
+    return schema
 
 
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -127,16 +140,22 @@ _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 _WORDS = {
     "type": ("is of the wrong type", "{}"),
-    "enum": ("is not one of the allowed values", "{}"),
+    "enum": ("is not one of the known values", "{}"),
     "pattern": ("has the wrong form", "text that matches {}"),
-    "format": ("is not a real date and time", "{}"),
-    "minLength": ("is too short", "at least {} character(s)"),
+    "format": ("is of the right form, but there is no such value", "{}"),
+    "minLength": ("is too short", "at least {} characters"),
     "maxLength": ("is too long", "at most {} characters"),
     "minimum": ("is too small", "at least {}"),
     "maximum": ("is too large", "at most {}"),
     "maxItems": ("has too many items", "at most {}"),
     "maxProperties": ("has too many names", "at most {}"),
 }
+"""By the schema's keyword: what is wrong and what was expected. A test holds it against the contract."""
+
+
+def _pointer(webhook: Webhook, path: tuple[str, ...]) -> str:
+    """Return a JSON pointer; below an open map it ends at the map, for its keys are the customer's words."""
+    return pointer_to(next((at for at in webhook.open_maps if path[: len(at)] == at), path))
 
 
 def pointer_to(path: Iterable[str]) -> str:
