@@ -56,6 +56,10 @@ class ContractModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # pydantic's own error for frozen models shows the value.
+        raise AttributeError(f"{type(self).__name__} is frozen; build another")
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield the fields that `repr` shows."""
         for name, value in super().__repr_args__():

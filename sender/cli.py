@@ -6,6 +6,7 @@ import argparse
 import getpass
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from generated.operations import WEBHOOKS
@@ -46,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     except DBAPIError as error:
         hint = "; create its tables with: crm-sender migrate" if outbox.is_missing_table(error) else ""
         print(f"crm-sender: the outbox cannot be used: {error.orig}{hint}", file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; without this Python complains again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"crm-sender: {error.strerror}: {error.filename}", file=sys.stderr)
     return 1
@@ -248,12 +253,11 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
 
     config = Config()
     config.set_main_option("script_location", "sender:migrations")
-    engine = open_engine(settings.outbox_url)
     if options.sql:
-        config.attributes["dialect"] = engine.dialect.name
+        config.attributes["dialect"] = make_url(settings.outbox_url).get_backend_name()
         command.upgrade(config, "head", sql=True)
         return 0
-    with engine.begin() as connection:
+    with open_engine(settings.outbox_url, create=True).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     print(f"crm-sender: {settings.shown_outbox} is up to date")

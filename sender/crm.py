@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from generated.webhooks import CustomerRegistration, RepairRequest
 from sender import outbox
-from sender.database import commits_by_itself, leave_no_copies, open_engine, reading
+from sender.database import commits_by_itself, commits_savepoints, leave_no_copies, open_engine, reading
 from sender.errors import NotMigrated, NoTransaction, WrongDatabase
 from sender.events import Event, event_of
 from sender.relay import Relay
@@ -93,6 +93,12 @@ class CRM:
         if commits_by_itself(connection):
             raise NoTransaction(
                 "this connection is in autocommit mode: event and booking could part. Use a transaction"
+            )
+        if commits_savepoints(connection):
+            raise NoTransaction(
+                "this SQLite connection is in a savepoint, and its driver sends no BEGIN before one: releasing "
+                "it would commit the event without the booking. Send BEGIN by SQLAlchemy's recipe for SQLite "
+                "(an event on 'begin'), or call outside of begin_nested()"
             )
         self._require_own_outbox(connection)
         leave_no_copies(connection)

@@ -14,19 +14,28 @@ from sqlalchemy import Column, Connection, Engine, Table, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.sql.dml import ReturningInsert
 
+from sender.errors import NotMigrated
+
 BUSY_WAIT = 4.0
 """Seconds to wait for SQLite's one writer: less than an attempt may take."""
 
 
-def open_engine(url: str) -> Engine:
-    """Return an engine for the outbox: no parameters in errors, and on SQLite durable, private and erasing."""
+def open_engine(url: str, *, create: bool = False) -> Engine:
+    """Return an engine for the outbox: no parameters in errors, and on SQLite durable, private and erasing.
+
+    Raises NotMigrated when SQLite's file is not there, unless it is to be created.
+    """
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     if parsed.database and parsed.database != ":memory:":
-        _make_private(Path(parsed.database))
+        path = Path(parsed.database)
+        if create:
+            _make_private(path)
+        elif not path.exists():
+            raise NotMigrated(f"there is no outbox at {path}; create it with: crm-sender migrate")
     engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
@@ -82,6 +91,17 @@ def commits_by_itself(connection: Connection) -> bool:
         by_itself = driver.isolation_level is None or getattr(driver, "autocommit", None) is True
         return by_itself and not driver.in_transaction
     return bool(connection.dialect.detect_autocommit_setting(driver))
+
+
+def commits_savepoints(connection: Connection) -> bool:
+    """Say whether a savepoint is open that may be its own transaction.
+
+    Python's sqlite3 sends BEGIN before an INSERT, not before a SAVEPOINT: when that came first, its
+    RELEASE commits, and nothing tells whether it did.
+    """
+    driver: Any = connection.connection.driver_connection
+    is_sqlite = connection.dialect.name == "sqlite"
+    return is_sqlite and connection.in_nested_transaction() and driver.isolation_level is not None
 
 
 def leave_no_copies(connection: Connection) -> None:

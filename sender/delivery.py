@@ -14,6 +14,7 @@ delivered, closed, failed → pending   enqueued again with resend
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -153,8 +154,8 @@ def decide(
 ) -> Decision:
     """Return what to record of an attempt.
 
-    `healthy`: whether, right after this answer, the CRM was well: its health after one of class retry,
-    a test of the path after the answer that had held the event before.
+    `healthy`: whether, right after this answer, the CRM was well: its health after one of class retry
+    (a 429 says that it is), a test of the path after the answer that had held the event before.
     `jitter`: between 0 and 1, how much of `JITTER` to add to the delay.
     """
     judgement = judge(outcome, delivery, webhook)
@@ -171,16 +172,14 @@ def decide(
         return Decision("failed", judgement.words, attempts, reason=judgement.words, answer=answer)
 
     wait = asked_to_wait(outcome)
-    if wait is not None:
+    if not healthy and wait_when_away:
+        return Decision("pending", judgement.words, delivery.attempts, away=True, wait=wait, counted=False)
+    if wait is not None and healthy:
         return Decision("pending", judgement.words, delivery.attempts, wait=wait, counted=False)
-    away = (isinstance(outcome, Fault) and outcome.kind == "refused") or not healthy
-    if away and wait_when_away:
-        return Decision("pending", judgement.words, delivery.attempts, away=True, counted=False)
     if attempts > len(schedule):
         return Decision("failed", judgement.words, attempts, reason=judgement.words, answer=answer)
-    return Decision(
-        "pending", judgement.words, attempts, due_in=schedule[attempts - 1] * (1 + JITTER * jitter)
-    )
+    due_in = schedule[attempts - 1] * (1 + JITTER * jitter)
+    return Decision("pending", judgement.words, attempts, due_in=max(due_in, wait or 0.0))
 
 
 def _hold(status: int, judgement: Judgement, delivery: Delivery, webhook: Webhook, answer: str) -> Decision:
@@ -235,7 +234,10 @@ def read_problem(answer: Answer) -> dict[str, Any] | None:
     """Return an answer's problem document (RFC 9457), or None where it is something else."""
     media_type = answer.content_type.partition(";")[0].strip().lower()
     problem = read_json(answer) if media_type == "application/problem+json" else None
-    return problem if problem and problem.get("status") == answer.status and "type" in problem else None
+    if problem is None or problem.get("status") != answer.status:
+        return None
+    # "about:blank" says no more than the status (RFC 9457, section 4.2.1): a proxy's, for ours name their type.
+    return problem if problem.get("type", "about:blank") != "about:blank" else None
 
 
 def read_json(answer: Answer) -> dict[str, Any] | None:
@@ -245,6 +247,11 @@ def read_json(answer: Answer) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def is_busy(outcome: Outcome) -> bool:
+    """Say whether the CRM is well, and only wants fewer requests."""
+    return isinstance(outcome, Answer) and outcome.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 def asked_to_wait(outcome: Outcome) -> float | None:
@@ -282,6 +289,10 @@ def status_words(status: int) -> str:
         return str(status)
 
 
+_POINTER = re.compile(r"(/[A-Za-z0-9_-]{1,64}){1,8}|#webhook-[a-z]{1,16}")
+"""What a pointer to a field or a header looks like; anything else may be a value."""
+
+
 def answer_of(outcome: Outcome, judgement: Judgement, delivery: Delivery) -> str:
     """Return what to keep of an answer: status, type, the pointers at fault, the release; never a value."""
     if isinstance(outcome, Fault):
@@ -291,11 +302,8 @@ def answer_of(outcome: Outcome, judgement: Judgement, delivery: Delivery) -> str
     if isinstance(problem.get("type"), str):
         kept["type"] = problem["type"][:64]
     if isinstance(problem.get("errors"), list):
-        kept["errors"] = [
-            {key: str(fault.get(key, ""))[:200] for key in ("pointer", "detail", "expected")}
-            for fault in problem["errors"][:100]
-            if isinstance(fault, dict)
-        ]
+        pointers = [fault.get("pointer") for fault in problem["errors"] if isinstance(fault, dict)]
+        kept["pointers"] = [at for at in pointers if isinstance(at, str) and _POINTER.fullmatch(at)][:100]
     if isinstance(problem.get("existing"), dict):
         kept["existing"] = {key: str(problem["existing"].get(key, ""))[:64] for key in ("id", "event")}
     return json.dumps(kept)

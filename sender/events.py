@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import uuid
@@ -75,7 +76,20 @@ def serialise(name: str, source: ContractModel | Mapping[str, Any]) -> str:
         problem = f"cannot be written as JSON ({type(error).__name__})"
     else:
         raise TypeError(f"{name} takes a {MODELS[name].__name__} or a mapping, not {type(source).__name__}")
-    raise InvalidEvent(name, [Fault("", problem, "what JSON can hold")])
+    raise InvalidEvent(name, [Fault(pointer_to(_unwritable(source)), problem, "what JSON can hold")])
+
+
+def _unwritable(value: Any) -> Path:
+    """Return where a field stands that JSON cannot hold, such as a datetime: two names deep at most."""
+    for name, part in value.items() if isinstance(value, Mapping) else ():
+        if not (isinstance(name, str) and name.isidentifier()):
+            continue
+        if isinstance(part, Mapping) and _unwritable(part):
+            return (name, *_unwritable(part)[:1])
+        is_odd = isinstance(part, float) and not math.isfinite(part)
+        if is_odd or not isinstance(part, str | int | float | list | Mapping | None):
+            return (name,)
+    return ()
 
 
 def check(name: str, payload: str) -> dict[str, Any]:

@@ -34,9 +34,9 @@ from sender.delivery import (
     Delivery,
     Fault,
     Outcome,
-    asked_to_wait,
     decide,
     hold_for_release,
+    is_busy,
     judge,
 )
 from sender.errors import SettingsError
@@ -108,9 +108,10 @@ class Pace:
         self.until = max(self.until, now + seconds)
         self.window = 1
 
-    def delivered(self) -> None:
-        """Grow by one."""
-        self.window = min(self.window + 1, self.most)
+    def delivered(self, now: float) -> None:
+        """Grow by one; what was in flight when the CRM asked for patience says nothing of later."""
+        if now >= self.until:
+            self.window = min(self.window + 1, self.most)
 
 
 @dataclass(slots=True)
@@ -288,7 +289,7 @@ class Relay:
         meaning = judge(outcome, delivery, webhook).meaning
         if isinstance(outcome, Fault) and outcome.kind == "refused":
             return False
-        if meaning == "retry" and asked_to_wait(outcome) is None:
+        if meaning == "retry" and not is_busy(outcome):
             return self._transport.health().ok
         if meaning == "hold" and isinstance(outcome, Answer) and delivery.held_by == outcome.status:
             passed, _ = self._transport.probe(webhook.path)
@@ -323,7 +324,7 @@ class Relay:
         now = self._monotonic()
         if decision.status == "delivered":
             self._delivered += 1
-            self._pace.delivered()
+            self._pace.delivered(now)
         else:
             self._say(delivery, decision)
         if decision.status == "failed":

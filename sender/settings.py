@@ -92,7 +92,7 @@ class SenderSettings(BaseSettings):
     @field_validator("retry_schedule", mode="before")
     @classmethod
     def _seconds(cls, value: Any) -> Any:
-        return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        return value.split(",") if isinstance(value, str) else value
 
     @field_validator("retry_schedule")
     @classmethod

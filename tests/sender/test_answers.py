@@ -222,7 +222,7 @@ def test_a_judgement_of_the_crm_fails_the_event_at_once_and_is_kept(
     assert row["attempts"] == 1
     answer = json.loads(row["answer"])
     assert (answer["status"], answer["type"], answer["contract"]) == (status, kind, "1.0.0")
-    assert answer["errors"] == FAULTS
+    assert answer["pointers"] == ["/repair/priority"]
     assert len(receiver.events) == 2
 
 
@@ -235,6 +235,41 @@ def test_what_the_crm_says_is_kept_within_bounds_and_never_breaks_the_relay(
     site.drain()
     assert site.status(event) == "failed"
     assert len(site.row(event)["answer"]) < 50_000
+
+
+def test_of_the_faults_only_pointers_are_kept_for_words_may_be_the_customers(
+    site: Site, receiver: Receiver
+) -> None:
+    told = [
+        {"pointer": "/repair/notes", "detail": "got 'ada@example.com'", "expected": "Ada"},
+        {"pointer": "ada@example.com", "detail": "", "expected": ""},
+        {"pointer": "#webhook-id", "detail": "", "expected": ""},
+    ]
+    receiver.event = problem(400, "invalid-event", errors=told)
+    [event] = site.book()
+    site.drain()
+    assert json.loads(site.row(event)["answer"])["pointers"] == ["/repair/notes", "#webhook-id"]
+    assert "ada@" not in site.row(event)["answer"] + site.cli("failed", "--json").stdout
+
+
+def test_a_proxys_problem_that_names_no_type_is_no_judgement_of_an_event(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.event = receiver.test = problem(400, "about:blank")
+    site.book(3)
+    summary = site.drain()
+    assert (summary.failed, summary.held + summary.pending) == (0, 3)
+
+
+@pytest.mark.parametrize("when_away", ["wait", "fail"])
+def test_a_crm_that_is_unwell_and_asks_for_patience_ends_a_drain(
+    site: Site, receiver: Receiver, when_away: str
+) -> None:
+    receiver.event = receiver.health = always(reply(503, retry_after="1"))
+    [event] = site.book()
+    site.drain(when_away=when_away)
+    assert site.status(event) == {"wait": "pending", "fail": "failed"}[when_away]
+    assert site.row(event)["attempts"] == {"wait": 0, "fail": len(SCHEDULE) + 1}[when_away]
 
 
 def test_a_failed_event_does_not_hold_back_the_next_of_its_customer(site: Site, receiver: Receiver) -> None:

@@ -161,7 +161,7 @@ def test_failed_lists_what_the_crm_said(site: Site, receiver: Receiver) -> None:
     assert set(row) == {"id", "event", "natural_key", "reason", "answer", "attempts", "failed_at"}
     assert (row["id"], row["event"], row["attempts"]) == (event, "repair-request", 1)
     assert row["reason"] == "400 Bad Request"
-    assert row["answer"]["errors"] == FAULTS
+    assert row["answer"]["pointers"] == ["/repair/priority"]
     assert row["failed_at"].endswith("+00:00")
     assert SENTINEL not in site.cli("failed").stdout
 

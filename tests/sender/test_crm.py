@@ -11,6 +11,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from sender import (
     NoTransaction,
     Relay,
     RepairRequest,
+    SenderSettings,
     SettingsError,
     WrongDatabase,
 )
@@ -101,7 +104,38 @@ def test_an_event_without_a_session_is_there_at_once(site: Site) -> None:
     assert site.status(event_id) == "pending"
 
 
+def says_begin(engine: Engine) -> None:
+    """Follow SQLAlchemy's recipe for SQLite: BEGIN is sent by the site, not guessed by the driver."""
+
+    @event.listens_for(engine, "connect")
+    def _quiet(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    engine.dispose()
+
+
+def test_a_savepoint_that_would_commit_the_event_alone_is_refused(site: Site, engine: Engine) -> None:
+    with (
+        engine.begin() as connection,
+        connection.begin_nested(),
+        pytest.raises(NoTransaction, match="SQLAlchemy's recipe"),
+    ):
+        site.crm().repair_requested(repair_request(), connection)
+    assert site.rows() == []
+
+
+def test_an_event_in_a_savepoint_goes_with_the_transaction_around_it(site: Site, engine: Engine) -> None:
+    says_begin(engine)
+    with engine.connect() as connection, connection.begin() as transaction:
+        with connection.begin_nested():
+            site.crm().repair_requested(repair_request(), connection)
+        transaction.rollback()
+    assert site.rows() == []
+
+
 def test_an_event_in_a_savepoint_that_is_rolled_back_is_not_there(site: Site, engine: Engine) -> None:
+    says_begin(engine)
     with Session(engine) as session, session.begin():
         session.execute(bookings.insert().values(key="b"))
         with session.begin_nested() as savepoint:
@@ -171,7 +205,7 @@ def test_a_mapping_is_sent_as_it_was_given(site: Site, receiver: Receiver) -> No
 
 
 def test_a_model_is_written_down_once(site: Site, receiver: Receiver) -> None:
-    model = RepairRequest.model_validate(repair_request(repair__notes=...))
+    model: Any = RepairRequest.model_validate(repair_request(repair__notes=...))
     event_id = site.crm().repair_requested(model)
     written = site.row(event_id)["payload"]
     site.drain()
@@ -190,8 +224,11 @@ INVALID: dict[str, tuple[Any, list[str]]] = {
         repair_request(repair__ticketNumber=..., repair__extra=SENTINEL, repair__notes=SENTINEL),
         ["/repair/extra", "/repair/ticketNumber"],
     ),
-    "not JSON": (repair_request(repair__notes={SENTINEL}), [""]),
-    "not a number": (repair_request(repair__estimatedCost=float("nan"), repair__notes=SENTINEL), [""]),
+    "not JSON": (repair_request(repair__notes={SENTINEL}), ["/repair/notes"]),
+    "not a number": (
+        repair_request(repair__estimatedCost=float("nan"), repair__notes=SENTINEL),
+        ["/repair/estimatedCost"],
+    ),
     "a lone surrogate": (repair_request(repair__notes=SENTINEL + "\ud800"), [""]),
     "a name that is no string": (repair_request() | {(SENTINEL,): 1}, [""]),
     "a test's key": (
@@ -271,12 +308,7 @@ def test_autocommit_is_refused_before_anything_is_written(site: Site, engine: En
 
 
 def test_a_site_that_says_begin_by_itself_is_in_a_transaction(site: Site, engine: Engine) -> None:
-    @event.listens_for(engine, "connect")
-    def _quiet(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-    engine.dispose()
+    says_begin(engine)
     with Session(engine) as session:
         site.crm().repair_requested(repair_request(), session)
         session.rollback()
@@ -358,3 +390,30 @@ def test_all_that_is_public_is_named_in_order() -> None:
     assert sender.__all__ == sorted(sender.__all__, key=lambda name: (not name.isupper(), name))
     assert all(hasattr(sender, name) for name in sender.__all__)
     assert re.search(r"crm\.repair_requested", sender.__doc__ or "")
+
+
+@pytest.mark.parametrize("value", [datetime.now(UTC), Decimal(1), float("nan"), object()])
+def test_a_value_that_json_cannot_hold_is_named_by_its_field(site: Site, value: object) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        site.crm().repair_requested(repair_request(repair__createdAt=value))
+    assert [fault.pointer for fault in caught.value.faults] == ["/repair/createdAt"]
+
+
+def test_a_model_that_is_changed_says_no_without_the_value() -> None:
+    model: Any = RepairRequest.model_validate(repair_request())
+    with pytest.raises(AttributeError, match="frozen") as caught:
+        model.repair.notes = SENTINEL
+    assert SENTINEL not in str(caught.value)
+
+
+def test_asking_an_outbox_that_is_not_there_creates_nothing(tmp_path: Path, site: Site) -> None:
+    missing = tmp_path / "missing.sqlite3"
+    with pytest.raises(NotMigrated, match="crm-sender migrate"):
+        CRM(site.settings(outbox_url=f"sqlite:///{missing}")).repair_requested(repair_request())
+    assert not missing.exists()
+
+
+def test_an_empty_part_of_the_schedule_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRM_RETRY_SCHEDULE", "1,,3")
+    with pytest.raises(SettingsError, match="CRM_RETRY_SCHEDULE"):
+        SenderSettings.read()

@@ -387,6 +387,34 @@ def test_a_stop_records_what_is_in_flight_and_gives_back_the_rest(site: Site, re
     assert site.rows("SELECT * FROM crm_outbox WHERE lease_token IS NOT NULL") == []
 
 
+def test_a_slow_down_resumes_with_one_in_flight_whatever_ended_meanwhile(
+    site: Site, receiver: Receiver
+) -> None:
+    asked, resumed, first_answered = threading.Event(), threading.Event(), threading.Event()
+    too_early: list[str] = []
+    [patient, *_] = site.book(8)
+
+    def answer(request: Request) -> Reply:
+        if not asked.is_set():
+            if request.id == patient:
+                eventually(lambda: len(receiver.events) == 4, "four in flight")
+                asked.set()
+                return reply(429, retry_after="1")
+            asked.wait(10)
+            time.sleep(0.2)  # so that this one ends while the relay is patient already
+        elif not resumed.is_set():
+            resumed.set()
+            time.sleep(0.2)
+            first_answered.set()
+        elif not first_answered.is_set():
+            too_early.append(request.id)
+        return receipt(request)
+
+    receiver.event = answer
+    assert site.drain().delivered == 8
+    assert too_early == []
+
+
 def test_a_relay_leaves_no_thread_and_no_open_file_behind(site: Site, receiver: Receiver) -> None:
     site.book(10)
     site.drain()
