@@ -10,6 +10,8 @@ with Session.begin() as session:
 ```
 """
 
+from typing import TYPE_CHECKING, Any
+
 from generated.webhooks import (
     CustomerRegistration,
     RegisteredCustomer,
@@ -33,9 +35,11 @@ from sender.errors import (
     WrongDatabase,
     WrongState,
 )
-from sender.relay import Relay, Summary
 from sender.settings import SenderSettings
 from sender.tables import metadata
+
+if TYPE_CHECKING:
+    from sender.relay import Relay, Summary
 
 __all__ = [
     "CRM",
@@ -63,3 +67,12 @@ __all__ = [
     "WrongState",
     "metadata",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the relay when it is asked for (PEP 562): booking code never sends, and is spared httpx."""
+    if name not in {"Relay", "Summary"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sender import relay  # noqa: PLC0415
+
+    return getattr(relay, name)

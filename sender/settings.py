@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import httpx
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -18,12 +26,14 @@ LEASE_MARGIN = 5.0
 """Seconds by which a lease outlives one attempt."""
 
 
-class SenderSettings(BaseSettings):
-    """What the sender must know. `CRM()` reads the environment; give an instance to say otherwise."""
+class SenderSettings(BaseModel):
+    """What the sender must know. `CRM()` reads the environment; give an instance to say otherwise.
 
-    model_config = SettingsConfigDict(
-        env_prefix="CRM_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    What an instance is not given it takes from the environment, and else by default. pydantic-settings
+    would do that too, but it takes longer to import than pydantic itself.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
     webhook_url: str = Field("http://localhost:5001/webhooks", pattern=r"^https?://[^\s?#]+$")
     """Where the CRM's webhooks are."""
@@ -31,7 +41,7 @@ class SenderSettings(BaseSettings):
     """The key that the CRM has as `WEBHOOK_API_KEY`: printable ASCII without space or comma."""
     outbox_url: str = "sqlite:///var/outbox.sqlite3"
     """The database of the bookings, as SQLAlchemy writes it."""
-    retry_schedule: Annotated[tuple[float, ...], NoDecode] = (1.0, 2.0, 3.0)
+    retry_schedule: tuple[float, ...] = (1.0, 2.0, 3.0)
     """Seconds before each retry; as many retries as entries."""
     timeout: float = Field(5.0, gt=0, le=300)
     """Seconds of one attempt, from connect to the last byte."""
@@ -45,7 +55,7 @@ class SenderSettings(BaseSettings):
         Raises SettingsError that names each wrong variable, without its value.
         """
         try:
-            return cls(_env_file=env_file)
+            return cls.model_validate(_set_in({**_read(env_file), **os.environ}))
         except ValidationError as error:
             lines = (
                 f"CRM_{str(fault['loc'][0]).upper() if fault['loc'] else 'settings'}: {fault['msg']}"
@@ -53,16 +63,21 @@ class SenderSettings(BaseSettings):
             )
             raise SettingsError("; ".join(lines)) from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_environment(cls, given: Any) -> Any:
+        return {**_set_in(os.environ), **given} if isinstance(given, dict) else given
+
     @field_validator("webhook_url")
     @classmethod
     def _plain(cls, url: str) -> str:
         """Refuse what no request can be made for, and a user name, for it would be sent in the key's place."""
         try:
-            httpx.URL(url)
             parsed = urlsplit(url)
-        except (httpx.InvalidURL, ValueError):
+            has_host = bool(parsed.hostname) and parsed.port != 0
+        except ValueError:
             raise ValueError("is not a URL such as http://localhost:5001/webhooks") from None
-        if "@" in parsed.netloc or not parsed.hostname:
+        if "@" in parsed.netloc or not has_host:
             raise ValueError("names a host, and neither user nor password; the key goes into CRM_API_KEY")
         return url.rstrip("/")
 
@@ -110,3 +125,13 @@ class SenderSettings(BaseSettings):
     def shown_outbox(self) -> str:
         """`CRM_OUTBOX_URL` without its password."""
         return make_url(self.outbox_url).render_as_string(hide_password=True)
+
+
+def _set_in(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """Return our settings among variables, by field; an empty one is not set."""
+    found = {field: variables.get(f"CRM_{field.upper()}") for field in SenderSettings.model_fields}
+    return {field: value for field, value in found.items() if value}
+
+
+def _read(env_file: str | None) -> dict[str, str | None]:
+    return dotenv_values(env_file, encoding="utf-8") if env_file else {}

@@ -16,6 +16,7 @@ import httpx
 
 from generated.operations import CURRENT, HEALTH_PATH, WEBHOOKS, Path
 from sender.delivery import Answer, Delivery, Fault, Outcome, read_json, read_retry_after, status_words
+from sender.errors import SettingsError
 from sender.events import TEST_KEY
 from sender.settings import SenderSettings
 
@@ -42,9 +43,16 @@ class Health:
 
 
 class Transport:
-    """A connection to the CRM, for one thread."""
+    """A connection to the CRM, for one thread.
+
+    Raises SettingsError when httpx cannot send to the address that the settings name.
+    """
 
     def __init__(self, settings: SenderSettings) -> None:
+        try:
+            httpx.URL(settings.webhook_url)
+        except httpx.InvalidURL:
+            raise SettingsError("CRM_WEBHOOK_URL: no request can be sent to this URL") from None
         self._settings = settings
         self._network = _DeadlineBackend()
         self._client = httpx.Client(

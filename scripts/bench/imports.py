@@ -11,7 +11,7 @@ from scripts.bench.report import Measurement
 
 IMPORTS = {
     "ours": "import sender",
-    "httpx + SQLAlchemy + pydantic": "import httpx, sqlalchemy, sqlalchemy.orm; from pydantic import BaseModel",
+    "httpx + SQLAlchemy + pydantic": "import httpx, sqlalchemy, pydantic",
 }
 
 

@@ -278,6 +278,7 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_WEBHOOK_URL", "sentinel"),
         ("CRM_WEBHOOK_URL", "http://[sentinel"),
         ("CRM_WEBHOOK_URL", "http://crm:sentinel/webhooks"),
+        ("CRM_WEBHOOK_URL", "http://crm\u2603sentinel/webhooks"),
         ("CRM_WEBHOOK_URL", "http://user:sentinel@crm/webhooks"),
         ("CRM_WEBHOOK_URL", "http://crm/webhooks?key=sentinel"),
         ("CRM_API_KEY", "sentinel with spaces"),
