@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -55,7 +56,7 @@ class SenderSettings(BaseModel):
         Raises SettingsError that names each wrong variable, without its value.
         """
         try:
-            return cls.model_validate(_set_in({**_read(env_file), **os.environ}))
+            return cls.model_validate({**_set_in(_read(env_file)), **_set_in(os.environ)})
         except ValidationError as error:
             lines = (
                 f"CRM_{str(fault['loc'][0]).upper() if fault['loc'] else 'settings'}: {fault['msg']}"
