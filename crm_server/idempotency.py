@@ -6,10 +6,13 @@ Two sendings are the same event when their canonical content is: the JSON Canoni
 
 import hashlib
 import json.encoder
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from jsonschema_rs.canonical.json import to_string
 
 from generated.operations import Path, Webhook
 
@@ -111,6 +114,8 @@ def _change(content: dict[str, Any], path: Path, change: Callable[[str], str] | 
 
 def in_utc(text: str) -> str:
     """Write a date-time in UTC with `Z` and no trailing zeros; one that leaves the years 1 to 9999 stays."""
+    if text.endswith("Z") and "." not in text:
+        return text
     try:
         time = datetime.fromisoformat(text).astimezone(UTC)
     except OverflowError:
@@ -119,8 +124,26 @@ def in_utc(text: str) -> str:
     return f"{written.rstrip('0') if time.microsecond else written}Z"
 
 
-def canonical_json(value: Any) -> str:
-    """Write a JSON value by the JSON Canonicalization Scheme (RFC 8785)."""
+def canonical_json(value: dict[str, Any]) -> str:
+    """Write a JSON object by the JSON Canonicalization Scheme (RFC 8785).
+
+    jsonschema-rs writes the same in a tenth of the time, but for names beyond U+FFFF, which it sorts by
+    code points, for numbers that ECMAScript writes with an exponent, and for integers beyond a double.
+    """
+    text = to_string(value)
+    return _canonical_json(value) if _EXTREME.search(text) or not _fits_utf_16(text) else text
+
+
+_EXTREME = re.compile(r"[:,\[]-?(?:0\.000000|[0-9]{16})")
+"""Where such a number may stand, or a text that looks like one."""
+
+
+def _fits_utf_16(text: str) -> bool:
+    """Tell whether each character is one code unit."""
+    return text.isascii() or len(text.encode("utf-16-le")) == 2 * len(text)
+
+
+def _canonical_json(value: Any) -> str:
     if isinstance(value, str):
         return quote(value)
     if value is None or isinstance(value, bool):
@@ -128,9 +151,9 @@ def canonical_json(value: Any) -> str:
     if isinstance(value, int | float):
         return canonical_number(value)
     if isinstance(value, list):
-        return f"[{','.join(map(canonical_json, value))}]"
+        return f"[{','.join(map(_canonical_json, value))}]"
     names = sorted(value) if "".join(value).isascii() else sorted(value, key=_utf_16)
-    return f"{{{','.join([f'{quote(name)}:{canonical_json(value[name])}' for name in names])}}}"
+    return f"{{{','.join([f'{quote(name)}:{_canonical_json(value[name])}' for name in names])}}}"
 
 
 _WORDS = {True: "true", False: "false", None: "null"}

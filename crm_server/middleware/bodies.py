@@ -1,6 +1,8 @@
 """Bodies are read here, whole, before anything looks at them: bounded in size, in time and in kind."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import Any
 
 from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,22 +13,54 @@ BODY_SECONDS = 10.0
 """How long a body may take to arrive."""
 HURRY_SECONDS = 1.0
 """How long it may still take once the server is told to stop."""
+LOOK_SECONDS = 0.25
+"""How often it is looked whose time is over."""
 
 
 class Hurry:
-    """Told once that the server is to end; those who wait for a client then wait a moment at most."""
+    """Watches those who wait for a client; told once that the server is to end, it lets them wait a moment.
+
+    One timer for all: asyncio.timeout, one a request, would cost as much as reading the JSON.
+    """
 
     def __init__(self) -> None:
         """Nobody waits yet."""
-        self.waits: set[asyncio.Timeout] = set()
-        self.begun = False
+        self._until: dict[asyncio.Task[Any], float] = {}
+        self._seconds = BODY_SECONDS
+        self._looking = False
 
     def begin(self) -> None:
         """Shorten every wait."""
-        self.begun = True
-        for wait in self.waits:
-            if not wait.expired():
-                wait.reschedule(asyncio.get_running_loop().time() + HURRY_SECONDS)
+        self._seconds = HURRY_SECONDS
+        latest = asyncio.get_running_loop().time() + HURRY_SECONDS
+        self._until = {task: min(until, latest) for task, until in self._until.items()}
+
+    async def wait(self, what: Awaitable[bytes]) -> bytes:
+        """Await something for as long as a body may take; raise TimeoutError."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Only a task can be watched.")
+        self._until[task] = loop.time() + self._seconds
+        if not self._looking:
+            self._looking = True
+            loop.call_later(LOOK_SECONDS, self._look, loop)
+        try:
+            return await what
+        except asyncio.CancelledError:
+            if task in self._until or task.uncancel():
+                raise
+            raise TimeoutError from None
+        finally:
+            self._until.pop(task, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for task in [task for task, until in self._until.items() if until <= now]:
+            del self._until[task]
+            task.cancel()
+        self._looking = bool(self._until)
+        if self._looking:
+            loop.call_later(LOOK_SECONDS, self._look, loop)
 
 
 class Bodies:
@@ -52,14 +86,8 @@ class Bodies:
 
     async def read(self, receive: Receive) -> bytes:
         """Return the whole body; raise 413 and 408."""
-        seconds = HURRY_SECONDS if self.hurry.begun else BODY_SECONDS
         try:
-            async with asyncio.timeout(seconds) as wait:
-                self.hurry.waits.add(wait)
-                try:
-                    return await self.gather(receive)
-                finally:
-                    self.hurry.waits.discard(wait)
+            return await self.hurry.wait(self.gather(receive))
         except TimeoutError:
             raise Problem("request-timeout", "The body did not arrive in time. Send it again.") from None
 
