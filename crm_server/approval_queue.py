@@ -8,7 +8,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, Row, bindparam, case, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Row,
+    bindparam,
+    case,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import audit_trail, records
@@ -30,7 +42,12 @@ PROBE_SECONDS = 1.0
 
 # Statements of every batch; to build one costs more than to run it.
 newest = approvals.alias("newest")
-NEWEST = select(newest.c.received_at).order_by(newest.c.sequence.desc()).limit(1).scalar_subquery()
+NEWEST = (
+    select(newest.c.received_at)
+    .order_by(newest.c.sequence.desc())
+    .limit(literal_column("1"))
+    .scalar_subquery()
+)
 RECEIVED_AT = case((bindparam("now") < NEWEST, NEWEST), else_=bindparam("now"))
 """The time, or that of the newest request when the clock has jumped back: the queue is never reordered."""
 STORED = select(approvals.c.id).where(approvals.c.id.in_(bindparam("ids", expanding=True)))

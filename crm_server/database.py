@@ -39,22 +39,23 @@ class Database:
         self.url = url
         self.file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
         self.engine = open_engine(url)
+        self._writer = self.engine.execution_options(writes=True)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Give a connection in a transaction that only reads."""
-        with self._transaction(writes=False) as connection:
+        with self._transaction(self.engine) as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Give a connection in a transaction that is committed at the end, rolled back on any error."""
-        with self._transaction(writes=True) as connection:
+        with self._transaction(self._writer) as connection:
             yield connection
 
     @contextmanager
-    def _transaction(self, *, writes: bool) -> Iterator[Connection]:
-        with self.engine.connect().execution_options(writes=writes) as connection, connection.begin():
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        with engine.begin() as connection:
             if self.file:
                 self._check_file(connection)
             yield connection

@@ -67,7 +67,11 @@ class GroupCommit(Generic[Item, Outcome]):
         self.state = State()
         self._database = database
         self._write = write
-        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._gathered: list[Waiting] = []
+        self._batches: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Waiting]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._is_free = True
         self._waiting = 0
         self._ended = float("-inf")
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
@@ -78,7 +82,9 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def close(self) -> None:
         """Write what waits, then end the thread."""
-        self._queue.put(None)
+        while self._gathered and self.alive:
+            await asyncio.sleep(PAUSE_SECONDS)
+        self._batches.put(None)
         await asyncio.to_thread(self._thread.join, 2 * BUSY_SECONDS)
 
     @property
@@ -100,48 +106,49 @@ class GroupCommit(Generic[Item, Outcome]):
         if self._waiting >= self._most_waiting or not self.alive:
             raise Unavailable("Too many requests wait for the database.")
         self._waiting += 1
-        self._queue.put(waiting)
+        self._gathered.append(waiting)
+        loop = waiting.future.get_loop()
+        if self._is_free:
+            self._is_free = False
+            loop.call_soon(self._hand_over, loop, 0)
         # A timer by hand: asyncio.timeout costs several times as much, on every request.
-        timer = asyncio.get_running_loop().call_later(seconds, _give_up, waiting.future)
+        timer = loop.call_later(seconds, _give_up, waiting.future)
         try:
             return await waiting.future
         finally:
             timer.cancel()
             self._waiting -= 1
 
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Give the thread what has gathered, once the loop has gone round without another."""
+        count = len(self._gathered)
+        if before < count < LARGEST_BATCH:
+            loop.call_soon(self._hand_over, loop, count)
+        elif count:
+            batch, self._gathered = self._gathered[:LARGEST_BATCH], self._gathered[LARGEST_BATCH:]
+            self._batches.put((loop, batch))
+        else:
+            self._is_free = True
+
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            gathered, ended = self._gather()
+        while (given := self._batches.get()) is not None:
+            loop, batch = given
             # Whoever has gone, or has waited too long, is not written: the sender will ask again.
-            wanted = [waiting for waiting in gathered if not waiting.future.done()]
+            wanted = [waiting for waiting in batch if not waiting.future.done()]
             try:
                 self._commit(wanted)
             except Exception as error:
                 # A bug; but this thread lives on, and nobody is left waiting.
                 log.error("A bug: %s", describe(error))
                 _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
+            self._pause()  # here, so that what comes meanwhile is of the next batch
+            loop.call_soon_threadsafe(self._hand_over, loop, 0)
 
     def _commit(self, wanted: list[Waiting]) -> None:
         self._commit_group([waiting for waiting in wanted if waiting.job is None])
         for waiting in wanted:
             if waiting.job is not None:
                 self._commit_job(waiting, waiting.job)
-
-    def _gather(self) -> tuple[list[Waiting], bool]:
-        """Wait for something to write, then take what else is there; tell whether it was the last."""
-        gathered = []
-        waiting = self._queue.get()
-        self._pause()  # here, so that what comes meanwhile is of this batch
-        while waiting is not None:
-            gathered.append(waiting)
-            if len(gathered) == LARGEST_BATCH:
-                return gathered, False
-            try:
-                waiting = self._queue.get_nowait()
-            except queue.Empty:
-                return gathered, False
-        return gathered, True
 
     def _pause(self) -> None:
         """Wait until the last transaction is a moment past."""

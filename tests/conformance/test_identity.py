@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -43,3 +44,27 @@ def test_both_sides_agree_about_any_valid_body(name: str, data: st.DataObject) -
     assume(ORACLES[name].is_valid(body))
     webhook = WEBHOOKS[name]
     assert events.digest(events.canonical_content(body, webhook)) == idempotency.digest(webhook, body)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+EXACT = st.integers(-(2**53) + 1, 2**53 - 1)
+NUMBERS = EXACT | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+)
+OBJECTS = st.dictionaries(TEXT, VALUES, max_size=4)
+
+
+@given(OBJECTS)
+@settings(max_examples=500)
+def test_both_sides_write_canonical_json_as_rfc_8785_says(value: dict[str, Any]) -> None:
+    expected = rfc8785.dumps(value)
+    assert idempotency.canonical_json(value).encode() == expected
+    assert events.canonical(value).encode() == expected
+
+
+@given(OBJECTS)
+def test_canonical_json_means_the_same(value: dict[str, Any]) -> None:
+    read = json.JSONDecoder(parse_int=float).decode
+    assert read(idempotency.canonical_json(value)) == read(events.canonical(value)) == read(json.dumps(value))
