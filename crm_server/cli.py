@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import approval_queue
 from crm_server.database import Database
-from crm_server.errors import ConfigurationError, CrmError, name_of
+from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
 from crm_server.settings import Settings, load_settings
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SQLAlchemyError as error:
-        print(f"crm-server: the database failed: {name_of(error)}. See CRM_DATABASE_URL.", file=sys.stderr)
+        print(f"crm-server: the database failed: {name_of(error)}. {cure_of(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"crm-server: {error.filename}: {error.strerror}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from crm_server.errors import ConfigurationError, Unavailable
@@ -28,6 +28,8 @@ PRAGMAS = (
     "PRAGMA secure_delete = ON",
     # Without it INSERT OR REPLACE deletes rows behind the back of the triggers that forbid it.
     "PRAGMA recursive_triggers = ON",
+    # Reads, and so opens the log, in a new file too.
+    "PRAGMA schema_version",
 )
 
 
@@ -55,24 +57,49 @@ class Database:
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Iterator[Connection]:
-        with engine.begin() as connection:
-            if self.file:
-                self._check_file(connection)
-            yield connection
+        with engine.connect() as connection:
+            try:
+                with connection.begin():
+                    self._check_files(connection)
+                    yield connection
+                # Once more: only a commit into files that are still there is a durable one.
+                self._check_files(connection)
+            except (DatabaseError, Unavailable) as error:
+                if self.file and not isinstance(error, IntegrityError):
+                    self._start_afresh(connection)
+                raise
 
-    def _check_file(self, connection: Connection) -> None:
-        """Refuse a connection to a file that is no longer at its path.
+    def _check_files(self, connection: Connection) -> None:
+        """Refuse a connection to files that are no longer at their paths.
 
-        SQLite goes on writing into a deleted file; what it then calls durable is gone at the next start.
+        SQLite goes on writing into deleted files; what it then calls durable is gone at the next start.
         """
+        if not self.file:
+            return
         try:
-            same = connection.info["inode"] == inode(str(self.file))
+            same = connection.info["files"] == identify_files(str(self.file))
         except OSError:
             same = False
         if not same:
-            connection.invalidate()
-            self.engine.dispose()
             raise Unavailable("The database's file is gone.")
+
+    def _start_afresh(self, connection: Connection) -> None:
+        """Close every connection: an old one goes on seeing a file that was mended as it was before.
+
+        To close the last one also saves what only a deleted log holds: SQLite copies it into the database.
+        """
+        if self._is_replaced(connection):
+            # The old file's log is still at its path, and would be read as the new one's.
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.invalidate()
+        self.engine.dispose()
+
+    def _is_replaced(self, connection: Connection) -> bool:
+        try:
+            return bool(connection.info["files"][0] != identify(str(self.file)))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close every connection."""
@@ -102,7 +129,7 @@ def open_engine(url: URL) -> Engine:
         return connection
 
     engine = create_engine("sqlite://", creator=connect, hide_parameters=True, poolclass=QueuePool)
-    event.listen(engine, "connect", lambda _, record: record.info.update(inode=inode(path)))
+    event.listen(engine, "connect", lambda _, record: record.info.update(files=identify_files(path)))
     event.listen(engine, "begin", begin_sqlite)
     return engine
 
@@ -117,7 +144,12 @@ def begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def inode(path: str) -> tuple[int, int]:
+def identify_files(path: str) -> list[tuple[int, int]]:
+    """Return what tells a database and its log from any others at the same paths."""
+    return [identify(path + suffix) for suffix in ("", "-wal", "-shm")]
+
+
+def identify(path: str) -> tuple[int, int]:
     """Return what tells one file from another at the same path."""
     status = os.stat(path)
     return status.st_dev, status.st_ino

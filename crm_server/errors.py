@@ -67,11 +67,30 @@ class AlreadyDecided(CrmError):
 def describe(error: BaseException) -> str:
     """Write an error for the log: its kind and where it came from.
 
-    Its message and its causes are left out, for they may hold values of a request.
+    Our own say what is wrong, and name places, never values; of others the message and the causes are
+    left out, for they may hold values of a request.
     """
     frames = traceback.extract_tb(error.__traceback__)
     trace = " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
-    return f"{name_of(error)} in {trace}"
+    words = f" ({error})" if isinstance(error, CrmError) else ""
+    return f"{name_of(error)}{words} in {trace}"
+
+
+CURES = {
+    "SQLITE_BUSY": "Another program holds it locked: end that one first.",
+    "SQLITE_CORRUPT": "It is damaged: restore it from a backup.",
+    "SQLITE_FULL": "Its disk is full: make room.",
+    "SQLITE_IOERR": "Its disk is full or failing: make room, or look for what is wrong with it.",
+    "SQLITE_NOTADB": "The file is no database: restore it from a backup, or correct CRM_DATABASE_URL.",
+    "SQLITE_READONLY": "We may not write there: mend the permissions of the file, its -wal and -shm, its folder.",
+}
+"""What an operator can do about an error of SQLite; each also stands for its extended codes."""
+
+
+def cure_of(error: BaseException) -> str:
+    """Return what an operator can do about an error of the database."""
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return next((cure for code, cure in CURES.items() if name.startswith(code)), "See CRM_DATABASE_URL.")
 
 
 def name_of(error: BaseException) -> str:

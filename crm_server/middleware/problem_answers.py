@@ -6,7 +6,7 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm_server.errors import CrmError, Unavailable, describe
+from crm_server.errors import Unavailable, describe
 from crm_server.problems import Problem, not_found, unavailable
 
 DRAIN_BYTES = 4 << 20
@@ -63,8 +63,7 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException(status_code=405):
             allow = (error.headers or {}).get("Allow", "")
             return Problem("method-not-allowed", f"Use {allow}.", headers={"allow": allow})
-    # What we raise ourselves names places, never values; of others the message is not trusted.
-    log.error("A bug: %s %s", describe(error), error if isinstance(error, CrmError) else "")
+    log.error("A bug: %s", describe(error))
     return Problem("internal-error", "The CRM failed. Nothing was stored; send it again.")
 
 
