@@ -89,9 +89,7 @@ class Database:
         To close the last one also saves what only a deleted log holds: SQLite copies it into the database.
         """
         if self._is_replaced(connection):
-            # The old file's log is still at its path, and would be read as the new one's.
-            driver: Any = connection.connection.driver_connection
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._empty_log(connection)
         connection.invalidate()
         self.engine.dispose()
 
@@ -100,6 +98,16 @@ class Database:
             return bool(connection.info["files"][0] != identify(str(self.file)))
         except OSError:
             return False
+
+    def _empty_log(self, connection: Connection) -> None:
+        """Have the old file take its log with it: it is still at its path, and would be read as the new one's."""
+        driver: Any = connection.connection.driver_connection
+        try:
+            busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            busy = True
+        if busy:
+            raise Unavailable("The log of the database's old file is in the way of the new one.")
 
     def close(self) -> None:
         """Close every connection."""
