@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from generated.operations import WEBHOOKS
 from sender import outbox
 from sender.crm import CRM
-from sender.database import open_engine, reading
+from sender.database import open_engine, reading, words_of
 from sender.errors import Fault, InvalidEvent, SenderError
 from sender.events import check
 from sender.relay import PAUSE, Relay
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"crm-sender: {error}", file=sys.stderr)
     except DBAPIError as error:
         hint = "; create its tables with: crm-sender migrate" if outbox.is_missing_table(error) else ""
-        print(f"crm-sender: the outbox cannot be used: {error.orig}{hint}", file=sys.stderr)
+        print(f"crm-sender: the outbox cannot be used: {words_of(error)}{hint}", file=sys.stderr)
     except BrokenPipeError:
         # Whoever read our output has seen enough; without this Python complains again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -37,7 +37,9 @@ class CRM:
     a CRM that was restored from a backup.
 
     Raises InvalidEvent (the contract refuses it; nothing was written), ConflictingEvent (the
-    natural key is there with other content), or OutboxError (this is not the relay's outbox).
+    natural key is there with other content), OutboxError (this is not the relay's outbox), or the
+    database's own error, SQLAlchemy's DBAPIError (locked, full, damaged): then the transaction cannot be
+    committed, and neither booking nor event is there.
     """
 
     def __init__(self, settings: SenderSettings | None = None) -> None:

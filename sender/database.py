@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, Table, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.dml import ReturningInsert
 
 from sender.errors import NotMigrated
@@ -30,16 +32,76 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+    engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
+    event.listen(engine, "handle_error", _distrust)
     if parsed.database and parsed.database != ":memory:":
         path = Path(parsed.database)
         if create:
             _make_private(path)
-        elif not path.exists():
-            raise NotMigrated(f"there is no outbox at {path}; create it with: crm-sender migrate")
-    engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
-    event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", _begin)
+        _require_file(path)
+        _stay_with_file(engine, path)
     return engine
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise NotMigrated(f"there is no outbox at {path}; create it with: crm-sender migrate")
+
+
+def _stay_with_file(engine: Engine, path: Path) -> None:
+    """Use no connection to files that are no longer at their paths, and make no new file in their place.
+
+    SQLite goes on reading and writing deleted files: what is committed there is gone at the next start.
+    """
+
+    driver: Any = engine.dialect.loaded_dbapi
+
+    def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        opened = record.info.get("files")
+        if opened == _identify(path):
+            return
+        if opened and path.exists():
+            # Of a log that was deleted this saves the content; one that is another's is left empty for it.
+            with suppress(driver.Error):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        raise DisconnectionError("the outbox's files are not those that were opened")
+
+    event.listen(engine, "do_connect", lambda *_: _require_file(path))
+    event.listen(engine, "connect", lambda _, record: record.info.update(files=_identify(path)))
+    event.listen(engine, "checkout", check)
+
+
+def _identify(path: Path) -> list[tuple[int, int] | None]:
+    """Return what tells a database and its log from any others at the same paths, None for what is missing."""
+    found: list[tuple[int, int] | None] = []
+    for suffix in ("", "-wal", "-shm"):
+        try:
+            status = os.stat(f"{path}{suffix}")
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
+
+
+def _distrust(context: ExceptionContext) -> None:
+    """Use no connection again that failed: it would see a file that is mended as it was before."""
+    error = context.sqlalchemy_exception
+    if context.connection and isinstance(error, DatabaseError) and not isinstance(error, IntegrityError):
+        # Not as a disconnect, which leaves the transaction open: SQLite's lock would stay as well.
+        context.connection.info.pop("files", None)
+
+
+def words_of(error: DBAPIError) -> str:
+    """Return what a database says of an error, without what it may say of a row's content."""
+    original: Any = error.orig
+    if type(original).__module__ == "sqlite3":
+        # SQLite's own words name tables and columns; those of Python's module quote text that is not UTF-8.
+        return str(original) if hasattr(original, "sqlite_errorname") else type(original).__name__
+    # PostgreSQL's details show the row.
+    return str(getattr(getattr(original, "diag", None), "message_primary", None) or original)
 
 
 def _make_private(path: Path) -> None:
@@ -56,7 +118,10 @@ def _make_private(path: Path) -> None:
 
 def _set_pragmas(connection: Any, _: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's begin is ours, see _begin
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    # The last one reads, and so opens the log, in a new file too.
+    for pragma in (
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "schema_version",
+    ):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
 
 

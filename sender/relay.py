@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from generated.operations import WEBHOOKS
 from sender import outbox
-from sender.database import open_engine, reading, truncate_log
+from sender.database import open_engine, reading, truncate_log, words_of
 from sender.delivery import (
     JITTER,
     Answer,
@@ -39,7 +39,7 @@ from sender.delivery import (
     is_busy,
     judge,
 )
-from sender.errors import SettingsError
+from sender.errors import NotMigrated, SettingsError
 from sender.settings import SenderSettings
 from sender.transport import HEALTH_TIMEOUT, REFUSED, Health, Transport
 
@@ -203,10 +203,12 @@ class Relay:
     def _turn_or_wait(self, pool: ThreadPoolExecutor, drain: bool) -> None:
         try:
             self._turn(pool)
-        except DBAPIError as error:
+        except (DBAPIError, NotMigrated) as error:
             if drain:
                 raise
-            log.error("the outbox cannot be used: %s", error.orig)
+            log.error(
+                "the outbox cannot be used: %s", words_of(error) if isinstance(error, DBAPIError) else error
+            )
             time.sleep(HEARTBEAT)
 
     def _turn(self, pool: ThreadPoolExecutor) -> None:

@@ -65,18 +65,9 @@ def full(path: Path, pid: int) -> Iterator[None]:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
-@contextmanager
-def locked(path: Path, _: int) -> Iterator[None]:
-    """Another process has the write lock, and keeps it."""
-    with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-
-
 FAULTS: dict[str, Fault] = {
     "deleted": deleted,
     "emptied": overwritten(lambda _: b""),
-    "cut": overwritten(cut),
     "garbled": overwritten(garbled),
     "full": full,
 }

@@ -157,8 +157,10 @@ def full_disk(_: Path) -> Iterator[None]:
     """No file can grow: what is started in the block has that as its limit."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 COMMANDS = [["serve", "--port", "0"], ["approvals", "list"]]
