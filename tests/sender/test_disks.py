@@ -184,9 +184,9 @@ def test_every_command_on_a_damaged_outbox_is_a_clear_error(site: Site, command:
 
 
 def test_text_that_cannot_be_read_is_not_quoted(site: Site, receiver: Receiver) -> None:
-    [event] = site.book(repair__notes=SENTINEL)
+    [event] = site.book()
     with closing(sqlite3.connect(site.database)) as connection, connection:
-        connection.execute("UPDATE crm_outbox SET payload = CAST(payload || x'ff' AS TEXT)")
+        connection.execute("UPDATE crm_outbox SET payload = CAST(? || x'ff' AS TEXT)", [SENTINEL])
     done = site.cli("relay", "--drain")
     assert (done.returncode, done.stdout) == (1, "")
     assert UNUSABLE in done.stderr
