@@ -393,7 +393,8 @@ def see_relay(
     """Write that a relay looks at this outbox, or that it has stopped."""
     values = {"host": host, "pid": pid, "running": running, "seen_at": now}
     if not connection.execute(update(relays).where(relays.c.relay_id == relay_id).values(values)).rowcount:
-        connection.execute(relays.delete().where(relays.c.seen_at < now - DAY))
+        # Also those from a future that a clock has jumped back from: one would be "last seen" till then.
+        connection.execute(relays.delete().where(~relays.c.seen_at.between(now - DAY, now + DAY)))
         connection.execute(relays.insert().values(relay_id=relay_id, **values))
 
 

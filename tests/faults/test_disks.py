@@ -17,10 +17,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.crm_server.answers import Answer, post, send, until
+from tests.crm_server.answers import Answer, answers, post, send, until
 from tests.factories import Payload, repair_request
 from tests.faults.disks import FAULTS, PAGE, cut, overwritten, without_privileges
 from tests.sender.site import SENTINEL
@@ -220,10 +219,3 @@ def test_a_database_that_was_read_only_is_written_to_once_it_may_be(tmp_path: Pa
             path.chmod(0o600)
         until(lambda: sender.post().status == 202)
         sender.assert_nothing_is_lost()
-
-
-def answers(crm: Crm) -> bool:
-    try:
-        return health(crm) in {200, 503}
-    except httpx.TransportError:
-        return False
