@@ -23,7 +23,7 @@ from generated.operations import WEBHOOKS
 from sender import outbox
 from sender.crm import CRM
 from sender.database import open_engine, reading, words_of
-from sender.errors import Fault, InvalidEvent, SenderError
+from sender.errors import Fault, InvalidEvent, OutboxError, SenderError
 from sender.events import check
 from sender.relay import PAUSE, Relay
 from sender.settings import SenderSettings
@@ -250,6 +250,7 @@ def _test(options: argparse.Namespace, settings: SenderSettings) -> int:
 def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", "sender:migrations")
@@ -259,7 +260,10 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
         return 0
     with open_engine(settings.outbox_url, create=True).begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError:
+            raise OutboxError("the outbox's tables are of a newer release than this crm-sender") from None
     print(f"crm-sender: {settings.shown_outbox} is up to date")
     return 0
 

@@ -259,6 +259,14 @@ def test_migrating_twice_changes_nothing(site: Site) -> None:
     assert site.rows("SELECT outbox_id FROM crm_outbox_state")[0][0] == identity
 
 
+def test_an_outbox_of_a_newer_release_is_left_alone(site: Site) -> None:
+    with closing(sqlite3.connect(site.database)) as connection, connection:
+        connection.execute("UPDATE crm_outbox_version SET version_num = '9999'")
+    done = site.cli("migrate")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "crm-sender: the outbox's tables are of a newer release than this crm-sender\n"
+
+
 def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None:
     done = site.cli("migrate", "--sql")
     assert done.returncode == 0, done.stderr
