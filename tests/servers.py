@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import httpx
 
 KEY = "a-key-of-the-tests-0123456789"
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = (sys.executable, "-m", "crm_server")
 START_SECONDS = 20
 STOP_SECONDS = 15
 
@@ -41,6 +42,7 @@ class Crm:
     env: dict[str, str]
     port: int = field(default_factory=free_port)
     key: str = KEY
+    program: Sequence[str] = PROGRAM
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
@@ -79,7 +81,7 @@ class Crm:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         with (self.directory / f"server-{self.port}.log").open("ab") as log:
-            self.process = start_serve(self.directory, self.env, self.port, log)
+            self.process = start_serve(self.directory, self.env, self.port, log, self.program)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log
@@ -124,9 +126,11 @@ class Crm:
         return httpx.post(f"{self.url}/{event}", json=payload, headers=given, timeout=timeout)
 
 
-def start_serve(directory: Path, env: dict[str, str], port: int, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def start_serve(
+    directory: Path, env: dict[str, str], port: int, log: IO[bytes], program: Sequence[str] = PROGRAM
+) -> "subprocess.Popen[bytes]":
     """Start `crm-server serve`; it may not listen yet."""
-    command = [sys.executable, "-m", "crm_server", "serve", "--only", "webhooks", "--port", str(port)]
+    command = [*program, "serve", "--only", "webhooks", "--port", str(port)]
     return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)
 
 
@@ -147,11 +151,13 @@ def migrated_database() -> Path:
 
 
 @contextmanager
-def start_crm(directory: Path, *, port: int | None = None, **env: str) -> Iterator[Crm]:
+def start_crm(
+    directory: Path, *, port: int | None = None, program: Sequence[str] = PROGRAM, **env: str
+) -> Iterator[Crm]:
     """Start a migrated CRM in `directory`, with settings `env` beside its key; end it after the block."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"WEBHOOK_API_KEY": KEY, **env}
-    crm = Crm(directory, clean_environment(**settings), port=port or free_port())
+    crm = Crm(directory, clean_environment(**settings), port=port or free_port(), program=program)
     if "CRM_DATABASE_URL" in env or crm.database.exists():
         crm.migrate()
     else:

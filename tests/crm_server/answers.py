@@ -138,11 +138,3 @@ def until(condition: Any, seconds: float = 15) -> Any:
         assert time.monotonic() < deadline, "It did not happen in time."
         time.sleep(0.02)
     return found
-
-
-def answers(crm: Crm) -> bool:
-    """Tell whether a server answers at all: one that was started may not yet."""
-    try:
-        return httpx.get(f"{crm.url}/health", timeout=5).status_code in {200, 503}
-    except httpx.TransportError:
-        return False

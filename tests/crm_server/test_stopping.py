@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.crm_server.answers import answers, head, post, read_answer, until
+from tests.crm_server.answers import head, post, read_answer, until
 from tests.factories import repair_request
 from tests.servers import Crm, start_serve
 
@@ -130,6 +130,13 @@ def test_two_servers_that_start_at_once_on_one_port_are_one(own_crm: Crm) -> Non
         for racer in racers:
             racer.terminate()
             racer.wait(15)
+
+
+def answers(crm: Crm) -> bool:
+    try:
+        return httpx.get(f"{crm.url}/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_the_server_says_where_it_listens_once_it_does(own_crm: Crm) -> None:

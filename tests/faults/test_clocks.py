@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
-from tests.crm_server.answers import answers, post, send, until
+from tests.crm_server.answers import post, send
 from tests.factories import repair_request
 from tests.servers import start_crm
 
@@ -15,19 +14,9 @@ YEAR = 365 * 86_400
 
 def test_a_crm_whose_clock_jumps_keeps_its_order_and_stays_well(tmp_path: Path) -> None:
     seconds = tmp_path / "seconds"
-    with start_crm(tmp_path) as crm:
-        crm.stop()
-        seconds.write_text("0")
-        program = [sys.executable, "-m", "tests.faults.shifted_server", str(seconds)]
-        with (tmp_path / f"server-{crm.port}.log").open("ab") as log:
-            crm.process = subprocess.Popen(
-                [*program, "serve", "--port", str(crm.port)],
-                cwd=tmp_path,
-                env=crm.env,
-                stdout=log,
-                stderr=log,
-            )
-        until(lambda: answers(crm))
+    seconds.write_text("0")
+    program = [sys.executable, "-m", "tests.faults.shifted_server", str(seconds)]
+    with start_crm(tmp_path, program=program) as crm:
         received = []
         for jump in (0, 10 * YEAR, -20 * YEAR, 3600, 0):
             seconds.write_text(str(jump))

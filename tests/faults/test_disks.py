@@ -10,7 +10,6 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -19,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.crm_server.answers import Answer, answers, post, send, until
+from tests.crm_server.answers import Answer, post, send, until
 from tests.factories import Payload, repair_request
 from tests.faults.disks import FAULTS, PAGE, cut, overwritten, without_privileges
 from tests.sender.site import SENTINEL
-from tests.servers import KEY, Crm, clean_environment, migrated_database, start_crm
+from tests.servers import KEY, PROGRAM, Crm, clean_environment, migrated_database, start_crm
 
 ANSWER_SECONDS = 10
 """No answer takes longer, whatever the disk does: the CRM waits four seconds for its database."""
@@ -129,7 +128,6 @@ def test_a_database_that_is_replaced_is_not_spoilt_by_the_log_of_the_old_one(tmp
         aside = crm.database.rename(tmp_path / "old.sqlite3")
         shutil.copy(migrated_database(), crm.database)
         until(lambda: new.post().status == 202)
-        new.cut_power()
         new.assert_nothing_is_lost()
         old.assert_nothing_is_lost(aside)
 
@@ -184,7 +182,7 @@ def test_a_database_that_cannot_be_used_refuses_to_start_and_says_what_to_do(
     with fault(database):
         programs = [
             subprocess.Popen(
-                without_privileges([sys.executable, "-m", "crm_server", *command]),
+                without_privileges([*PROGRAM, *command]),
                 cwd=tmp_path,
                 env=clean_environment(WEBHOOK_API_KEY=KEY),
                 stdout=subprocess.PIPE,
@@ -202,18 +200,12 @@ def test_a_database_that_cannot_be_used_refuses_to_start_and_says_what_to_do(
 
 
 def test_a_database_that_was_read_only_is_written_to_once_it_may_be(tmp_path: Path) -> None:
-    with start_crm(tmp_path) as crm:
-        crm.stop()
-        crm.database.chmod(0o400)
-        with (tmp_path / f"server-{crm.port}.log").open("ab") as log:
-            crm.process = subprocess.Popen(
-                without_privileges(
-                    [sys.executable, "-m", "crm_server", "serve", "--port", str(crm.port)]
-                ),
-                cwd=tmp_path, env=crm.env, stdout=log, stderr=log,
-            )  # fmt: skip
+    database = tmp_path / "var" / "crm.sqlite3"
+    database.parent.mkdir()
+    shutil.copy(migrated_database(), database)
+    database.chmod(0o400)
+    with start_crm(tmp_path, program=without_privileges(list(PROGRAM))) as crm:
         sender = Sender(crm)
-        until(lambda: answers(crm))
         assert (sender.post().status, health(crm)) == (503, 503)
         for path in crm.database.parent.iterdir():
             path.chmod(0o600)
