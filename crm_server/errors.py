@@ -3,8 +3,10 @@
 CrmError
 ├── ConfigurationError     the settings or the database's state: mend it and start again
 ├── Unavailable            the database is away or too busy: the same request may succeed later
-├── InvalidJson            the body is not the JSON that we take
-├── InvalidEvent           the body is JSON, but not what its contract release says
+├── InvalidBody            the sender must mend the body
+│   ├── InvalidJson        it is not the JSON that we take
+│   │   └── AmbiguousJson  it can be read, but another reader would read something else
+│   └── InvalidEvent       it is JSON, but not what its contract release says
 ├── UnknownApproval        no approval request has this id
 └── AlreadyDecided         somebody has decided this request before
 """
@@ -37,23 +39,26 @@ class Unavailable(CrmError):
     """Nothing can be stored now; whether this one was is not known."""
 
 
-class InvalidJson(CrmError):
-    """The body is not the JSON that we take."""
-
-    def __init__(self, fault: Fault) -> None:
-        """Name the one fault at which reading stopped."""
-        super().__init__(f"{fault.pointer} {fault.detail}")
-        self.faults = (fault,)
-
-
-class InvalidEvent(CrmError):
-    """The body is JSON, but not what its contract release says."""
+class InvalidBody(CrmError):
+    """The sender must mend the body."""
 
     def __init__(self, faults: tuple[Fault, ...], count: int) -> None:
         """Name the faults to be shown, and how many there are."""
         super().__init__("; ".join(f"{fault.pointer} {fault.detail}" for fault in faults))
         self.faults = faults
         self.count = count
+
+
+class InvalidJson(InvalidBody):
+    """The body is not the JSON that we take."""
+
+
+class AmbiguousJson(InvalidJson):
+    """The body can be read, but another reader would read something else."""
+
+
+class InvalidEvent(InvalidBody):
+    """The body is JSON, but not what its contract release says."""
 
 
 class UnknownApproval(CrmError):

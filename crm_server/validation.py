@@ -4,10 +4,12 @@ Three steps, each stricter than the last reader needs: JSON that no two readers 
 differently; the frozen schema of the release that the sender names; today's model.
 """
 
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NoReturn
@@ -15,7 +17,7 @@ from typing import Any, NoReturn
 import jsonschema_rs
 from pydantic import ValidationError
 
-from crm_server.errors import CrmError, Fault, InvalidEvent, InvalidJson
+from crm_server.errors import AmbiguousJson, CrmError, Fault, InvalidEvent, InvalidJson
 from crm_server.upcast import upcast
 from generated.operations import CURRENT, MODELS, RELEASES, Path, Webhook
 
@@ -25,13 +27,20 @@ LONGEST_INTEGER = 310
 """The digits and the sign of the largest double; `int()` itself refuses some thousands."""
 MOST_FAULTS = 100
 """How many faults an answer lists; it says how many there are."""
+MOST_JUDGED = 1000
+"""How many items of a list and unknown names of an object are looked at for faults, once there is one.
+
+A body of the largest size has room for half a million, and everybody would wait while they are named.
+"""
 
 Body = dict[str, Any]
 Schema = dict[str, Any]
+Place = tuple[str | int, ...]
 
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _EXPECTED_JSON = "one JSON object in UTF-8"
+_EXPECTED_FIELDS = "only the fields of the contract"
 
 
 class ContractMismatch(CrmError):
@@ -72,27 +81,32 @@ def parse_json(raw: bytes) -> tuple[str, Any]:
     """Return a body's text and its value.
 
     Raises InvalidJson for everything on which JSON readers differ (RFC 8259, sections 4, 6, 8 and 9):
-    other encodings, a name twice in an object, numbers beyond a double, lone surrogates, U+0000, depth.
+    other encodings and depth; and AmbiguousJson for a name twice in an object, numbers beyond a double,
+    NaN, lone surrogates and U+0000, of which `describe_ambiguity` tells the places.
     """
     try:
         text = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        _refuse("is not UTF-8")
+    except UnicodeDecodeError as error:
+        _refuse(f"is not UTF-8 at byte {error.start}")
     if not text.strip(" \t\r\n"):
         _refuse("is empty")
     if text.count("[") + text.count("{") > DEEPEST and _depth(text) > DEEPEST:
         _refuse("is nested too deep", f"at most {DEEPEST} levels")
-    try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        _refuse(f"is not JSON at line {error.lineno}, column {error.colno}")
+    value = _decode(_STRICT, text)
     if "\\u" in text and not _is_text(value):
-        _refuse("holds U+0000 or half a surrogate pair", "text that every database can hold")
+        _stop(_BAD_TEXT)
     return text, value
 
 
+def _decode(decoder: json.JSONDecoder, text: str) -> Any:
+    try:
+        return decoder.decode(text)
+    except json.JSONDecodeError as error:
+        _refuse(f"is not JSON at line {error.lineno}, column {error.colno}")
+
+
 def _refuse(detail: str, expected: str = _EXPECTED_JSON) -> NoReturn:
-    raise InvalidJson(Fault("", detail, expected)) from None
+    raise InvalidJson((Fault("", detail, expected),), 1) from None
 
 
 def _depth(text: str) -> int:
@@ -107,40 +121,115 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        _refuse("holds an object with the same name twice", "each name once")
-    return value
+@dataclass(frozen=True, slots=True)
+class _Ambiguous:
+    """What is found where JSON readers differ."""
+
+    detail: str
+    expected: str
+    members: Mapping[str, Any] | None = None
+    """The object, each name with its last value, when names are there more than once."""
+    repeated: tuple[str, ...] = ()
 
 
-def _float(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        _refuse("holds a number that is too large", "numbers that a double can hold")
-    return number
+_BAD_TEXT = _Ambiguous("holds U+0000 or half a surrogate pair", "text that every database can hold")
+_BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")
+_TOO_LARGE = _Ambiguous("is a number that is too large", "numbers that a double can hold")
+_NOT_FINITE = _Ambiguous("is NaN or Infinity", "numbers as JSON writes them")
 
 
-def _int(text: str) -> int:
-    if len(text) > LONGEST_INTEGER or math.isinf(_float(text)):
-        _refuse("holds a number that is too large", "numbers that a double can hold")
-    return int(text)
+def _decoder(found: Callable[[_Ambiguous], Any]) -> json.JSONDecoder:
+    """Return a decoder that takes for an ambiguous value what `found` returns for it."""
+
+    def read_object(pairs: list[tuple[str, Any]]) -> Any:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            repeated = tuple(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+            return found(_Ambiguous("is there more than once", "each name once", value, repeated))
+        return value
+
+    def read_float(text: str) -> Any:
+        number = float(text)
+        return found(_TOO_LARGE) if math.isinf(number) else number
+
+    def read_int(text: str) -> Any:
+        if len(text) > LONGEST_INTEGER or math.isinf(float(text)):
+            return found(_TOO_LARGE)
+        return int(text)
+
+    return json.JSONDecoder(
+        object_pairs_hook=read_object,
+        parse_float=read_float,
+        parse_int=read_int,
+        parse_constant=lambda _: found(_NOT_FINITE),
+    )
 
 
-def _constant(_: str) -> NoReturn:
-    _refuse("holds NaN or Infinity", "numbers as JSON writes them")
+def _stop(found: _Ambiguous) -> NoReturn:
+    raise AmbiguousJson((Fault("", found.detail, found.expected),), 1)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_constant
-)
+_STRICT = _decoder(_stop)
+_TOLERANT = _decoder(lambda found: found)
+
+
+def describe_ambiguity(rules: Rules, raw: bytes) -> InvalidJson:
+    """Return every fault of a body that `parse_json` called ambiguous, the schema's in the rest too.
+
+    Raises InvalidJson when there is no reading on.
+    """
+    second = _SecondReading(rules)
+    rest = second.read(_decode(_TOLERANT, raw.decode()), ())
+    # What stands for an unreadable value has faults that are not the sender's.
+    judged = (fault for fault in _faults(rules, rest) if fault.pointer not in second.blanks)
+    return InvalidJson(*_counted([*second.faults, *judged]))
+
+
+class _SecondReading:
+    """Goes through what the tolerant decoder returned: notes what is ambiguous, returns the rest."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.faults: list[Fault] = []
+        self.blanks: set[str] = set()
+        """The pointers of what could not be read."""
+
+    def read(self, value: Any, place: Place) -> Any:
+        match value:
+            case _Ambiguous(members=None):
+                self.blanks.add(self._note(value, place))
+                return None
+            case _Ambiguous():
+                for name in value.repeated:
+                    self._note(value, (*place, name))
+                return self.read(value.members, place)
+            case str():
+                return self._text(value, place)
+            case list():
+                return [self.read(item, (*place, index)) for index, item in enumerate(value[:MOST_JUDGED])]
+            case dict():
+                return {self._text(name, place): self.read(v, (*place, name)) for name, v in value.items()}
+        return value
+
+    def _text(self, value: str, place: Place) -> str:
+        clean = _BAD_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", value)
+        if clean != value:
+            self._note(_BAD_TEXT, place)
+        return clean
+
+    def _note(self, found: _Ambiguous, place: Place) -> str:
+        """Note a fault; its pointer ends before the first name that may be the customer's words."""
+        shown = itertools.takewhile(lambda step: isinstance(step, int) or _FIELD_NAME.fullmatch(step), place)
+        pointer = _pointer(self._rules, tuple(shown))
+        self.faults.append(Fault(pointer, found.detail, found.expected))
+        return pointer
 
 
 def _is_text(value: Any) -> bool:
     """Tell whether every string in a value, names too, is Unicode text without U+0000."""
     match value:
         case str():
-            return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+            return not _BAD_CHARACTER.search(value)
         case list():
             return all(map(_is_text, value))
         case dict():
@@ -169,34 +258,67 @@ def validate(rules: Rules, release: str, raw: bytes, value: Any) -> Body:
 
 def describe_faults(rules: Rules, value: Any) -> InvalidEvent:
     """Return every fault of a body that the schema refuses."""
-    faults = dict.fromkeys(
-        fault for error in rules.validator.iter_errors(value) for fault in _faults_of(rules, error)
-    )
-    return InvalidEvent(tuple(faults)[:MOST_FAULTS], len(faults))
+    return InvalidEvent(*_counted(_faults(rules, value)))
 
 
-def _faults_of(rules: Rules, error: jsonschema_rs.ValidationError) -> Iterator[Fault]:
-    """Describe one error by its kind; its message holds the value."""
-    place, kind = tuple(error.instance_path), error.kind
-    match kind.name:
+def _faults(rules: Rules, value: Any) -> Iterator[Fault]:
+    judged = _excerpt(rules.schema, value)
+    for error in rules.validator.evaluate(judged).errors():
+        yield from _faults_of(rules, judged, error["schemaLocation"], error["instanceLocation"])
+
+
+def _excerpt(schema: Schema, value: Any) -> Any:
+    """Return a value without what is beyond MOST_JUDGED items of a list or unknown names of an object."""
+    match value:
+        case list():
+            return [_excerpt(schema.get("items", {}), item) for item in value[:MOST_JUDGED]]
+        case dict():
+            properties = schema.get("properties", {})
+            known = {name: _excerpt(properties[name], value[name]) for name in properties if name in value}
+            others = itertools.islice((name for name in value if name not in properties), MOST_JUDGED)
+            return known | {name: value[name] for name in others}
+    return value
+
+
+def _counted(faults: Iterable[Fault]) -> tuple[tuple[Fault, ...], int]:
+    """Return the faults to be shown, each once, and how many there are."""
+    unique = dict.fromkeys(faults)
+    return tuple(itertools.islice(unique, MOST_FAULTS)), len(unique)
+
+
+def _faults_of(rules: Rules, value: Any, schema_location: str, location: str) -> Iterator[Fault]:
+    """Describe one error by where it is: its message holds the value, and `iter_errors` copies all of it."""
+    path = schema_location.split("/")[1:]
+    for whole in {"oneOf", "propertyNames"} & set(path):
+        path = path[: path.index(whole) + 1]
+    *parents, keyword = path
+    parent = _at(rules.schema, parents)
+    # What would have to be unescaped stands below open maps, where no pointer leads.
+    place = tuple(location.split("/")[1:])
+    match keyword:
         case "required":
-            name = str(kind.value)
-            parent = _schema_at(rules.schema, error.schema_path[:-1])
-            yield Fault(_pointer(rules, (*place, name)), "is required", _type_of(parent, name))
-        case "additionalProperties" | "unevaluatedProperties":
-            for name in kind.value:
-                pointer = _pointer(rules, (*place, name) if _FIELD_NAME.fullmatch(name) else place)
-                yield Fault(pointer, "is not in the contract", "only the fields of the contract")
+            for name in parent["required"]:
+                if name not in _at(value, place):
+                    yield Fault(_pointer(rules, (*place, name)), "is required", _type_of(parent, name))
+        case "additionalProperties":
+            unknown = [name for name in _at(value, place) if name not in parent["properties"]]
+            named = [name for name in unknown if _FIELD_NAME.fullmatch(name)]
+            for name in named:
+                yield Fault(_pointer(rules, (*place, name)), "is not in the contract", _EXPECTED_FIELDS)
+            if unnamed := len(unknown) - len(named):
+                detail = f"has {unnamed} more whose names are not in the contract, nor shown"
+                yield Fault(_pointer(rules, place), detail, _EXPECTED_FIELDS)
         case "oneOf":
-            kinds = [str(choice.get("type")) for choice in _schema_at(rules.schema, error.schema_path)]
-            yield Fault(_pointer(rules, place), "is none of what is allowed", " or ".join(kinds))
+            kinds = " or ".join(choice["type"] for choice in parent["oneOf"])
+            yield Fault(_pointer(rules, place), "is none of what is allowed", kinds)
         case "propertyNames":
-            wanted = f"names that match {kind.value.kind.value}"
+            wanted = f"names that match {parent['propertyNames']['pattern']}"
             yield Fault(_pointer(rules, place), "has a name of the wrong form", wanted)
-        case name:
-            detail, expected = _DETAILS[name]
-            value = " or ".join(map(str, kind.value)) if isinstance(kind.value, list) else str(kind.value)
-            yield Fault(_pointer(rules, place), detail, expected.format(value))
+        case _:
+            detail, expected = _DETAILS[keyword]
+            limit = parent[keyword]
+            wanted = " or ".join(limit) if isinstance(limit, list) else str(limit)
+            yield Fault(_pointer(rules, place), detail, expected.format(wanted))
 
 
 _DETAILS: Mapping[str, tuple[str, str]] = {
@@ -217,7 +339,7 @@ A keyword that is not here is a KeyError, so a 500; a test holds the table again
 """
 
 
-def _pointer(rules: Rules, place: tuple[str | int, ...]) -> str:
+def _pointer(rules: Rules, place: Place) -> str:
     """Write a JSON pointer (RFC 6901); below an open map it ends at the map, for its keys are personal."""
     for path in rules.webhook.open_maps:
         if place[: len(path)] == path:
@@ -225,10 +347,10 @@ def _pointer(rules: Rules, place: tuple[str | int, ...]) -> str:
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in place)
 
 
-def _schema_at(schema: Any, path: list[str | int]) -> Any:
+def _at(value: Any, path: Iterable[str]) -> Any:
     for step in path:
-        schema = schema[step]
-    return schema
+        value = value[int(step) if isinstance(value, list) else step]
+    return value
 
 
 def _type_of(schema: Schema, name: str) -> str:

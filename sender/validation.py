@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -20,6 +21,8 @@ from sender.errors import Fault
 
 MAX_DEPTH = 64
 """How deep JSON may nest, well below what any reader of ours holds."""
+MOST_JUDGED = 1000
+"""How many items of a list and unknown names of an object are looked at for faults, once there is one."""
 
 
 class InvalidJSON(ValueError):
@@ -93,8 +96,22 @@ def find_faults(body: Any, webhook: Webhook, contract: str) -> list[Fault]:
     schema, validator = _schema(contract, webhook.name)
     if validator.is_valid(body):
         return []
-    found = (_faults(error, schema, webhook) for error in validator.iter_errors(body))
+    judged = _excerpt(schema, body)
+    found = (_faults(error, judged, schema, webhook) for error in validator.evaluate(judged).errors())
     return list(dict.fromkeys(fault for faults in found for fault in faults))
+
+
+def _excerpt(schema: Any, value: Any) -> Any:
+    """Return a value without what is beyond MOST_JUDGED items of a list or unknown names of an object."""
+    match value:
+        case list():
+            return [_excerpt(schema.get("items", {}), item) for item in value[:MOST_JUDGED]]
+        case dict():
+            properties = schema.get("properties", {})
+            known = {name: _excerpt(properties[name], value[name]) for name in properties if name in value}
+            others = islice((name for name in value if name not in properties), MOST_JUDGED)
+            return known | {name: value[name] for name in others}
+    return value
 
 
 @cache
@@ -104,39 +121,52 @@ def _schema(contract: str, name: str) -> tuple[Any, jsonschema_rs.Draft202012Val
     return schema, jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
-def _faults(error: Any, schema: Any, webhook: Webhook) -> Iterator[Fault]:
-    """Describe one error by its kind; its message holds the value."""
-    path, kind = tuple(map(str, error.instance_path)), error.kind
-    match kind.name:
+def _faults(error: Any, value: Any, schema: Any, webhook: Webhook) -> Iterator[Fault]:
+    """Describe one error by where it is: its message holds the value, and `iter_errors` copies all of it."""
+    path = error["schemaLocation"].split("/")[1:]
+    for whole in {"oneOf", "propertyNames"} & set(path):
+        path = path[: path.index(whole) + 1]
+    *parents, keyword = path
+    parent = _at(schema, parents)
+    # What would have to be unescaped stands below open maps, where no pointer leads.
+    place = tuple(error["instanceLocation"].split("/")[1:])
+    match keyword:
         case "required":
-            types = _at(schema, error.schema_path[:-1])["properties"]
-            yield Fault(_pointer(webhook, (*path, kind.value)), "is required", types[kind.value]["type"])
+            for name in parent["required"]:
+                if name not in _at(value, place):
+                    types = parent["properties"][name]["type"]
+                    yield Fault(_pointer(webhook, (*place, name)), "is required", types)
         case "additionalProperties":
-            for name in kind.value:
-                shown = (*path, name) if _FIELD_NAME.fullmatch(name) else path
-                yield Fault(
-                    _pointer(webhook, shown), "is not in the contract", "only the fields of the contract"
-                )
+            unknown = [name for name in _at(value, place) if name not in parent["properties"]]
+            named = [name for name in unknown if _FIELD_NAME.fullmatch(name)]
+            for name in named:
+                yield Fault(_pointer(webhook, (*place, name)), "is not in the contract", _EXPECTED_FIELDS)
+            if unnamed := len(unknown) - len(named):
+                detail = f"has {unnamed} more whose names are not in the contract, nor shown"
+                yield Fault(_pointer(webhook, place), detail, _EXPECTED_FIELDS)
         case "oneOf":
-            types = " or ".join(choice["type"] for choice in _at(schema, error.schema_path))
-            yield Fault(_pointer(webhook, path), "is none of what is allowed", types)
+            types = " or ".join(choice["type"] for choice in parent["oneOf"])
+            yield Fault(_pointer(webhook, place), "is none of what is allowed", types)
         case "propertyNames":
-            wanted = f"names that match {kind.value.kind.value}"
-            yield Fault(_pointer(webhook, path), "has a name of the wrong form", wanted)
-        case name:
-            detail, expected = _WORDS[name]
-            value = " or ".join(map(str, kind.value)) if isinstance(kind.value, list) else kind.value
-            yield Fault(_pointer(webhook, path), detail, expected.format(value))
+            wanted = f"names that match {parent['propertyNames']['pattern']}"
+            yield Fault(_pointer(webhook, place), "has a name of the wrong form", wanted)
+        case _:
+            detail, expected = _WORDS[keyword]
+            limit = parent[keyword]
+            wanted = " or ".join(limit) if isinstance(limit, list) else str(limit)
+            yield Fault(_pointer(webhook, place), detail, expected.format(wanted))
 
 
-def _at(schema: Any, path: Iterable[str | int]) -> Any:
+def _at(value: Any, path: Iterable[str]) -> Any:
     for step in path:
-        schema = schema[step]
-    return schema
+        value = value[int(step) if isinstance(value, list) else step]
+    return value
 
 
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """What is shown of an unknown name; anything else may be the customer's words."""
+
+_EXPECTED_FIELDS = "only the fields of the contract"
 
 _WORDS = {
     "type": ("is of the wrong type", "{}"),

@@ -17,11 +17,11 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server.approval_queue import ReceivedEvent
-from crm_server.errors import Fault, InvalidEvent, InvalidJson
+from crm_server.errors import AmbiguousJson, Fault, InvalidBody, InvalidJson
 from crm_server.idempotency import Identity, digest
 from crm_server.middleware.bodies import operation_id
 from crm_server.problems import Problem, faulty
-from crm_server.validation import Rules, field, parse_json, validate
+from crm_server.validation import Rules, describe_ambiguity, field, parse_json, validate
 from generated.operations import CURRENT, RELEASES
 
 
@@ -81,9 +81,11 @@ class ValidatedOperation(RequestValidationOperation):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check headers and body, and pass the request on."""
-        self._headers.validate(scope)
+        faults = self._headers.validate(scope)
         if self._body is not None:
-            self._body.validate(scope)
+            self._body.validate(scope, faults)
+        elif faults:
+            raise faulty("malformed-request", faults)
         await self.next_app(scope, receive, send)
 
 
@@ -114,8 +116,8 @@ class HeaderRules:
             for operation in operations(contract)
         }
 
-    def validate(self, scope: Scope) -> None:
-        """Put the headers into `scope["crm.headers"]`; raise 400 with every fault."""
+    def validate(self, scope: Scope) -> tuple[Fault, ...]:
+        """Put the headers into `scope["crm.headers"]`; return every fault."""
         rules = self._rules[operation_id(scope)]
         found: dict[str, str] = {}
         faults = []
@@ -132,9 +134,8 @@ class HeaderRules:
                 Fault(f"#{name}", "has the wrong form", f"{error.kind.name} {error.kind.value}")
                 for error in rules[name].iter_errors(value)
             ]
-        if faults:
-            raise faulty("malformed-request", tuple(dict.fromkeys(faults)))
         scope["crm.headers"] = found
+        return tuple(dict.fromkeys(faults))
 
 
 class EventRules:
@@ -144,29 +145,39 @@ class EventRules:
         """Take the compiled rules, by release and webhook."""
         self._rules = rules
 
-    def validate(self, scope: Scope) -> None:
-        """Put the event into `scope["crm.event"]`; raise 400 with every fault."""
+    def validate(self, scope: Scope, faults: tuple[Fault, ...]) -> None:
+        """Put the event into `scope["crm.event"]`; raise 400 with every fault, the headers' first.
+
+        A body whose release is not known is not judged.
+        """
         release = scope["crm.headers"].get("webhook-contract", CURRENT)
-        if release not in self._rules:
+        known = release in self._rules and all(fault.pointer != "#webhook-contract" for fault in faults)
+        if known:
+            rules = self._rules[release][str(operation_id(scope))]
+            try:
+                scope["crm.event"] = read_event(rules, release, scope)
+            except InvalidBody as error:
+                body_type = "invalid-json" if isinstance(error, InvalidJson) else "invalid-event"
+                type_ = "malformed-request" if faults else body_type
+                raise faulty(type_, faults + error.faults, len(faults) + error.count) from None
+        if faults:
+            raise faulty("malformed-request", faults)
+        if not known:
             raise Problem(
                 "unsupported-contract-version",
                 "This CRM does not speak the release that webhook-contract names.",
                 versions=list(RELEASES),
             )
-        rules = self._rules[release][str(operation_id(scope))]
-        scope["crm.event"] = read_event(rules, release, scope)
 
 
 def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
-    """Return the event that a body holds, or raise the 400."""
+    """Return the event that a body holds; raise InvalidBody with every fault."""
     raw: bytes = scope["crm.body"]
     try:
         text, value = parse_json(raw)
-        body = validate(rules, release, raw, value)
-    except InvalidJson as error:
-        raise faulty("invalid-json", error.faults) from None
-    except InvalidEvent as error:
-        raise faulty("invalid-event", error.faults, error.count) from None
+    except AmbiguousJson:
+        raise describe_ambiguity(rules, raw) from None
+    body = validate(rules, release, raw, value)
     webhook = rules.webhook
     identity = Identity(
         event=webhook.name,

@@ -35,6 +35,10 @@ BODIES: dict[str, tuple[str, Any]] = {
         "customer-registration",
         customer_registration(customer__preferences={"a": []}),
     ),
+    "more than are judged": (
+        "repair-request",
+        repair_request(**{f"repair__x {number}": 1 for number in range(2000)}),
+    ),
     "a setting's name": ("customer-registration", customer_registration(customer__preferences={"": True})),
 }
 

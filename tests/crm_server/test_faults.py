@@ -1,5 +1,6 @@
 """Every fault of a body at once, each by its place, none by its value."""
 
+import json
 from typing import Any
 
 import pytest
@@ -96,3 +97,105 @@ def test_a_flood_of_faults_is_counted_and_cut(crm: Crm) -> None:
 def test_a_body_that_is_no_object_is_an_invalid_event(crm: Crm, value: Any) -> None:
     answer = post(crm, "repair-request", value)
     assert (answer.type, answer.pointers) == ("invalid-event", [""])
+
+
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        (json.dumps(repair_request()).encode(), []),
+        (json.dumps(repair_request(repair__priority="whenever")).encode(), ["/repair/priority"]),
+        (json.dumps(repair_request()).replace("299.99", "NaN").encode(), ["/repair/estimatedCost"]),
+        (b"{", [""]),
+    ],
+)
+def test_headers_and_body_are_judged_in_one_answer(crm: Crm, body: bytes, pointers: list[str]) -> None:
+    headers = {"webhook_id": f"{SENTINEL} no id", "webhook_test": SENTINEL}
+    answer = post(crm, "repair-request", body, **headers)
+    assert (answer.status, answer.type) == (400, "malformed-request")
+    assert answer.pointers == ["#webhook-id", "#webhook-test", *pointers]
+    assert answer.json["detail"].startswith(f"{2 + len(pointers)} faults.")
+    assert SENTINEL.encode() not in answer.body
+
+
+def test_a_body_whose_release_cannot_be_told_is_not_judged(crm: Crm) -> None:
+    answer = post(crm, "repair-request", {}, webhook_contract="1" * 33)
+    assert (answer.type, set(answer.pointers)) == ("malformed-request", {"#webhook-contract"})
+
+
+TEXT = "holds U+0000 or half a surrogate pair"
+LARGE = "is a number that is too large"
+
+AMBIGUOUS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
+    "NaN": ("299.99", "NaN", [("/repair/estimatedCost", "is NaN or Infinity")]),
+    "Infinity": ("299.99", "-Infinity", [("/repair/estimatedCost", "is NaN or Infinity")]),
+    "1e400": ("299.99", "1e400", [("/repair/estimatedCost", LARGE)]),
+    "5,000 digits": ("299.99", "9" * 5000, [("/repair/estimatedCost", LARGE)]),
+    "in a list": ('["https://example.com/1.jpg"', '["a", NaN', [("/repair/photos/1", "is NaN or Infinity")]),
+    "U+0000": ("Handle", "\\u0000", [("/repair/notes", TEXT)]),
+    "half a pair": ("Handle", "\\udc00", [("/repair/notes", TEXT)]),
+    "a name twice": ('"en"', '"en", "language": "de"', [("/repair/language", "is there more than once")]),
+    "a block twice": (
+        '"customer":',
+        '"customer": 1, "customer":',
+        [("/customer", "is there more than once")],
+    ),
+    "an odd name twice": (
+        '"language"',
+        f'"{SENTINEL} x": 1, "{SENTINEL} x": 2, "language"',
+        [
+            ("/repair", "is there more than once"),
+            ("/repair", "has 1 more whose names are not in the contract, nor shown"),
+        ],
+    ),
+    "below an odd name": (
+        '"language"',
+        f'"{SENTINEL} x": {{"a": NaN}}, "language"',
+        [("/repair", "is NaN or Infinity")],
+    ),
+    "U+0000 in a name": (
+        '"language"',
+        f'"{SENTINEL}\\u0000": 1, "language"',
+        [("/repair", TEXT), ("/repair", "has 1 more whose names are not in the contract, nor shown")],
+    ),
+    "several, and the schema's": (
+        '"normal"',
+        '"whenever", "priority": "soon", "notes": "\\udc00", "address": Infinity',
+        [
+            ("/repair/priority", "is there more than once"),
+            ("/repair/notes", "is there more than once"),
+            ("/repair/address", "is there more than once"),
+            ("/repair/priority", "is not one of the known values"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_what_json_readers_differ_on_is_told_by_its_place(crm: Crm, case: str) -> None:
+    old, new, faults = AMBIGUOUS[case]
+    answer = post(crm, "repair-request", json.dumps(repair_request()).replace(old, new, 1).encode())
+    assert (answer.status, answer.type) == (400, "invalid-json")
+    assert [(fault["pointer"], fault["detail"]) for fault in answer.json["errors"]] == faults
+    assert SENTINEL.encode() not in answer.body
+
+
+def test_what_is_ambiguous_in_an_open_map_is_told_at_the_map(crm: Crm) -> None:
+    text = json.dumps(customer_registration()).replace(
+        '"newsletter": true', f'"{SENTINEL}": NaN, "{SENTINEL}": 1, "b": "\\u0000", "c": 1e999'
+    )
+    answer = post(crm, "customer-registration", text.encode())
+    assert set(answer.pointers) == {"/customer/preferences"}
+    assert len(answer.pointers) == 3
+    assert SENTINEL.encode() not in answer.body
+
+
+def test_ambiguity_before_broken_json_is_broken_json(crm: Crm) -> None:
+    answer = post(crm, "repair-request", b'{"a": NaN, }')
+    assert (answer.type, answer.pointers) == ("invalid-json", [""])
+
+
+def test_fields_whose_names_are_not_shown_are_counted(crm: Crm) -> None:
+    payload = customer_registration(**{f"customer__{SENTINEL} {number}": 1 for number in range(7)})
+    (fault,) = post(crm, "customer-registration", payload).json["errors"]
+    assert fault["pointer"] == "/customer"
+    assert fault["detail"] == "has 7 more whose names are not in the contract, nor shown"
