@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +20,13 @@ from crm_server.errors import ConfigurationError
 from crm_server.middleware.bodies import Hurry
 
 BACKLOG = 2048
+"""How many connections are served at once at most; as many again wait."""
+OWN_FILES = 64
+"""File descriptors that are no connections."""
 HEADER_SECONDS = 10
 """How long a request's headers may take, and how long a connection may idle between requests."""
+HEADER_BYTES = 65536
+"""How large a request's line and headers may be together: each connection may hold that much, without a key."""
 STOP_SECONDS = 6
 """How long the server waits for those who still read their answers, once it is told to stop."""
 
@@ -43,9 +49,12 @@ class ExclusiveServer(Server):
             port=port,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
+            http1_settings=HTTP1Settings(
+                header_read_timeout=HEADER_SECONDS * 1000, max_buffer_size=HEADER_BYTES
+            ),
             websockets=False,
             backlog=BACKLOG,
+            backpressure=most_connections(),
             log_access=False,
             # Its warning that embedding is experimental is known: the tests hold what we rely on.
             log_level=LogLevels.error,
@@ -58,6 +67,15 @@ class ExclusiveServer(Server):
         # granian's own stubs lack the arguments; it is how it passes sockets on where there is no SO_REUSEPORT.
         holder: Any = SocketHolder
         self._shd = holder(self._listener.detach(), False, BACKLOG)
+
+
+def most_connections() -> int:
+    """Return how many connections there are file descriptors for.
+
+    Without any left, granian would try to accept as fast as it can, and SQLite could open nothing.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return BACKLOG if files == resource.RLIM_INFINITY else max(1, min(BACKLOG, files - OWN_FILES))
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -7,10 +7,12 @@ from typing import Any
 from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crm_server.problems import Problem
+from crm_server.problems import Problem, unavailable
 
 BODY_SECONDS = 10.0
 """How long a body may take to arrive."""
+MOST_HELD = 64 << 20
+"""How many bytes of bodies may be held at once: those that arrive, and those that wait for their commit."""
 HURRY_SECONDS = 1.0
 """How long it may still take once the server is told to stop."""
 LOOK_SECONDS = 0.25
@@ -69,6 +71,7 @@ class Bodies:
     def __init__(self, app: ASGIApp, *, largest: int, hurry: Hurry) -> None:
         """Wrap an app; `largest` is in bytes."""
         self.app, self.largest, self.hurry = app, largest, hurry
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read a body, check its kind, and pass the request on."""
@@ -76,13 +79,18 @@ class Bodies:
             await self.app(scope, receive, send)
             return
         headers = scope["headers"]
-        length = next((value for name, value in headers if name == b"content-length"), b"0")
-        if int(length) > self.largest:
+        length = next((value for name, value in headers if name == b"content-length"), b"")
+        if length and int(length) > self.largest:
             raise self.too_large()
         body = await self.read(receive)
-        check_media_type(headers)
-        scope["crm.body"] = body
-        await self.app(scope, receive, send)
+        try:
+            check_media_type(headers)
+            if not length:
+                check_transfer_coding(headers)
+            scope["crm.body"] = body
+            await self.app(scope, receive, send)
+        finally:
+            self.held -= len(body)
 
     async def read(self, receive: Receive) -> bytes:
         """Return the whole body; raise 413 and 408."""
@@ -92,23 +100,37 @@ class Bodies:
             raise Problem("request-timeout", "The body did not arrive in time. Send it again.") from None
 
     async def gather(self, receive: Receive) -> bytes:
-        """Return the whole body however many parts it comes in; raise 413 as soon as it is too large."""
+        """Return the whole body, held, however many parts it comes in.
+
+        Raises 413 as soon as it is too large, 503 when too much is held.
+        """
         message: Message = await receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             body: bytes = message.get("body", b"")
-            if len(body) > self.largest:
-                raise self.too_large()
+            self.hold(body, len(body))
             return body
         parts = bytearray()
-        while True:
-            if message["type"] == "http.disconnect":
-                raise Problem("request-timeout", "The body ended too early. Send it again.")
-            parts += message.get("body", b"")
-            if len(parts) > self.largest:
-                raise self.too_large()
-            if not message.get("more_body"):
-                return bytes(parts)
-            message = await receive()
+        try:
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise Problem("request-timeout", "The body ended too early. Send it again.")
+                part = message.get("body", b"")
+                self.hold(part, len(parts) + len(part))
+                parts += part
+                if not message.get("more_body"):
+                    return bytes(parts)
+                message = await receive()
+        except BaseException:
+            self.held -= len(parts)
+            raise
+
+    def hold(self, part: bytes, size: int) -> None:
+        """Count a part of a body that has now `size` bytes, unless that is too much."""
+        if size > self.largest:
+            raise self.too_large()
+        if self.held + len(part) > MOST_HELD:
+            raise unavailable()
+        self.held += len(part)
 
     def too_large(self) -> Problem:
         """Return the 413."""
@@ -132,6 +154,13 @@ def check_media_type(headers: list[tuple[bytes, bytes]]) -> None:
     ):
         return
     raise Problem("unsupported-media-type", "Send application/json in UTF-8, without Content-Encoding.")
+
+
+def check_transfer_coding(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raise 415 when a body says that it is more than in chunks: granian undoes no other coding."""
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings not in ([], [b"chunked"]):
+        raise Problem("unsupported-media-type", "Send no Transfer-Encoding but chunked.")
 
 
 def is_json(media_type: bytes) -> bool:

@@ -44,9 +44,10 @@ class ProblemAnswers:
         try:
             await self.app(scope, watched_receive, watched_send)
         except Exception as error:
-            problem = problem_of(error)
+            # In no variable that outlives this block: as a cycle with its traceback it would keep `receive`,
+            # and with that the connection, until the garbage is collected.
             if not started:
-                await send_problem(problem, send)
+                await send_problem(problem_of(error), send)
             if not body_ended:
                 await drain(receive)
 

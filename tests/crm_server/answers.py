@@ -5,6 +5,7 @@ import functools
 import json
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,32 @@ def read_answer(connection: socket.socket) -> Answer:
     while len(body) < int(headers["content-length"]):
         body += connection.recv(65536)
     return Answer(status, headers, body)
+
+
+def exchange(crm: Crm, request: bytes, *, half_close: bool = False, seconds: float = 20) -> list[Answer]:
+    """Send bytes over a socket; return every answer until the server closes, which it must."""
+    data = b""
+    with socket.create_connection(("127.0.0.1", crm.port), timeout=seconds) as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(request)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while part := connection.recv(65536):
+                data += part
+    return list(split_answers(data))
+
+
+def split_answers(data: bytes) -> Iterator[Answer]:
+    """Yield the answers of one connection; none may be one to HEAD."""
+    while data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip() for name, _, value in pairs}
+        size = int(headers.get("content-length", 0))
+        yield Answer(int(status.split(" ")[1]), headers, rest[:size])
+        data = rest[size:]
 
 
 def head(crm: Crm, method: str, path: str, *lines: str) -> bytes:
