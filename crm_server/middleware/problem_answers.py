@@ -44,10 +44,12 @@ class ProblemAnswers:
         try:
             await self.app(scope, watched_receive, watched_send)
         except Exception as error:
-            # In no variable that outlives this block: as a cycle with its traceback it would keep `receive`,
-            # and with that the connection, until the garbage is collected.
+            problem = problem_of(error)
+            # Connexion keeps the error in a frame that its traceback holds; such a cycle would keep `receive`,
+            # and with that the client's connection, until the garbage is collected.
+            error.__traceback__ = None
             if not started:
-                await send_problem(problem_of(error), send)
+                await send_problem(problem, send)
             if not body_ended:
                 await drain(receive)
 
