@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from crm_server.validation import describe_faults, load_rules
 from generated.operations import CURRENT, WEBHOOKS
 from sender.validation import find_faults
 from tests.factories import customer_registration, repair_request
+from tests.servers import ROOT
 
 RULES = load_rules()[CURRENT]
 
@@ -74,3 +77,27 @@ def test_every_keyword_of_the_contract_has_been_refused_here() -> None:
         error.kind.name for name, body in BODIES.values() for error in RULES[name].validator.iter_errors(body)
     }
     assert refused == used
+
+
+FULL_OF_FAULTS = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+from tests.conformance.test_faults import CURRENT, RULES, WEBHOOKS, describe_faults, find_faults
+from tests.factories import customer_registration
+name = "customer-registration"
+body = customer_registration(customer__preferences={f"\\n{number}": "v" * 300 for number in range(3000)})
+print(len(find_faults(body, WEBHOOKS[name], CURRENT)), len(describe_faults(RULES[name], body).faults))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_body_full_of_faults_takes_neither_side_much_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_OF_FAULTS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("2 2\n", 0)
