@@ -1,0 +1,1 @@
+"""Faults at chosen points: kills, wires, disks and clocks."""

@@ -10,18 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from sender import delivery, relay
 from tests.receiver import Receiver, start_receiver
-from tests.sender.site import Site, cli, sender_environment
+from tests.sender.site import Site, be_impatient, cli, sender_environment
 
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait a twentieth of what a real relay waits between looks; the order of waits stays."""
-    monkeypatch.setattr(relay, "FIRST_PROBE", 0.05)
-    monkeypatch.setattr(relay, "LAST_PROBE", 0.4)
-    monkeypatch.setattr(relay, "HEARTBEAT", 0.1)
-    monkeypatch.setattr(delivery, "SHORTEST_WAIT", 0.1)
+    be_impatient(monkeypatch)
 
 
 @pytest.fixture(scope="session")

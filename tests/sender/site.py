@@ -19,7 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sender import CRM, Relay, SenderSettings, Summary
+import pytest
+
+from sender import CRM, Relay, SenderSettings, Summary, delivery, relay
 from sender.cli import main
 from tests.factories import repair_request
 from tests.servers import KEY, clean_environment
@@ -170,6 +172,14 @@ def _run(arguments: tuple[str, ...], directory: str, env: dict[str, str], files:
         os.dup2(os.open(name, mode), number)
     sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing closed it
     sys.exit(main(list(arguments)))
+
+
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have relays wait a twentieth of what they wait between looks; the order of waits stays."""
+    monkeypatch.setattr(relay, "FIRST_PROBE", 0.05)
+    monkeypatch.setattr(relay, "LAST_PROBE", 0.4)
+    monkeypatch.setattr(relay, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(delivery, "SHORTEST_WAIT", 0.1)
 
 
 @contextmanager

@@ -1,0 +1,186 @@
+"""What a network and a proxy do to requests and answers, before a real CRM: each ends as the delivery table says.
+
+Whatever it was, once it is over the CRM's queue holds every event once, unchanged, each customer's in order.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from sender import Relay
+from sender.transport import MAX_ANSWER
+from tests.faults.proxy import Proxy, assert_arrived, slowly, stored, whole
+from tests.receiver import Reply, Request, problem, reply
+from tests.sender.site import SENTINEL, Site
+from tests.servers import KEY, Crm
+
+SCHEDULE = (0.02,) * 4
+TIMEOUT = 0.5
+CLOSED, RESET = "Connection closed before the whole answer", "Connection reset"
+NO_RECEIPT = "202 Accepted, but not this event's receipt"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with a webhook, whether the CRM has it all the same, and how the relay's log names it."""
+
+    words: str
+    stored: bool
+    answer: Callable[[Proxy, Request], Reply]
+
+
+def after(words: str, change: Callable[[bytes], Reply]) -> Fault:
+    """Let the CRM take the event, and change its answer."""
+    return Fault(words, True, lambda proxy, request: change(whole(proxy.forward(request))))
+
+
+def instead(words: str, answer: Reply) -> Fault:
+    """Let the CRM see nothing."""
+    return Fault(words, False, lambda proxy, request: answer)
+
+
+def page(status: int) -> Reply:
+    """Return a proxy's page."""
+    return reply(status, "<html>It works</html>", "text/html")
+
+
+def receipt(**over: object) -> Callable[[bytes], Reply]:
+    """Change fields of a receipt."""
+    return lambda answer: reply(202, json.loads(answer.partition(b"\r\n\r\n")[2]) | over)
+
+
+def with_length(answer: bytes, more: int) -> bytes:
+    """Change an answer's Content-Length."""
+    body = answer.partition(b"\r\n\r\n")[2]
+    return answer.replace(b"length: %d" % len(body), b"length: %d" % (len(body) + more))
+
+
+def in_chunks(answer: bytes, size: bytes = b"") -> bytes:
+    """Write an answer in chunks of the right size, or in one that says another."""
+    head, _, body = with_length(answer, 0).partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"content-length")]
+    chunk = (size or b"%x" % len(body)) + b"\r\n" + body + b"\r\n0\r\n\r\n"
+    return b"\r\n".join([*lines, b"transfer-encoding: chunked", b"", b""]) + chunk
+
+
+def receipt_of_another(proxy: Proxy, request: Request) -> Reply:
+    """Answer with the genuine receipt of an event that is like it in all but its identity."""
+    other = request.json
+    other["repair"]["websiteRepairId"] += ".another"
+    return proxy.forward(
+        Request(
+            request.method,
+            request.path,
+            request.headers
+            | {"webhook-id": f"{request.id}.another", "content-length": str(len(json.dumps(other)))},
+            json.dumps(other).encode(),
+        )
+    )
+
+
+def swallowed(proxy: Proxy, request: Request) -> Reply:
+    """Let the CRM take the event, and say nothing."""
+    proxy.forward(request)
+    return Reply(proxy.silence())
+
+
+def bytes_apart(seconds: float) -> Callable[[bytes], Reply]:
+    """Send an answer byte by byte."""
+    return lambda answer: Reply(slowly((bytes([byte]) for byte in answer), seconds))
+
+
+FAULTS = {
+    "lost before its first byte": after(CLOSED, lambda _: Reply([], "close")),
+    "cut in the status line": after(CLOSED, lambda answer: Reply([answer[:11]], "close")),
+    "cut in the headers": after(CLOSED, lambda answer: Reply([answer[:40]], "close")),
+    "cut before the body": after(CLOSED, lambda answer: Reply([answer.partition(b"{")[0]], "close")),
+    "cut in the body": after(CLOSED, lambda answer: Reply([answer[:-20]], "close")),
+    "reset before its first byte": after(RESET, lambda _: Reply([], "reset")),
+    "reset in the headers": after(RESET, lambda answer: Reply([answer[:40]], "reset")),
+    "reset in the body": after(RESET, lambda answer: Reply([answer[:-20]], "reset")),
+    "reset, and the CRM never asked": instead(RESET, Reply([], "reset")),
+    "closed, and the CRM never asked": instead(CLOSED, Reply([], "close")),
+    "request swallowed": Fault("timeout", False, lambda proxy, _: Reply(proxy.silence())),
+    "answer swallowed": Fault("timeout", True, swallowed),
+    "an answer that trickles": after("timeout", bytes_apart(0.01)),
+    "a proxy's page with 200": after("200 OK", lambda _: page(200)),
+    "a proxy's page with 202": after(NO_RECEIPT, lambda _: page(202)),
+    "202 with nothing": after(NO_RECEIPT, lambda _: reply(202)),
+    "202 with foreign JSON": after(NO_RECEIPT, lambda _: reply(202, {"status": "accepted", "id": 7})),
+    "a receipt that says queued": after(NO_RECEIPT, receipt(status="queued")),
+    "a receipt of other content": after(NO_RECEIPT, receipt(digest="0" * 64)),
+    "the receipt of another event": Fault(NO_RECEIPT, False, receipt_of_another),
+    "201": after("201 Created", lambda answer: Reply([answer.replace(b"202 Accepted", b"201 Created")])),
+    "204": after("204 No Content", lambda _: reply(204)),
+    "a body under a 204": after("204 No Content", lambda answer: Reply([answer.replace(b"202", b"204", 1)])),
+    "a length too long": after(CLOSED, lambda answer: Reply([with_length(answer, 9)], "close")),
+    "a length too long, and it stays open": after("timeout", lambda answer: Reply([with_length(answer, 9)])),
+    "a length too short": after(NO_RECEIPT, lambda answer: Reply([with_length(answer, -9)])),
+    "two lengths": after(CLOSED, lambda answer: Reply([answer.replace(b"content-", b"content-length: 1\r\ncontent-", 1)])),
+    "a chunk of no size": after(CLOSED, lambda answer: Reply([in_chunks(answer, b"garbage")])),
+    "a chunk too short": after(CLOSED, lambda answer: Reply([in_chunks(answer, b"9")])),
+    "a receipt beyond the bound": after(NO_RECEIPT, receipt(padding="x" * 2 * MAX_ANSWER)),
+    "headers beyond the bound": after(CLOSED, lambda answer: Reply([answer.replace(b"\r\n", b"\r\nx: " + b"y" * 200_000 + b"\r\n", 1)])),
+    "no HTTP": after(CLOSED, lambda _: Reply([b"SSH-2.0-OpenSSH_9.2\r\n"], "close")),
+    "a 500 of a proxy": after("500 Internal Server Error", lambda _: page(500)),
+    "a 502 of a proxy": instead("502 Bad Gateway", page(502)),
+    "a 503 of a proxy": instead("503 Service Unavailable", page(503)),
+    "a 504 of a proxy": after("504 Gateway Timeout", lambda _: page(504)),
+}  # fmt: skip
+
+
+def told(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """Return the lines of the relay's log about an event, without the time that follows."""
+    lines = (record.getMessage() for record in caplog.records)
+    return [line.rpartition(" at ")[0] for line in lines if event in line]
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_fault_while_the_crm_is_well_counts_against_its_event_and_harms_none(
+    crm: Crm, proxy: Proxy, site: Site, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    caplog.set_level(logging.INFO, "crm_sender.relay")
+    [event, later] = site.book(
+        2, customer__websiteUserId=f"{site.directory.name}-ada", repair__notes=SENTINEL
+    )
+    [other] = site.book()
+    sent, found = site.rows(), set()
+
+    def answer(request: Request) -> Reply:
+        attempts = site.row(request.id)["attempts"]
+        if request.id != event or attempts == 2:
+            return proxy.forward(request)
+        if attempts == 1:
+            found.add(stored(crm, event))
+        return fault.answer(proxy, request)
+
+    proxy.event = answer
+    assert (
+        site.drain(retry_schedule=SCHEDULE, timeout=TIMEOUT if fault.words == "timeout" else 5.0).delivered
+        == 3
+    )
+    assert site.verbs(event) == ["attempted", "attempted", "delivered"]
+    assert [site.row(of)["attempts"] for of in (event, later, other)] == [3, 1, 1]
+    line = f"{fault.words}: repair-request {event} {sent[0]['natural_key']}, attempt"
+    assert told(caplog, event) == [f"{line} {number} of 5, next" for number in (1, 2)]
+    assert found == {int(fault.stored)}
+    assert_arrived(crm, sent)
+    assert SENTINEL not in caplog.text
+    assert KEY not in caplog.text
+
+
+def test_an_answer_that_came_twice_is_not_taken_for_that_to_the_next_event(
+    crm: Crm, proxy: Proxy, site: Site
+) -> None:
+    [refused, *others] = site.book(3)
+    sent = site.rows()
+    refusal = whole(problem(400, "invalid-event")(Request("", "", {}, b"")))
+    proxy.event = lambda request: Reply([refusal * 2]) if request.id == refused else proxy.forward(request)
+    assert Relay(site.settings(), threads=1).run(drain=True).failed == 1
+    assert [site.status(event) for event in (refused, *others)] == ["failed", "delivered", "delivered"]
+    assert_arrived(crm, sent, refused)
