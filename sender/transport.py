@@ -104,6 +104,8 @@ class Transport:
         contract = body.get("contract")
         versions = contract.get("versions") if isinstance(contract, dict) else None
         spoken = tuple(map(str, versions)) if isinstance(versions, list) else None
+        if outcome.status == httpx.codes.OK and not isinstance(body.get("status"), str):
+            return Health(False, f"{words_of(outcome)}, but not the CRM's health")
         return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken)
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Outcome:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 
 from sender import Relay
 from sender.transport import MAX_ANSWER
 from tests.faults.proxy import Proxy, assert_arrived, slowly, stored, whole
-from tests.receiver import Reply, Request, problem, reply
-from tests.sender.site import SENTINEL, Site
+from tests.receiver import Answer, Reply, Request, always, html, problem, reply, start_receiver
+from tests.sender.site import SENTINEL, Site, eventually, running
 from tests.servers import KEY, Crm
 
 SCHEDULE = (0.02,) * 4
@@ -135,9 +137,9 @@ FAULTS = {
 
 
 def told(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
-    """Return the lines of the relay's log about an event, without the time that follows."""
+    """Return the lines of the relay's log about an event, without a time at the end."""
     lines = (record.getMessage() for record in caplog.records)
-    return [line.rpartition(" at ")[0] for line in lines if event in line]
+    return [re.sub(r" at \S+$", "", line) for line in lines if event in line]
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -184,3 +186,177 @@ def test_an_answer_that_came_twice_is_not_taken_for_that_to_the_next_event(
     assert Relay(site.settings(), threads=1).run(drain=True).failed == 1
     assert [site.status(event) for event in (refused, *others)] == ["failed", "delivered", "delivered"]
     assert_arrived(crm, sent, refused)
+
+
+AWAY: dict[str, tuple[str, Callable[[Proxy], Answer]]] = {
+    "a proxy's 502": ("502 Bad Gateway", lambda _: html(502)),
+    "a proxy's 503": ("503 Service Unavailable", lambda _: html(503)),
+    "a proxy's 504": ("504 Gateway Timeout", lambda _: html(504)),
+    "a proxy's page with 200": ("200 OK", lambda _: html(200)),
+    "a proxy's page with 202": (NO_RECEIPT, lambda _: html(202)),
+    "a 200 with nothing": ("200 OK", lambda _: always(reply(200))),
+    "a 200 with foreign JSON": ("200 OK", lambda _: always(reply(200, {"service": "billing"}))),
+    "a reset": (RESET, lambda _: always(Reply([], "reset"))),
+    "an end": (CLOSED, lambda _: always(Reply([], "close"))),
+    "silence, and a 504 for its health": (
+        "timeout",
+        lambda proxy: (
+            lambda request: html(504)(request) if request.method == "GET" else Reply(proxy.silence())
+        ),
+    ),
+}
+"""What answers all requests while the CRM is away, and the relay's words for it."""
+
+
+@pytest.mark.parametrize(("words", "answer"), AWAY.values(), ids=AWAY)
+def test_while_something_else_answers_for_the_crm_nothing_fails_and_nothing_counts(
+    crm: Crm,
+    proxy: Proxy,
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    words: str,
+    answer: Callable[[Proxy], Answer],
+) -> None:
+    caplog.set_level(logging.INFO, "crm_sender.relay")
+    ids = [*site.book(3, customer__websiteUserId=f"{site.directory.name}-ada"), *site.book(3)]
+    sent = site.rows()
+    proxy.answer_all(answer(proxy))
+    with running(Relay(site.settings(retry_schedule=(), timeout=0.5), threads=1)):
+        eventually(lambda: "the CRM is away" in caplog.text, "it is noticed")
+        probed = proxy.probes
+        eventually(lambda: proxy.probes >= probed + 2, "health is probed")
+        assert len(proxy.events) == 1
+        assert set(site.statuses()) == {"pending"}
+        shown = site.json("status")
+        assert (shown["pending"], shown["failed"], shown["crm"]["reachable"]) == (6, 0, False)
+        proxy.mend()
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes when it is back")
+    assert {site.row(event)["attempts"] for event in ids} == {1}
+    first, *_ = told(caplog, proxy.events[0].id)
+    assert first.startswith(f"{words}: repair-request ")
+    assert_arrived(crm, sent)
+
+
+REDIRECTS = {
+    301: "301 Moved Permanently",
+    302: "302 Found",
+    303: "303 See Other",
+    307: "307 Temporary Redirect",
+    308: "308 Permanent Redirect",
+}
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+def test_a_redirect_is_waited_out_and_its_target_sees_nothing(
+    crm: Crm, proxy: Proxy, site: Site, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.INFO, "crm_sender.relay")
+    held, later = site.book(2, customer__websiteUserId=f"{site.directory.name}-ada")
+    sent = site.rows()
+    with start_receiver() as target:
+        proxy.answer_all(
+            lambda request: reply(status, location=f"http://127.0.0.1:{target.port}{request.path}")
+        )
+        with running(Relay(site.settings())):
+            eventually(lambda: len(proxy.tests) >= 2, "the path is tried again")
+            shown = site.json("status")
+            assert [site.status(event) for event in (held, later)] == ["held", "pending"]
+            assert (shown["held"], shown["outbox"]["held_for"]) == (1, ["/repair-request"])
+            assert shown["crm"]["answer"] == REDIRECTS[status]
+            assert site.cli("test").returncode == 1
+            assert len(proxy.events) == 1
+            proxy.mend()
+            eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes when it is mended")
+        assert target.connections == 0
+    assert site.verbs(held) == ["held", "released", "delivered"]
+    assert {site.row(event)["attempts"] for event in (held, later)} == {1}
+    assert f"{REDIRECTS[status]}: repair-request {held}" in caplog.text
+    assert KEY not in caplog.text
+    assert_arrived(crm, sent)
+
+
+GENTLE: dict[str, Callable[[bytes], Reply]] = {
+    "100 before it": lambda answer: Reply([b"HTTP/1.1 100 Continue\r\n\r\n", answer]),
+    "102 and 103 before it": lambda answer: Reply(
+        [b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + answer]
+    ),
+    "byte by byte": bytes_apart(0.0005),
+    "in chunks": lambda answer: Reply([in_chunks(answer)]),
+    "until it closes": lambda answer: Reply([answer.replace(b"content-length", b"x-length")], "close"),
+    "Connection: close": lambda answer: Reply(
+        [answer.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)], "close"
+    ),
+    "a close that was not announced": lambda answer: Reply([answer], "close"),
+    "HTTP/1.0": lambda answer: Reply([answer.replace(b"HTTP/1.1", b"HTTP/1.0")], "close"),
+    "more than its length": lambda answer: Reply([answer + b"HTTP/1.1 500 Internal Server Error\r\n\r\n"]),
+    "no reason": lambda answer: Reply([answer.replace(b"202 Accepted", b"202 ")]),
+}
+
+
+@pytest.mark.parametrize("change", GENTLE.values(), ids=GENTLE)
+def test_a_receipt_that_comes_in_an_unusual_way_is_one(
+    crm: Crm, proxy: Proxy, site: Site, change: Callable[[bytes], Reply]
+) -> None:
+    site.book(6, customer__websiteUserId=f"{site.directory.name}-ada")
+    sent = site.rows()
+    proxy.event = lambda request: change(whole(proxy.forward(request)))
+    assert site.drain().delivered == 6
+    assert len(proxy.events) == 6
+    assert {row["attempts"] for row in site.rows()} == {1}
+    assert_arrived(crm, sent)
+
+
+def without_an_answer(proxy: Proxy, request: Request) -> Reply:
+    """Let the CRM take the event, and lose the answer."""
+    proxy.forward(request)
+    return Reply([])
+
+
+DIES: dict[str, Callable[[Proxy, Request], Reply]] = {
+    "unasked": lambda proxy, request: Reply([]),
+    "after the commit": without_an_answer,
+}
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+@pytest.mark.parametrize("answer", DIES.values(), ids=DIES)
+def test_a_kept_connection_that_dies_under_a_request_costs_no_attempt(
+    crm: Crm,
+    proxy: Proxy,
+    site: Site,
+    answer: Callable[[Proxy, Request], Reply],
+    then: Literal["close", "reset"],
+) -> None:
+    first, event = site.book(2, customer__websiteUserId=f"{site.directory.name}-ada")
+    sent = site.rows()
+
+    def die_once(request: Request) -> Reply:
+        dies = [request.id for request in proxy.events] == [first, event]
+        return replace(answer(proxy, request), then=then) if dies else proxy.forward(request)
+
+    proxy.event = die_once
+    assert Relay(site.settings(retry_schedule=()), threads=1).run(drain=True).delivered == 2
+    assert [request.id for request in proxy.events] == [first, event, event]
+    assert site.verbs(event) == ["delivered"]
+    assert site.row(event)["attempts"] == 1
+    assert_arrived(crm, sent)
+
+
+def test_a_request_that_trickles_past_the_deadline_and_arrives_after_the_next_is_queued_once(
+    crm: Crm, proxy: Proxy, site: Site
+) -> None:
+    [event] = site.book()
+    sent, late = site.rows(), []
+
+    def answer(request: Request) -> Reply:
+        if len(proxy.events) > 1:
+            return proxy.forward(request)
+        late.append(whole(proxy.forward(request, pause=0.1)))
+        return Reply([], "close")
+
+    proxy.event = answer
+    assert site.drain(timeout=0.5).delivered == 1
+    assert site.row(event)["attempts"] == 2
+    eventually(lambda: late, "the first request has arrived whole")
+    assert b'"duplicate": true' in late[0]
+    assert_arrived(crm, sent)
