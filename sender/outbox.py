@@ -137,19 +137,21 @@ def heads() -> Select[Any]:
     return select(outbox.c.sequence).where(_UNFINISHED, _is(outbox.c.status, "pending"), ~waits)
 
 
-def due(now: float, *, lease: float, longest_delay: float, but_not_of: str | None = None) -> Select[Any]:
+def due(now: float, *, lease: float, longest_delay: float, after: str | None = None) -> Select[Any]:
     """Select what may be claimed: of the `heads` those that are due and not leased, oldest first.
 
     A due time further ahead than the longest possible counts as over, and so does a lease (by twice,
     for another relay's clock or time-out may differ a little), so that a clock that jumped cannot
-    park the work.
+    park the work. `after`: only those later than this event.
     """
     due_at, lease_until = outbox.c.due_at, outbox.c.lease_until
     is_due = or_(due_at <= now, due_at > now + longest_delay)
     is_free = or_(lease_until.is_(None), lease_until <= now, lease_until > now + 2 * lease)
     may_be_claimed = heads().where(is_due, is_free)
-    if but_not_of is not None:
-        may_be_claimed = may_be_claimed.where(outbox.c.order_key != but_not_of)
+    if after is not None:
+        that = outbox.alias("that")
+        sequence = select(that.c.sequence).where(that.c.id == after).scalar_subquery()
+        may_be_claimed = may_be_claimed.where(outbox.c.sequence > sequence)
     return may_be_claimed.order_by(outbox.c.sequence)
 
 

@@ -99,24 +99,29 @@ class Pace:
     most: int
     until: float = 0.0
     window: int = 0
+    asked_for: str | None = None
+    """The event for which it asked last: those after it get their turn first."""
 
     def __post_init__(self) -> None:
         self.window = self.most
 
-    def slow_down(self, now: float, seconds: float) -> None:
+    def slow_down(self, now: float, seconds: float, event_id: str) -> None:
         """Wait, then resume with one in flight."""
         self.until = max(self.until, now + seconds)
         self.window = 1
+        self.asked_for = event_id
 
     def delivered(self, now: float) -> None:
         """Grow by one; what was in flight when the CRM asked for patience says nothing of later."""
         if now >= self.until:
             self.window = min(self.window + 1, self.most)
+        if self.window == self.most:
+            self.asked_for = None
 
 
 @dataclass(slots=True)
 class Outage:
-    """The CRM is away: when to look for it, and whose event tried last."""
+    """The CRM is away: when to look for it, and which event tried last."""
 
     backoff: Backoff = field(default_factory=Backoff)
     last_trial: str | None = None
@@ -221,7 +226,7 @@ class Relay:
             self._look_for_crm(pool, now)
             self._look_at_holds(now)
         if self._may_send(now):
-            self._send_due(pool, self._pace.window - len(self._in_flight))
+            self._send_due(pool, self._pace.window - len(self._in_flight), self._pace.asked_for)
         if self._in_flight:
             self._busy_until = now + STAYS_BUSY
             done, self._in_flight = wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
@@ -237,28 +242,27 @@ class Relay:
         waits = self._outage or now < self._pace.until or any(map(is_path, self._held))
         return not waits and self._pace.window > len(self._in_flight)
 
-    def _send_due(
-        self, pool: ThreadPoolExecutor, limit: int, but_not_of: str | None = None
-    ) -> list[Delivery]:
-        """Claim what is due, oldest first, and hand it to the threads."""
+    def _send_due(self, pool: ThreadPoolExecutor, limit: int, after: str | None) -> list[Delivery]:
+        """Claim what is due, oldest first, and hand it to the threads.
+
+        `after`: an event whose later ones get their turn first, so that it alone cannot hold them up.
+        """
         with reading(self._engine) as connection:
-            if not outbox.is_any(connection, self._due(but_not_of)):
-                return []
+            if not outbox.is_any(connection, self._due(after)):
+                return self._send_due(pool, limit, None) if after else []
         if not self._in_flight:
             self._halt.clear()
         with self._engine.begin() as connection:
             # The clocks are read here, where no other relay can claim: it may have taken long to come here.
             claimed, lease_until = self._monotonic(), self._clock() + self._settings.lease
-            due = self._due(but_not_of)
+            due = self._due(after)
             deliveries = outbox.claim(connection, due, str(uuid.uuid4()), lease_until, limit)
         self._in_flight |= {pool.submit(self._attempt, delivery, claimed) for delivery in deliveries}
         return deliveries
 
-    def _due(self, but_not_of: str | None) -> Select[Any]:
+    def _due(self, after: str | None) -> Select[Any]:
         longest_delay = max(self._settings.retry_schedule, default=0.0) * (1 + JITTER)
-        return outbox.due(
-            self._clock(), lease=self._settings.lease, longest_delay=longest_delay, but_not_of=but_not_of
-        )
+        return outbox.due(self._clock(), lease=self._settings.lease, longest_delay=longest_delay, after=after)
 
     # one attempt, in a thread of the pool
 
@@ -332,7 +336,7 @@ class Relay:
         if decision.status == "failed":
             self._failed += 1
         if decision.wait is not None:
-            self._pace.slow_down(now, decision.wait)
+            self._pace.slow_down(now, decision.wait, delivery.id)
         if decision.held_for:
             self._hold(decision.held_for, now)
         if decision.away:
@@ -384,9 +388,9 @@ class Relay:
         outage.backoff.push(now)
         if not self._ask_health().ok:
             return
-        trial = self._send_due(pool, 1, but_not_of=outage.last_trial) or self._send_due(pool, 1)
+        trial = self._send_due(pool, 1, outage.last_trial)
         if trial:
-            outage.last_trial = trial[0].order_key
+            outage.last_trial = trial[0].id
         else:
             self._close_outage()
 
