@@ -62,6 +62,7 @@ bench: .venv/bench ## Measure our speed beside the alternatives (ARGS="webhooks 
 
 .PHONY: faults
 faults: install ## Kill server, relay and website a thousand times, and look for what is lost (long)
+	BACKLOG_EVENTS=1000 $(BIN)/python -m pytest tests/faults/test_backlogs.py
 	CHAOS_KILLS=1000 CHAOS_EVENTS=6000 $(BIN)/python -m pytest tests/end_to_end -k killed -s
 
 .PHONY: check
