@@ -100,16 +100,17 @@ class Pace:
     until: float = 0.0
     window: int = 0
     asked_for: str | None = None
-    """The event for which it asked last: those after it get their turn first."""
+    """The event for which it asked, alone in flight, too: those after it get their turn first."""
 
     def __post_init__(self) -> None:
         self.window = self.most
 
     def slow_down(self, now: float, seconds: float, event_id: str) -> None:
         """Wait, then resume with one in flight."""
+        if self.window == 1 and now >= self.until:
+            self.asked_for = event_id
         self.until = max(self.until, now + seconds)
         self.window = 1
-        self.asked_for = event_id
 
     def delivered(self, now: float) -> None:
         """Grow by one; what was in flight when the CRM asked for patience says nothing of later."""

@@ -136,11 +136,13 @@ def first(*answers: Answer, then: Answer = receipt) -> Answer:
 
 @dataclass
 class Receiver:
-    """The server. Set `event`, `test` and `health` to answer otherwise."""
+    """The server. Set `event`, `test` and `health` to answer otherwise, `resets` not to."""
 
     event: Answer = receipt
     test: Answer = TEST_OK
     health: Answer = field(default_factory=lambda: speaks(CURRENT))
+    resets: Callable[[bytes], bool] = lambda _: False
+    """Whether to reset a connection over which this came, with the request unread."""
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
@@ -212,7 +214,9 @@ class Receiver:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
-            while request := self._read(stream):
+            while not self.resets(connection.recv(65_536, socket.MSG_PEEK)):
+                if (request := self._read(stream)) is None:
+                    break
                 answer = self._answer(request)
                 for part in answer.parts:
                     connection.sendall(part)

@@ -176,6 +176,22 @@ def test_a_fault_while_the_crm_is_well_counts_against_its_event_and_harms_none(
     assert KEY not in caplog.text
 
 
+def test_a_connection_that_is_reset_before_the_request_is_read_counts_one_attempt(
+    crm: Crm, proxy: Proxy, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    [event] = site.book()
+    sent = site.rows()
+    proxy.resets = lambda came: event.encode() in came and site.row(event)["attempts"] == 0
+    assert site.drain().delivered == 1
+    assert site.verbs(event) == ["attempted", "delivered"]
+    [line] = told(caplog, event)
+    assert line.startswith(
+        (f"{RESET}: ", f"{CLOSED}: ")
+    )  # the second when the reset met the rest of the request
+    assert len(proxy.events) == 1
+    assert_arrived(crm, sent)
+
+
 def test_an_answer_that_came_twice_is_not_taken_for_that_to_the_next_event(
     crm: Crm, proxy: Proxy, site: Site
 ) -> None:
