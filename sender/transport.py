@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -211,6 +212,15 @@ def _causes(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _addresses(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, in the order in which they are to be tried."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # the second for a name that is none
+        raise httpcore.ConnectError(error) from error
+    return [str(address[0]) for *_, address in found]
+
+
 class _DeadlineTransport(httpx.HTTPTransport):
     """httpx's transport over a network that keeps one deadline for a whole exchange."""
 
@@ -257,10 +267,17 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         self.connected = True
-        stream = self._backend.connect_tcp(
-            host, port, self.left(httpcore.ConnectTimeout), local_address, socket_options
-        )
-        return _DeadlineStream(self, stream)
+        addresses = _addresses(host, port)
+        failure: Exception = httpcore.ConnectError("the name has no address")
+        for untried, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            # Left to itself each address would get the whole time, and a silent one leave none to the next.
+            share = self.left(httpcore.ConnectTimeout) / untried
+            try:
+                stream = self._backend.connect_tcp(address, port, share, local_address, socket_options)
+                return _DeadlineStream(self, stream)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
 
 class _DeadlineStream(httpcore.NetworkStream):

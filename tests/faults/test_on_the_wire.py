@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from sender import Relay
-from sender.transport import MAX_ANSWER
+from sender.transport import MAX_ANSWER, Transport
 from tests.faults.proxy import Proxy, assert_arrived, slowly, stored, whole
 from tests.receiver import Answer, Reply, Request, always, html, problem, reply, start_receiver
 from tests.sender.site import SENTINEL, Site, eventually, running
-from tests.servers import KEY, Crm
+from tests.servers import KEY, Crm, free_port
 
 SCHEDULE = (0.02,) * 4
 TIMEOUT = 0.5
@@ -376,3 +379,68 @@ def test_a_request_that_trickles_past_the_deadline_and_arrives_after_the_next_is
     eventually(lambda: late, "the first request has arrived whole")
     assert b'"duplicate": true' in late[0]
     assert_arrived(crm, sent)
+
+
+@contextmanager
+def silent_address(port: int) -> Iterator[str]:
+    """Hold an address of this machine at which connections are neither taken nor refused."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", port))
+        listener.listen(0)
+        for _ in range(8):  # more than wait for it to accept: the next is not answered
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", port))
+        yield "127.0.0.2"
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> str:
+    """Give a name these addresses, or none; return it."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *arguments: Any, **more: Any) -> list[Any]:
+        if host == "crm.example" and not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        hosts = addresses if host == "crm.example" else (host,)
+        return [found for one in hosts for found in real(one, *arguments, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return "crm.example"
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_next_of_the_name(
+    crm: Crm, proxy: Proxy, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [event] = site.book()
+    sent = site.rows()
+    with silent_address(proxy.port) as silent:
+        name = resolves_to(monkeypatch, silent, "127.0.0.1")
+        assert site.drain(webhook_url=f"http://{name}:{proxy.port}/webhooks", timeout=1.5).delivered == 1
+    assert site.row(event)["attempts"] == 1
+    assert_arrived(crm, sent)
+
+
+def test_a_name_whose_addresses_are_all_silent_is_tried_for_one_deadline(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    with silent_address(port) as silent:
+        name = resolves_to(monkeypatch, *[silent] * 40)
+        url = f"http://{name}:{port}/webhooks"
+        with Transport(site.settings(webhook_url=url)) as transport:
+            started = time.monotonic()
+            assert transport.health(timeout=0.5).words == "timeout"
+        assert time.monotonic() - started < 10  # and not 40 times as long
+
+
+@pytest.mark.parametrize("name", ["crm.example", f"{'a' * 64}.example"], ids=["unknown", "no name"])
+def test_a_name_without_an_address_is_an_outage(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    caplog.set_level(logging.INFO, "crm_sender.relay")
+    resolves_to(monkeypatch)
+    [event] = site.book()
+    assert site.drain(webhook_url=f"http://{name}/webhooks").pending == 1
+    assert site.row(event)["attempts"] == 0
+    assert "Cannot connect: the CRM is away" in caplog.text
