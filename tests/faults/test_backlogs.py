@@ -41,7 +41,7 @@ def test_a_backlog_behind_a_wrong_answer_waits_whole_and_goes_by_itself_when_it_
     with running(Relay(site.settings(), threads=THREADS)):
         assert_waits(proxy, site, words)
         proxy.mend()
-        eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes", 60)
+        eventually(lambda: is_delivered(site), "all goes", 60)
     assert_delivered(proxy, site, sent)
 
 
@@ -55,7 +55,7 @@ def test_a_backlog_behind_a_wrong_key_goes_when_the_crm_has_the_right_one(
             assert_waits(proxy, site, "401 Unauthorized")
             crm.env["WEBHOOK_API_KEY"] = KEY
             crm.restart()
-            eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes", 60)
+            eventually(lambda: is_delivered(site), "all goes", 60)
         assert_delivered(proxy, site, sent)
         assert KEY not in crm.log
 
@@ -69,6 +69,11 @@ def test_a_backlog_behind_a_wrong_address_goes_with_the_relay_that_has_the_right
         assert_waits(proxy, site, "404 Not Found")
     assert site.drain().all_delivered
     assert_delivered(proxy, site, sent)
+
+
+def is_delivered(site: Site) -> bool:
+    """Say whether all is, without reading it all."""
+    return not site.rows("SELECT 1 FROM crm_outbox WHERE status <> 'delivered' LIMIT 1")
 
 
 def assert_waits(proxy: Proxy, site: Site, words: str) -> None:
@@ -120,7 +125,7 @@ def test_a_backlog_behind_a_rate_limit_goes_at_its_rate_and_nothing_counts(
     bucket = Bucket(rate=100, size=100)
     proxy.event = lambda request: proxy.forward(request) if bucket.take() else reply(429, retry_after="1")
     with running(Relay(site.settings())):
-        eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes", 90)
+        eventually(lambda: is_delivered(site), "all goes", 90)
     assert {row["attempts"] for row in site.rows()} == {1}
     assert bucket.refused <= BACKLOG / 10
     assert_arrived(crm, sent)
