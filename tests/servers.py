@@ -86,7 +86,9 @@ class Crm:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log
             try:
-                socket.create_connection(("127.0.0.1", self.port), 5).close()  # a client for each try costs more
+                socket.create_connection(
+                    ("127.0.0.1", self.port), 5
+                ).close()  # a client for each try costs more
                 httpx.get(f"{self.url}/health", timeout=5)
             except (OSError, httpx.TransportError):
                 time.sleep(0.02)
