@@ -273,7 +273,10 @@ def _outbox(settings: SenderSettings) -> Engine:
 
 
 def _actor() -> str:
-    return f"cli:{getpass.getuser()}"[:64]
+    try:
+        return f"cli:{getpass.getuser()}"[:64]
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return f"cli:uid {os.getuid()}"
 
 
 def _line(row: Row[Any]) -> str:

@@ -118,6 +118,8 @@ def _make_private(path: Path) -> None:
 
 def _set_pragmas(connection: Any, _: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's begin is ours, see _begin
+    # One text that is damaged must not keep us from the rows beside it; its digest tells what it was.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
     # The last one reads, and so opens the log, in a new file too.
     for pragma in (
         "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "schema_version",

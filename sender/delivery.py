@@ -210,6 +210,12 @@ def hold_for_release(delivery: Delivery, words: str = "release not spoken") -> D
     )
 
 
+def give_up_damaged(delivery: Delivery) -> Decision:
+    """Return the decision for an event whose payload is no longer the one that was committed."""
+    reason = "its payload in the outbox is damaged; restore the outbox from a backup, or send it anew and close this"
+    return Decision("failed", "damaged payload", delivery.attempts, reason=reason, counted=False)
+
+
 _WAITS_FOR = {
     401: "the CRM refuses the key or the signature; check CRM_API_KEY and the CRM's WEBHOOK_API_KEY",
     403: "the CRM does not take webhooks from this address; check its WEBHOOK_ALLOWED_NETWORKS",

@@ -222,6 +222,14 @@ def digest(content: str) -> str:
     return sha256(content.encode()).hexdigest()
 
 
+def is_intact(payload: str, digest_: str, webhook: Webhook) -> bool:
+    """Say whether a stored body is still the one that this digest was taken of."""
+    try:
+        return digest(canonical_content(json.loads(payload), webhook)) == digest_
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
+
+
 def uuid7() -> uuid.UUID:
     """Return a new UUID that sorts by time (RFC 9562, section 5.7)."""
     random = int.from_bytes(os.urandom(10))

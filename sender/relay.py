@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
 
-from generated.operations import WEBHOOKS
+from generated.operations import RELEASES, WEBHOOKS
 from sender import outbox
 from sender.database import open_engine, reading, truncate_log, words_of
 from sender.delivery import (
@@ -35,11 +35,13 @@ from sender.delivery import (
     Fault,
     Outcome,
     decide,
+    give_up_damaged,
     hold_for_release,
     is_busy,
     judge,
 )
 from sender.errors import NotMigrated, SettingsError
+from sender.events import is_intact
 from sender.settings import SenderSettings
 from sender.transport import HEALTH_TIMEOUT, REFUSED, Health, Transport
 
@@ -270,6 +272,9 @@ class Relay:
     def _attempt(self, delivery: Delivery, claimed: float) -> Attempt:
         if self._versions is not None and delivery.contract not in self._versions:
             return Attempt(delivery, hold_for_release(delivery))
+        webhooks = RELEASES.get(delivery.contract)  # None after a step back to an older sender
+        if webhooks and not is_intact(delivery.payload, delivery.digest, webhooks[delivery.event]):
+            return Attempt(delivery, give_up_damaged(delivery))
         lasts_at_most = self._settings.timeout + HEALTH_TIMEOUT
         late = self._monotonic() - claimed > self._settings.lease - lasts_at_most
         if late or self._halt.is_set() or self._stopping:

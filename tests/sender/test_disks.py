@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sqlite3
 import subprocess
@@ -183,14 +182,18 @@ def test_every_command_on_a_damaged_outbox_is_a_clear_error(site: Site, command:
     assert done.stderr == f"crm-sender: {UNUSABLE}database disk image is malformed\n"
 
 
-def test_text_that_cannot_be_read_is_not_quoted(site: Site, receiver: Receiver) -> None:
-    [event] = site.book()
+@pytest.mark.parametrize("damage", ["CAST(? || x'ff' AS TEXT)", "?", "replace(payload, 'deviceType', ?)"])
+def test_a_damaged_payload_is_not_sent_not_quoted_and_stops_nobody_else(
+    site: Site, receiver: Receiver, damage: str
+) -> None:
+    bad, good = site.book(2)
     with closing(sqlite3.connect(site.database)) as connection, connection:
-        connection.execute("UPDATE crm_outbox SET payload = CAST(? || x'ff' AS TEXT)", [SENTINEL])
+        connection.execute(f"UPDATE crm_outbox SET payload = {damage} WHERE id = ?", [SENTINEL, bad])
     done = site.cli("relay", "--drain")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert UNUSABLE in done.stderr
+    assert (done.returncode, done.stdout) == (1, "1 delivered, 1 failed, 0 held, 0 pending\n"), done.stderr
     assert SENTINEL not in done.stderr
-    assert site.json("status")["pending"] == 1
-    assert json.loads(site.cli("show", event, "--json").stdout)[0]["status"] == "pending"
-    assert receiver.events == []
+    [failed] = site.json("failed")
+    assert failed["id"] == bad
+    assert "damaged" in failed["reason"]
+    assert [event.id for event in receiver.events] == [good]
+    assert site.cli("close", bad).returncode == 0
