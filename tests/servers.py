@@ -78,10 +78,11 @@ class Crm:
         done = self.cli("migrate")
         assert done.returncode == 0, done.stderr
 
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
+    def start(self, *launcher: str) -> None:
+        """Start the server, by a module that runs it where one is named, and wait until it answers."""
         with (self.directory / f"server-{self.port}.log").open("ab") as log:
-            self.process = start_serve(self.directory, self.env, self.port, log, self.program)
+            program = (sys.executable, "-m", *launcher, "crm_server") if launcher else self.program
+            self.process = start_serve(self.directory, self.env, self.port, log, program)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log

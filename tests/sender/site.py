@@ -23,6 +23,7 @@ import pytest
 
 from sender import CRM, Relay, SenderSettings, Summary, delivery, relay
 from sender.cli import main
+from tests.end_to_end.chaos import left_in_files
 from tests.factories import repair_request
 from tests.servers import KEY, clean_environment
 
@@ -119,8 +120,7 @@ class Site:
 
     def left_of(self, secret: str) -> list[str]:
         """Return the files of the outbox in which bytes of a payload are left."""
-        paths = self.directory.glob("outbox.sqlite3*")
-        return [path.name for path in paths if secret.encode() in path.read_bytes()]
+        return left_in_files(self.directory, secret)
 
     def start_relay(self, *arguments: str, **over: str) -> subprocess.Popen[str]:
         """Start a `crm-sender relay`; what it logs can be read from its stderr."""
