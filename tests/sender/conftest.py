@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.receiver import Receiver, start_receiver
-from tests.sender.site import Site, be_impatient, cli, sender_environment
+from tests.sender.site import Site, be_impatient, migrated_outbox
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +20,7 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An outbox as `crm-sender migrate` makes it."""
-    directory = tmp_path_factory.mktemp("migrated")
-    path = directory / "outbox.sqlite3"
-    done = cli("migrate", directory=directory, env=sender_environment(CRM_OUTBOX_URL=f"sqlite:///{path}"))
-    assert done.returncode == 0, done.stderr
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file can be copied alone
-    return path
+    return migrated_outbox(tmp_path_factory.mktemp("migrated"))
 
 
 @pytest.fixture

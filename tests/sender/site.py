@@ -157,6 +157,16 @@ def cli(
         )
 
 
+def migrated_outbox(directory: Path) -> Path:
+    """Return an outbox as `crm-sender migrate` makes it, in a file that may be copied."""
+    path = directory / "outbox.sqlite3"
+    done = cli("migrate", directory=directory, env=sender_environment(CRM_OUTBOX_URL=f"sqlite:///{path}"))
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file can be copied alone
+    return path
+
+
 @cache
 def _processes() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
