@@ -138,16 +138,22 @@ def heads() -> Select[Any]:
 
 
 def due(now: float, *, lease: float, longest_delay: float, after: str | None = None) -> Select[Any]:
-    """Select what may be claimed: of the `heads` those that are due and not leased, oldest first.
+    """Select what may be claimed: of the `heads` those that are due and whose customer has no lease, oldest first.
 
-    A due time further ahead than the longest possible counts as over, and so does a lease (by twice,
-    for another relay's clock or time-out may differ a little), so that a clock that jumped cannot
-    park the work. `after`: only those later than this event.
+    The lease is the customer's: a later event may be in flight when one is put back to pending. A due
+    time further ahead than the longest possible counts as over, and so does a lease (by twice, for
+    another relay's clock or time-out may differ a little), so that a clock that jumped cannot park
+    the work. `after`: only those later than this event.
     """
-    due_at, lease_until = outbox.c.due_at, outbox.c.lease_until
+    due_at, in_flight = outbox.c.due_at, outbox.alias("in_flight")
     is_due = or_(due_at <= now, due_at > now + longest_delay)
-    is_free = or_(lease_until.is_(None), lease_until <= now, lease_until > now + 2 * lease)
-    may_be_claimed = heads().where(is_due, is_free)
+    is_leased = exists().where(
+        in_flight.c.order_key == outbox.c.order_key,
+        _is(in_flight.c.status, "pending", "held"),
+        in_flight.c.lease_until > now,
+        in_flight.c.lease_until <= now + 2 * lease,
+    )
+    may_be_claimed = heads().where(is_due, ~is_leased)
     if after is not None:
         that = outbox.alias("that")
         sequence = select(that.c.sequence).where(that.c.id == after).scalar_subquery()

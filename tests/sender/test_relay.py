@@ -341,6 +341,29 @@ def test_a_lease_of_a_clock_that_jumped_back_is_over(site: Site, receiver: Recei
     assert site.status(event) == "delivered"
 
 
+def test_an_event_that_is_retried_waits_for_the_later_one_of_its_customer_in_flight(
+    site: Site, receiver: Receiver
+) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Reply:
+        arrived.set()
+        go_on.wait(10)
+        return receipt(request)
+
+    receiver.event = first(problem(400, "invalid-event"), slow)
+    failed, later = site.book(2, customer__websiteUserId="ada")
+    with running(Relay(site.settings())):
+        assert arrived.wait(10)
+        assert site.cli("retry", failed).returncode == 0
+        [marker] = site.book()
+        eventually(lambda: site.status(marker) == "delivered", "the relay has looked for what is due")
+        assert failed not in [request.id for request in receiver.events[1:]]
+        go_on.set()
+        eventually(lambda: set(site.statuses()) == {"delivered"}, "all is delivered")
+    assert [r.id for r in receiver.events if r.id != marker] == [failed, later, failed]
+
+
 # drains, stops, the outbox's own troubles
 
 
