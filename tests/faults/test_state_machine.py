@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 
 from crm_server import approval_queue
 from crm_server.api.webhooks import receive_webhook
@@ -276,6 +276,15 @@ class BothSides(RuleBasedStateMachine):
             event.token, event.leased_until = token, self.clock.now + LEASE
         self.claimed += deliveries
 
+    @rule(limit=st.integers(1, 3), reply=REPLY)
+    def stand_still_past_the_lease(self, limit: int, reply: Reply) -> None:
+        """Claim and send, then let time and other relays pass before anything is recorded."""
+        claimed = len(self.claimed)
+        self.claim(limit)
+        if len(self.claimed) > claimed:
+            self.send(claimed, reply)
+        self.time_passes(LEASE + 1)
+
     @precondition(lambda self: self.claimed)
     @rule(pick=st.integers(0, 99), reply=REPLY)
     def send(self, pick: int, reply: Reply) -> None:
@@ -305,8 +314,8 @@ class BothSides(RuleBasedStateMachine):
         event.received = True
         return Answer(answer.status, "application/json", json.dumps(answer.content).encode())
 
-    @rule(replies=st.lists(REPLY, min_size=1, max_size=4), waits=st.booleans())
-    def deliver(self, replies: list[Reply], waits: bool) -> None:
+    @rule(replies=st.lists(REPLY, min_size=3, max_size=8))
+    def deliver(self, replies: list[Reply]) -> None:
         """Claim, send and record one after the other, as a relay does that nothing befalls."""
         for reply in replies:
             claimed = len(self.claimed)
@@ -314,8 +323,11 @@ class BothSides(RuleBasedStateMachine):
             if len(self.claimed) > claimed:
                 self.send(claimed, reply)
                 self.record(count=1)
-            elif waits:
+            elif self.is_any("held"):
+                self.release(pick=claimed)
+            else:
                 self.time_passes(max(SCHEDULE))
+            self.the_outbox_is_what_the_model_says()
 
     @precondition(lambda self: self.sent)
     @rule(count=st.integers(1, 3))
@@ -411,17 +423,18 @@ class BothSides(RuleBasedStateMachine):
         with self.database.reading() as connection:
             rows = list(approval_queue.list_approvals(connection))
         row = rows[pick % len(rows)]
-        try:
+        if row.id not in self.decided:
             with self.database.writing() as connection:
-                if approves:
-                    approval_queue.approve(connection, row.id, "cli:me")
-                else:
-                    approval_queue.reject(connection, row.id, "cli:me", "no reason")
-        except AlreadyDecided:
-            assert row.id in self.decided
-        else:
-            assert row.id not in self.decided
+                self.decide_on(connection, row.id, approves)
             self.decided.add(row.id)
+        with pytest.raises(AlreadyDecided), self.database.writing() as connection:
+            self.decide_on(connection, row.id, approves)
+
+    def decide_on(self, connection: Connection, request: str, approves: bool) -> None:
+        if approves:
+            approval_queue.approve(connection, request, "cli:me")
+        else:
+            approval_queue.reject(connection, request, "cli:me", "no reason")
 
     # what must hold at all times
 
