@@ -182,9 +182,9 @@ def running(site: Site, *arguments: str) -> Iterator[Program]:
             program.stop()
 
 
-def hurt_at_random(victims: list[Victim], times: int, luck: random.Random) -> None:
-    """So many times kill one of the programs and start it again, or stop it past its lease."""
-    for _ in range(times):
+def hurt_at_random(victims: list[Victim], kills: int, luck: random.Random) -> None:
+    """So many times kill one of the programs and start it again; now and then stop one past its lease."""
+    while kills:
         time.sleep(luck.uniform(0.05, 0.6))
         victim = luck.choice(victims)
         if luck.random() < STOPPED:
@@ -193,6 +193,7 @@ def hurt_at_random(victims: list[Victim], times: int, luck: random.Random) -> No
             victim.process.send_signal(signal.SIGCONT)
             continue
         victim.kill()
+        kills -= 1
         time.sleep(luck.uniform(0, 0.3))
         victim.start()
 
