@@ -24,7 +24,14 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import audit_trail, records
-from crm_server.database import BUSY_SECONDS, Database, insert_or_ignore, new_id, utc_now
+from crm_server.database import (
+    BUSY_SECONDS,
+    Database,
+    execute_many,
+    insert_or_ignore,
+    new_id,
+    utc_now,
+)
 from crm_server.decisions import TRANSITIONS, Verb, records_of
 from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
@@ -179,7 +186,7 @@ def store_statement(dialect: str) -> Insert:
 def store(connection: Connection, rows: list[dict[str, Any]]) -> set[str]:
     """Insert the rows whose identity is new; return the ids of those."""
     ids = [row["id"] for row in rows]
-    result = connection.execute(store_statement(connection.dialect.name), rows)
+    result = execute_many(connection, store_statement(connection.dialect.name), rows)
     if result.rowcount == len(rows):
         return set(ids)
     return set(connection.execute(STORED, {"ids": ids}).scalars())

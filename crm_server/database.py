@@ -1,5 +1,6 @@
 """The engine: pragmas, transactions, and the one function in which SQLite and PostgreSQL differ."""
 
+import functools
 import os
 import sqlite3
 import time
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy import URL, Connection, CursorResult, Dialect, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -24,6 +25,8 @@ PRAGMAS = (
     f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
+    # 16 MB: a commit that moves the log into the database takes long, and pages that change often move once.
+    "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
     # Without it INSERT OR REPLACE deletes rows behind the back of the triggers that forbid it.
@@ -176,6 +179,24 @@ def insert_or_ignore(dialect: str, table: Table) -> Insert:
     insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
     statement: Insert = insert(table).on_conflict_do_nothing()
     return statement
+
+
+def execute_many(connection: Connection, statement: Insert, rows: list[dict[str, Any]]) -> CursorResult[Any]:
+    """Execute a statement that is made once, with each of some rows that have the same names.
+
+    The driver is given the rows as they are: SQLAlchemy takes as long to prepare them as SQLite to store them.
+    """
+    compiled = compile_once(statement, connection.dialect, tuple(rows[0]))
+    whole = [compiled.params | row for row in rows] if len(compiled.params) > len(rows[0]) else rows
+    names = compiled.positiontup
+    parameters: Any = [tuple(row[name] for name in names) for row in whole] if names else whole
+    return connection.exec_driver_sql(str(compiled), parameters)
+
+
+@functools.cache
+def compile_once(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> Any:
+    """Return a statement's text with its parameters' names, and the values of those that are constants."""
+    return statement.compile(dialect=dialect, column_keys=columns)
 
 
 def is_database_error(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Bodies are read here, whole, before anything looks at them: bounded in size, in time and in kind."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable
 from typing import Any
 
@@ -163,6 +164,7 @@ def check_transfer_coding(headers: list[tuple[bytes, bytes]]) -> None:
         raise Problem("unsupported-media-type", "Send no Transfer-Encoding but chunked.")
 
 
+@functools.lru_cache(64)  # every sender has one of its own
 def is_json(media_type: bytes) -> bool:
     """Tell whether a Content-Type says JSON, in UTF-8 where it names a charset."""
     kind, *parameters = media_type.lower().split(b";")
