@@ -19,12 +19,23 @@ from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.middleware.authentication import WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
-from crm_server.middleware.contract import EventRules, HeaderRules, RequestValidation, Routing, operations
+from crm_server.middleware.contract import (
+    EventRules,
+    HeaderRules,
+    RequestValidation,
+    Routing,
+    each_operation,
+    operations,
+)
+from crm_server.middleware.networks import Networks
 from crm_server.middleware.problem_answers import ProblemAnswers
+from crm_server.middleware.rate_limit import KeyRateLimit, Limit, SharedCounters
+from crm_server.middleware.signatures import Signatures
 from crm_server.migrations import require_migrated
-from crm_server.problems import not_found
+from crm_server.problems import SAFE_HEADERS, not_found
 from crm_server.settings import Settings
 from crm_server.validation import load_contract, load_rules
+from crm_server.webhook_keys import KeyUse, warn_of_old_keys
 
 BASE_PATH = "/webhooks"
 
@@ -38,13 +49,20 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
         raise ConfigurationError("WEBHOOK_API_KEY is not set: give the key that the website sends.")
     database = Database(settings.url)
     require_migrated(database)
+    keys = [key.get_secret_value() for key in settings.webhook_keys]
+    with database.reading() as connection:
+        warn_of_old_keys(connection, keys)
     queue = ApprovalQueue(database)
+    storage = settings.rate_limit_storage.get_secret_value()
+    shared = None if storage.startswith("memory:") else SharedCounters(storage)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         queue.start()
         yield
         await queue.close()
+        if shared:
+            await shared.close()
         database.close()
 
     contract = load_contract()
@@ -53,12 +71,21 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
     middlewares: list[Any] = [
         ProblemAnswers,
+        partial(
+            Networks,
+            allowed=settings.allowed_networks,
+            proxies=settings.trusted_proxies,
+            open_to_all=open_operations(contract),
+        ),
         Routing,
         SecurityMiddleware,
+        partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared)),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry or Hurry()),
+        *signatures(settings),
         RequestValidation,
         LifespanMiddleware,
     ]
+    failures = Limit(settings.failure_limit, "failure", shared)
     app = ConnexionMiddleware(
         Dispatch(queue), import_name=__name__, lifespan=lifespan, middlewares=middlewares
     )
@@ -66,10 +93,25 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
         contract,
         base_path=BASE_PATH,
         resolver=Resolver(OPERATIONS.__getitem__),
-        security_map={"bearer": WebhookKeys(key.get_secret_value() for key in settings.webhook_keys)},
+        security_map={"bearer": WebhookKeys(keys, failures, KeyUse(queue.note_key))},
         validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
+
+
+def signatures(settings: Settings) -> list[Any]:
+    """Return the middleware that checks signatures, when there is a secret to check them by."""
+    secrets = [secret.get_secret_value() for secret in settings.signing_secrets]
+    return [partial(Signatures, secrets=secrets)] if secrets else []
+
+
+def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return method and path of each operation that needs no key."""
+    return [
+        (method.upper(), f"{BASE_PATH}{path}")
+        for path, method, operation in each_operation(contract)
+        if operation.get("security") == []
+    ]
 
 
 def require_same_operations(contract: Mapping[str, Any]) -> None:
@@ -77,6 +119,12 @@ def require_same_operations(contract: Mapping[str, Any]) -> None:
     named = {operation["operationId"] for operation in operations(contract)}
     if named != set(OPERATIONS):
         raise RuntimeError(f"Contract and OPERATIONS differ: {sorted(named ^ set(OPERATIONS))}")
+
+
+HEADERS = [
+    (name.encode(), value.encode())
+    for name, value in {"content-type": "application/json", **SAFE_HEADERS}.items()
+]
 
 
 class Dispatch:
@@ -92,6 +140,5 @@ class Dispatch:
         if name is None:
             raise not_found()
         answer = await OPERATIONS[name](self._queue, scope)
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.start", "status": answer.status, "headers": HEADERS})
         await send({"type": "http.response.body", "body": json.dumps(answer.content).encode()})

@@ -38,6 +38,7 @@ from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
 from crm_server.tables import approvals, heartbeat, rejection_reasons
 from crm_server.upcast import upcast
+from crm_server.webhook_keys import record_use
 from generated.base import ContractModel
 from generated.operations import MODELS
 
@@ -115,6 +116,10 @@ class ApprovalQueue:
     def _judge(self, identity: Identity) -> Verdict:
         with self._database.reading() as connection:
             return decide(identity, find_known(connection, identity))
+
+    async def note_key(self, key: str) -> None:
+        """Store that a webhook key, by its fingerprint, was used now. Raises Unavailable."""
+        await self._commits.run(lambda connection: record_use(connection, key))
 
     async def is_healthy(self) -> bool:
         """Tell whether an event could be stored now, by the last commit or by trying; at most a second old."""

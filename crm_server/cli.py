@@ -10,6 +10,8 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
+from ipaddress import ip_address
 from typing import Any
 
 from sqlalchemy import Row
@@ -20,9 +22,12 @@ from crm_server.database import Database
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
 from crm_server.settings import Settings, load_settings
+from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
 
 HIGHEST_PORT = 65535
 STATUSES = ("pending_approval", "approved", "rejected")
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
 
     migrate_ = commands.add_parser("migrate", help="create the database or bring it up to date")
     migrate_.set_defaults(run=run_migrate)
+
+    keys = commands.add_parser("keys", help="list the webhook keys by fingerprint, and when they were used")
+    keys.add_argument("--json", action="store_true", help="print JSON")
+    keys.set_defaults(run=run_keys)
 
     approvals = commands.add_parser("approvals", help="see and decide what waits for approval")
     add_approvals(approvals.add_subparsers(required=True, metavar="COMMAND"))
@@ -107,6 +116,12 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     app = create_app(settings, hurry)
     listener = listen(options.host, options.port)
     host, number = listener.getsockname()[:2]
+    if not ip_address(host.partition("%")[0]).is_loopback and not settings.allowed_networks:
+        log.warning(
+            "Listening beyond this machine, on %s, without WEBHOOK_ALLOWED_NETWORKS: whoever reaches the port"
+            " may try keys. Name the networks that webhooks come from.",
+            host,
+        )
     address = f"http://{f'[{host}]' if ':' in host else host}:{number}/webhooks"
     print(f"crm-server: receiving webhooks on {address}", flush=True)
     gc.collect()
@@ -124,6 +139,27 @@ def run_migrate(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
+def run_keys(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the webhook keys by fingerprint, and when they were used."""
+    with opened(settings).reading() as connection:
+        keys = list_keys(connection, [key.get_secret_value() for key in settings.webhook_keys])
+    if options.json:
+        print(json.dumps([{**asdict(key), "is_due": key.is_due} for key in keys], indent=2))
+        return 0
+    lines = [["FINGERPRINT", "FIRST USED", "LAST USED", ""]]
+    print_table(
+        lines + [[k.fingerprint, k.first_used_at or "-", k.last_used_at or "-", state_of(k)] for k in keys]
+    )
+    return 0
+
+
+def state_of(key: KeyInUse) -> str:
+    """Say what an operator should know of a key."""
+    if not key.is_set:
+        return "no longer set"
+    return f"in use for more than {LARGEST_AGE_DAYS} days: change it" if key.is_due else "set"
+
+
 def run_list(settings: Settings, options: argparse.Namespace) -> int:
     """Print the requests."""
     with opened(settings).reading() as connection:
@@ -133,10 +169,15 @@ def run_list(settings: Settings, options: argparse.Namespace) -> int:
             return 0
         lines = [["ID", "EVENT", "STATUS", "RECEIVED", "NATURAL KEY"]]
         lines += [[row.id, row.event, row.status, row.received_at, row.natural_key] for row in rows]
+    print_table(lines)
+    return 0
+
+
+def print_table(lines: Sequence[Sequence[str]]) -> None:
+    """Print lines of cells, each column as wide as its widest."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    return 0
 
 
 def run_approve(settings: Settings, options: argparse.Namespace) -> int:

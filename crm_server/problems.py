@@ -14,6 +14,8 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "reserved-natural-key": (400, "Reserved natural key"),
     "unsupported-contract-version": (400, "Unknown contract release"),
     "unauthorized": (401, "Unauthorized"),
+    "invalid-signature": (401, "Unauthorized"),
+    "forbidden-network": (403, "Forbidden"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
     "request-timeout": (408, "Request timeout"),
@@ -21,10 +23,14 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "webhook-id-conflict": (409, "Conflict"),
     "content-too-large": (413, "Content too large"),
     "unsupported-media-type": (415, "Unsupported media type"),
+    "too-many-requests": (429, "Too many requests"),
     "internal-error": (500, "Internal server error"),
     "unavailable": (503, "Service unavailable"),
 }
 """Every type of problem: its status and its title."""
+
+SAFE_HEADERS: Mapping[str, str] = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+"""On every answer: it is kept by nobody on the way, and is what its Content-Type says."""
 
 
 class Problem(Exception):
@@ -37,7 +43,7 @@ class Problem(Exception):
         super().__init__(type_)
         self.status, self.title = TITLES[type_]
         self.type, self.detail, self.members = type_, detail, members
-        self.headers = {"content-type": "application/problem+json", **(headers or {})}
+        self.headers = {"content-type": "application/problem+json", **SAFE_HEADERS, **(headers or {})}
 
     def body(self) -> bytes:
         """Return the answer's body."""

@@ -1,9 +1,13 @@
 """The CRM's settings, from the environment and `.env` in the working directory (the environment wins)."""
 
+import base64
 import logging
 import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +18,11 @@ from crm_server.errors import ConfigurationError
 
 SHORT_KEY = 16
 """Below so many characters a key is easy to guess."""
+
+SHORT_SECRET = 24
+"""Bytes that a signing secret should have at least (Standard Webhooks)."""
+
+Network = IPv4Network | IPv6Network
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +48,56 @@ class Settings(BaseSettings):
     """A SQLAlchemy URL, `sqlite:///…` or `postgresql://…`."""
     max_body_bytes: Annotated[int, Field(alias="WEBHOOK_MAX_BODY_BYTES", ge=1, le=1 << 30)] = 1048576
     """The largest body that is taken, in bytes."""
+    rate_limit: Annotated[str, Field(alias="WEBHOOK_RATE_LIMIT")] = "100/second"
+    """How often one key may be used, as `limits` writes it."""
+    failure_limit: Annotated[str, Field(alias="WEBHOOK_AUTH_FAILURE_LIMIT")] = "20/minute"
+    """How many wrong keys of one address are answered 401; then 429. A right key is never refused for it."""
+    rate_limit_storage: Annotated[SecretStr, Field(alias="RATE_LIMIT_STORAGE_URL")] = SecretStr("memory://")
+    """Where requests are counted: in this process, or in a Redis that several servers share."""
+    signing_secrets: Annotated[tuple[SecretStr, ...], NoDecode, Field(alias="WEBHOOK_SIGNING_SECRET")] = ()
+    """Secrets that a webhook may be signed by; without one no signature is asked for."""
+    allowed_networks: Annotated[tuple[Network, ...], NoDecode, Field(alias="WEBHOOK_ALLOWED_NETWORKS")] = ()
+    """Where webhooks may come from; without one, from anywhere."""
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, Field(alias="CRM_TRUSTED_PROXIES")] = ()
+    """The proxies whose `X-Forwarded-For` is believed."""
 
     @field_validator("webhook_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        keys = value.split(",")
-        if not all(re.fullmatch(r"[!-+\--~]+", key) for key in keys):
-            raise ValueError("each key is printable ASCII without spaces, and no part of the list is empty")
-        return tuple(keys)
+        message = "each key is printable ASCII without spaces, and no part of the list is empty"
+        return split(value, read_key, message)
+
+    @field_validator("signing_secrets", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: Any) -> Any:
+        return split(value, read_secret, "each secret is base64, with whsec_ before it or without")
+
+    @field_validator("allowed_networks", "trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        return split(
+            value, read_network, "each part is an address or a network, as 10.0.0.0/8 or 2001:db8::/32"
+        )
+
+    @field_validator("rate_limit", "failure_limit")
+    @classmethod
+    def _check_limit(cls, value: str) -> str:
+        import limits  # noqa: PLC0415  # most commands never need it, and it takes 90 ms
+
+        try:
+            [limit] = limits.parse_many(value)
+        except ValueError:
+            raise ValueError("must be one limit such as 100/second or 20/minute") from None
+        if limit.amount < 1:
+            raise ValueError("must allow one at least")
+        return value
+
+    @field_validator("rate_limit_storage")
+    @classmethod
+    def _check_storage(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("memory", "redis", "rediss"):
+            raise ValueError("must be memory://, redis://HOST:PORT/DB or rediss://…")
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -71,6 +120,43 @@ class Settings(BaseSettings):
         return url.set(drivername="sqlite", database=str(Path(url.database or "").resolve()))
 
 
+def split(value: Any, read: Callable[[str], Any], message: str) -> Any:
+    """Read each part of a list that is separated by commas; raise ValueError with a message of ours."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(read(part) for part in value.split(","))
+    except ValueError:
+        raise ValueError(message) from None
+
+
+def read_key(text: str) -> str:
+    """Return a webhook key; raise ValueError for one that cannot stand in a header, or in a list."""
+    if not re.fullmatch(r"[!-+\--~]+", text):
+        raise ValueError
+    return text
+
+
+def read_secret(text: str) -> str:
+    """Return a signing secret; raise ValueError for one that is no base64."""
+    if not base64.b64decode(secret_part(text), validate=True):
+        raise ValueError
+    return text
+
+
+def secret_part(text: str) -> str:
+    """Return a signing secret's base64, with its padding."""
+    encoded = text.removeprefix("whsec_")
+    return encoded + "=" * (-len(encoded) % 4)
+
+
+def read_network(text: str) -> Network:
+    """Return a network; one of IPv4 that is written as IPv6 (RFC 4291, section 2.5.5.2) is one of IPv4."""
+    network = ip_network(text.strip())
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    return IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
+
+
 def load_settings() -> Settings:
     """Read the settings.
 
@@ -85,4 +171,9 @@ def load_settings() -> Settings:
         raise ConfigurationError("; ".join(faults)) from None
     if any(len(key.get_secret_value()) < SHORT_KEY for key in settings.webhook_keys):
         log.warning("WEBHOOK_API_KEY holds a key of fewer than %d characters; use a longer one.", SHORT_KEY)
+    secrets = [secret_part(secret.get_secret_value()) for secret in settings.signing_secrets]
+    if any(len(base64.b64decode(secret)) < SHORT_SECRET for secret in secrets):
+        log.warning(
+            "WEBHOOK_SIGNING_SECRET holds a secret of fewer than %d bytes; use a longer one.", SHORT_SECRET
+        )
     return settings

@@ -124,6 +124,16 @@ audit_trail = Table(
 )
 """Who did what to which record, and when; `pointers` is a JSON list. Never a value. Append-only."""
 
+webhook_keys = Table(
+    "webhook_keys",
+    metadata,
+    Column("fingerprint", String(12), primary_key=True),
+    Column("first_used_at", String(27), nullable=False),
+    Column("last_used_at", String(27), nullable=False),
+    CheckConstraint("first_used_at <= last_used_at", name="order"),
+)
+"""When each webhook key was used, the last time to the minute; never the key."""
+
 heartbeat = Table(
     "heartbeat",
     metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,8 @@ class SenderSettings(BaseModel):
     """Seconds of one attempt, from connect to the last byte."""
     when_away: Literal["wait", "fail"] = "wait"
     """`fail` counts attempts also while the CRM is away."""
+    signing_secret: SecretStr | None = None
+    """What webhooks are signed by (Standard Webhooks): base64, with `whsec_` before it or without."""
 
     @classmethod
     def read(cls, env_file: str | None = None) -> SenderSettings:
@@ -89,6 +92,18 @@ class SenderSettings(BaseModel):
         if not text.isascii() or not text.isprintable() or " " in text or "," in text:
             raise ValueError("must be printable ASCII without space or comma")
         return key
+
+    @field_validator("signing_secret")
+    @classmethod
+    def _base64(cls, secret: SecretStr | None) -> SecretStr | None:
+        encoded = secret.get_secret_value().removeprefix("whsec_") if secret else "AA"
+        try:
+            is_empty = not base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        except ValueError:
+            is_empty = True
+        if is_empty:
+            raise ValueError("must be base64, with whsec_ before it or without")
+        return secret
 
     @field_validator("outbox_url")
     @classmethod

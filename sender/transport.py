@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from types import TracebackType
@@ -14,11 +15,12 @@ from typing import Any
 
 import httpcore
 import httpx
+from standardwebhooks import Webhook
 
 from generated.operations import CURRENT, HEALTH_PATH, WEBHOOKS, Path
 from sender.delivery import Answer, Delivery, Fault, Outcome, read_json, read_retry_after, status_words
 from sender.errors import SettingsError
-from sender.events import TEST_KEY
+from sender.events import TEST_KEY, uuid7
 from sender.settings import SenderSettings
 
 MAX_ANSWER = 65_536
@@ -55,6 +57,8 @@ class Transport:
         except httpx.InvalidURL:
             raise SettingsError("CRM_WEBHOOK_URL: no request can be sent to this URL") from None
         self._settings = settings
+        secret = settings.signing_secret
+        self._signer = Webhook(secret.get_secret_value()) if secret else None
         self._network = _DeadlineBackend()
         self._client = httpx.Client(
             transport=_DeadlineTransport(self._network),
@@ -92,7 +96,7 @@ class Transport:
         A refusal of the test itself passes too: it is our CRM that answers, and it knows the key.
         """
         name = next(name for name, webhook in WEBHOOKS.items() if webhook.path == path)
-        headers = {"webhook-contract": CURRENT, "webhook-test": "true"}
+        headers = {"webhook-id": str(uuid7()), "webhook-contract": CURRENT, "webhook-test": "true"}
         outcome = self._post(path, probe_body(name).encode(), headers)
         return passes(outcome), words_of(outcome)
 
@@ -110,8 +114,20 @@ class Transport:
         return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken)
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
-        kinds = {"content-type": "application/json", **headers}
+        kinds = {
+            "content-type": "application/json",
+            **headers,
+            **self._signature(body, headers["webhook-id"]),
+        }
         return self._exchange("POST", path, body, kinds, self._settings.timeout)
+
+    def _signature(self, body: bytes, webhook_id: str) -> dict[str, str]:
+        """Return the headers that vouch for a body, of this moment: an old signature is refused."""
+        if self._signer is None:
+            return {}
+        now = datetime.now(UTC)
+        signature = self._signer.sign(webhook_id, now, body.decode())
+        return {"webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout: float

@@ -3,22 +3,33 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address
 from typing import Any
 
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import AbstractSecurityHandler
+from starlette.types import Scope
 
+from crm_server.middleware.networks import read_address
+from crm_server.middleware.rate_limit import Limit, too_many
 from crm_server.problems import Problem
+from crm_server.webhook_keys import KeyUse, fingerprint
 
 SCHEME = b"bearer "
+GROUPS = 4096
+"""Failures are counted by groups of addresses: bounded, however many addresses there are, and no address
+can be read from a group's number. A right key is never refused for its neighbours."""
 
 
 class WebhookKeys(AbstractSecurityHandler):
     """Checks the webhook key; Connexion calls it for every operation that the contract says needs one."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    def __init__(self, keys: Iterable[str], failures: Limit, use: KeyUse) -> None:
         """Remember the keys' digests: equal lengths make the comparison's time say nothing."""
-        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
+        self._keys = {hashlib.sha256(key.encode()).digest(): fingerprint(key) for key in keys}
+        # Of the keys, so that servers that share their counters group alike, and no one else can.
+        self._secret = hashlib.sha256(b"".join(sorted(self._keys))).digest()
+        self._failures, self._use = failures, use
 
     def __call__(self) -> "WebhookKeys":
         """Serve as Connexion's handler class too, which is called for an instance per operation."""
@@ -28,13 +39,29 @@ class WebhookKeys(AbstractSecurityHandler):
         """Return what Connexion calls with each request."""
         return self.verify
 
-    def verify(self, request: ConnexionRequest) -> dict[str, str]:
-        """Return who it is when the key is right; raise the 401 otherwise."""
-        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    def verify(self, request: ConnexionRequest) -> Any:
+        """Return who it is when the key is right, `scope["crm.key"]` too; Connexion awaits the refusal."""
+        scope = request.scope
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and given[0][: len(SCHEME)].lower() == SCHEME:
             digest = hashlib.sha256(given[0][len(SCHEME) :].strip(b" ")).digest()
             # All keys are compared, so that the time does not tell which one it was.
-            if sum(hmac.compare_digest(digest, known) for known in self._digests):
+            if sum(hmac.compare_digest(digest, known) for known in self._keys):
+                scope["crm.key"] = self._keys[digest]
+                self._use.note(scope["crm.key"])
                 return {"sub": "webhook"}
+        return self.refuse(scope)
+
+    async def refuse(self, scope: Scope) -> None:
+        """Raise the 401, or the 429 for an address that has failed too often."""
+        if seconds := await self._failures.hit(self.group(scope["crm.address"])):
+            raise too_many("Too many wrong keys came from this address.", seconds)
         detail = "Send the webhook key as 'Authorization: Bearer KEY'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
+
+    def group(self, text: str) -> str:
+        """Return the group that an address is counted in; whoever has an IPv6 address has its /64."""
+        address = read_address(text)
+        who = address.packed[:8] if isinstance(address, IPv6Address) else str(address).encode()
+        digest = hashlib.blake2b(who, key=self._secret, digest_size=4).digest()
+        return str(int.from_bytes(digest) % GROUPS)

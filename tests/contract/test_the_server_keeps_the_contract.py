@@ -23,6 +23,7 @@ from crm_server.database import Database
 from crm_server.migrations import migrate
 from crm_server.settings import Settings
 from scripts.fuzz import SETTINGS, readable_contract
+from tests.servers import UNLIMITED
 
 MODES = {"what it allows": GenerationMode.POSITIVE, "what it forbids": GenerationMode.NEGATIVE}
 
@@ -32,7 +33,10 @@ def contract(tmp_path: Path) -> Iterator[OpenApiSchema]:
     """Yield the contract, bound to a server with a database of its own."""
     key = secrets.token_hex()
     crm = Settings(
-        webhook_keys=(SecretStr(key),), database_url=SecretStr(f"sqlite:///{tmp_path / 'crm.sqlite3'}")
+        webhook_keys=(SecretStr(key),),
+        database_url=SecretStr(f"sqlite:///{tmp_path / 'crm.sqlite3'}"),
+        rate_limit=UNLIMITED["WEBHOOK_RATE_LIMIT"],
+        failure_limit=UNLIMITED["WEBHOOK_AUTH_FAILURE_LIMIT"],
     )
     database = Database(crm.url)
     migrate(database)

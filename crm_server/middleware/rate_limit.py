@@ -1,0 +1,180 @@
+"""How often: counted in this process, or in a Redis that several servers share.
+
+The windows are fixed: one number a name, however many requests there are, and the time at which a window
+ends is exactly what Retry-After must say. A moving window would remember the time of every request, to
+refuse a burst across two windows, which does the CRM no harm.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import limits
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.errors import ConfigurationError as LimitsError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from crm_server.errors import ConfigurationError, name_of
+from crm_server.problems import Problem
+
+REDIS_SECONDS = 0.25
+"""How long Redis may take; then it is away."""
+AWAY_SECONDS = 5.0
+"""How long an absent Redis is left alone before it is asked again."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Hits under one key that go to Redis as one, and what became of them."""
+
+    seconds: int
+    most: int
+    count: int = 0
+    before: int | None = None
+    """How many hits the window had before; None when Redis did not say."""
+    ends: float = 0.0
+    """When the window ends, in seconds since 1970; known when there were too many."""
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class SharedCounters:
+    """Counters in Redis. While it is away nobody waits for it, and each server counts for itself.
+
+    What comes while a command is under way goes out with the next one, as one: a command costs more than
+    the rest of a request.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Prepare a client; nothing is opened yet. Raises ConfigurationError for what is no Redis URL."""
+        try:
+            self._redis = RedisStorage(
+                f"async+{url}",
+                implementation="redispy",
+                key_prefix="revivatech",
+                socket_connect_timeout=REDIS_SECONDS,
+                socket_timeout=REDIS_SECONDS,
+            )
+        except LimitsError:
+            message = "RATE_LIMIT_STORAGE_URL needs a driver: install redis."
+            raise ConfigurationError(message) from None
+        except ValueError:
+            raise ConfigurationError("RATE_LIMIT_STORAGE_URL: is no Redis URL") from None
+        self.away = False
+        self._ask_again = 0.0
+        self._batches: dict[str, Batch] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def hit(self, key: str, seconds: int, most: int) -> int | None:
+        """Count a hit; return 0, or the seconds to wait when there were too many; None while Redis is away."""
+        if self.away:
+            if time.monotonic() >= self._ask_again and not self._is_busy():
+                self._task = asyncio.create_task(self._ask())
+            return None
+        batch = self._batches.setdefault(key, Batch(seconds, most))
+        batch.count += 1
+        place = batch.count
+        if not self._is_busy():
+            self._task = asyncio.create_task(self._count())
+        await batch.done.wait()
+        if batch.before is None:
+            return None
+        return seconds_until(batch.ends) if batch.before + place > most else 0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._task:
+            await self._task
+        client: Any = self._redis.bridge  # redis-py's, which the library types as any client's
+        await client.get_connection().aclose()
+
+    def _is_busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def _count(self) -> None:
+        while self._batches:
+            key = next(iter(self._batches))
+            batch = self._batches.pop(key)
+            try:
+                if not self.away:
+                    await self._count_batch(key, batch)
+            except Exception as error:
+                self._miss(error)
+            finally:
+                batch.done.set()
+
+    async def _count_batch(self, key: str, batch: Batch) -> None:
+        async with asyncio.timeout(REDIS_SECONDS):
+            total = await self._redis.incr(key, batch.seconds, batch.count)
+            if total > batch.most:
+                batch.ends = await self._redis.get_expiry(key)
+        batch.before = total - batch.count
+
+    async def _ask(self) -> None:
+        """See whether Redis is back."""
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                self.away = not await self._redis.check()
+        except TimeoutError:
+            self.away = True
+        self._ask_again = time.monotonic() + AWAY_SECONDS
+        if not self.away:
+            log.info("Redis is back: the servers share their rate limits again.")
+
+    def _miss(self, error: Exception) -> None:
+        self.away, self._ask_again = True, time.monotonic() + AWAY_SECONDS
+        log.warning(
+            "Redis (RATE_LIMIT_STORAGE_URL) is away: %s. Until it is back this server counts for itself.",
+            name_of(error),
+        )
+
+
+class Limit:
+    """So many hits in a window of time, by name."""
+
+    def __init__(self, notation: str, what: str, shared: SharedCounters | None = None) -> None:
+        """Prepare; `what` tells its counters from another limit's."""
+        self._limit = limits.parse(notation)
+        self._seconds, self._most = self._limit.get_expiry(), self._limit.amount
+        self._what, self._shared, self._own = what, shared, MemoryStorage()
+
+    async def hit(self, name: str) -> int:
+        """Count a hit; return 0, or the seconds to wait (1 or more) when there were too many."""
+        key = self._limit.key_for(self._what, name)
+        if self._shared:
+            wait = await self._shared.hit(key, self._seconds, self._most)
+            if wait is not None:
+                return wait
+        if await self._own.incr(key, self._seconds) <= self._most:
+            return 0
+        return seconds_until(await self._own.get_expiry(key))
+
+
+class KeyRateLimit:
+    """Limits how often each webhook key is used: `scope["crm.key"]`, which authentication puts there."""
+
+    def __init__(self, app: ASGIApp, *, limit: Limit) -> None:
+        """Wrap an app."""
+        self.app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or raise the 429."""
+        key = scope.get("crm.key")
+        if key and (seconds := await self._limit.hit(key)):
+            raise too_many("This key is used too often.", seconds)
+        await self.app(scope, receive, send)
+
+
+def too_many(what: str, seconds: int) -> Problem:
+    """Return the 429."""
+    detail = f"{what} Wait as long as Retry-After says."
+    return Problem("too-many-requests", detail, headers={"retry-after": str(seconds)})
+
+
+def seconds_until(moment: float) -> int:
+    """Return the whole seconds until a moment (since 1970), one at least."""
+    return max(1, math.ceil(moment - time.time()))

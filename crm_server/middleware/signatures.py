@@ -1,0 +1,50 @@
+"""By whom: each webhook signed (Standard Webhooks), by a secret that does not travel with it."""
+
+from collections.abc import Iterable, Mapping
+
+from standardwebhooks import Webhook, WebhookVerificationError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from crm_server.problems import Problem
+
+SIGNED = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
+
+
+class Signatures:
+    """Refuses a body that no signature of a known secret vouches for, or an old one."""
+
+    def __init__(self, app: ASGIApp, *, secrets: Iterable[str]) -> None:
+        """Wrap an app; `secrets` are base64, with `whsec_` before it or without."""
+        self.app = app
+        self._verifiers = [Webhook(secret) for secret in secrets]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or raise the 401."""
+        body = scope.get("crm.body")
+        if body is not None and not self.is_signed(body, signed_headers(scope)):
+            detail = (
+                "Sign the webhook as Standard Webhooks says: webhook-id, webhook-timestamp (within five minutes)"
+                " and webhook-signature, by the secret that the CRM has."
+            )
+            raise Problem("invalid-signature", detail, headers={"www-authenticate": "Bearer"})
+        await self.app(scope, receive, send)
+
+    def is_signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
+        """Tell whether any secret made any of the signatures, not long ago."""
+        return any(verifies(verifier, body, headers) for verifier in self._verifiers)
+
+
+def signed_headers(scope: Scope) -> dict[str, str]:
+    """Return the headers that a signature needs; none of one that is there twice."""
+    found = [(name, value) for name, value in scope["headers"] if name in SIGNED]
+    return {} if len(found) != len(SIGNED) else {n.decode(): v.decode("latin-1") for n, v in found}
+
+
+def verifies(verifier: Webhook, body: bytes, headers: Mapping[str, str]) -> bool:
+    """Tell whether one secret made any of the signatures, not long ago."""
+    try:
+        verifier.verify(body, dict(headers), json_parse=False)
+    except (WebhookVerificationError, ValueError):
+        # ValueError: a signature that is no base64, a body that is no UTF-8.
+        return False
+    return True
