@@ -116,12 +116,7 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     app = create_app(settings, hurry)
     listener = listen(options.host, options.port)
     host, number = listener.getsockname()[:2]
-    if not ip_address(host.partition("%")[0]).is_loopback and not settings.allowed_networks:
-        log.warning(
-            "Listening beyond this machine, on %s, without WEBHOOK_ALLOWED_NETWORKS: whoever reaches the port"
-            " may try keys. Name the networks that webhooks come from.",
-            host,
-        )
+    warn_if_exposed(host, settings)
     address = f"http://{f'[{host}]' if ':' in host else host}:{number}/webhooks"
     print(f"crm-server: receiving webhooks on {address}", flush=True)
     gc.collect()
@@ -129,6 +124,16 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(serve(app, listener, hurry))
     return 0
+
+
+def warn_if_exposed(host: str, settings: Settings) -> None:
+    """Warn of a listener beyond loopback that takes webhooks from anywhere."""
+    if not ip_address(host).is_loopback and not settings.allowed_networks:
+        log.warning(
+            "Listening beyond this machine, on %s, without WEBHOOK_ALLOWED_NETWORKS: whoever reaches the port"
+            " may try keys. Name the networks that webhooks come from.",
+            host,
+        )
 
 
 def run_migrate(settings: Settings, options: argparse.Namespace) -> int:

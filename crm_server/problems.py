@@ -29,8 +29,13 @@ TITLES: Mapping[str, tuple[int, str]] = {
 }
 """Every type of problem: its status and its title."""
 
-SAFE_HEADERS: Mapping[str, str] = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-"""On every answer: it is kept by nobody on the way, and is what its Content-Type says."""
+SAFE_HEADERS: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "server": "crm",
+    "x-content-type-options": "nosniff",
+}
+"""On every answer: kept by nobody on the way, what its Content-Type says, and with no word of what serves it
+(granian names itself where nobody else is named)."""
 
 
 class Problem(Exception):

@@ -55,10 +55,10 @@ def post(crm: Crm, event: str, payload: Any, **headers: str) -> Answer:
     return send(crm, "POST", f"/{event}", body, **headers)
 
 
-def raw(crm: Crm, request: bytes, *, seconds: float = 20) -> Answer:
-    """Send bytes over a socket; return the first answer that is not an interim one."""
+def raw(crm: Crm, request: bytes, *, seconds: float = 20, source: str = "127.0.0.1") -> Answer:
+    """Send bytes over a socket from an address; return the first answer that is not an interim one."""
     method, target, _ = request.split(b"\r\n")[0].decode("latin-1").split(" ", 2)
-    with socket.create_connection(("127.0.0.1", crm.port), timeout=seconds) as connection:
+    with socket.create_connection(("127.0.0.1", crm.port), seconds, (source, 0)) as connection:
         # The server may answer, and close, before it has read all.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(request)
@@ -114,6 +114,13 @@ def head(crm: Crm, method: str, path: str, *lines: str) -> bytes:
     """Return a request's head with the right key."""
     fields = ["Host: crm", f"Authorization: Bearer {crm.key}", *lines]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *fields, "", ""]).encode("latin-1")
+
+
+def webhook(crm: Crm, payload: Any, *lines: str) -> bytes:
+    """Return a whole repair request with the right key, and other header lines."""
+    body = json.dumps(payload).encode()
+    kinds = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return head(crm, "POST", "/webhooks/repair-request", *kinds, *lines) + body
 
 
 def chunked(body: bytes, size: int = 700) -> bytes:
