@@ -54,7 +54,7 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
         warn_of_old_keys(connection, keys)
     queue = ApprovalQueue(database)
     storage = settings.rate_limit_storage.get_secret_value()
-    shared = None if storage.startswith("memory:") else SharedCounters(storage)
+    shared = None if storage == "memory://" else SharedCounters(storage)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:

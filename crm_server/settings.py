@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     @field_validator("signing_secrets", mode="before")
     @classmethod
     def _split_secrets(cls, value: Any) -> Any:
-        return split(value, read_secret, "each secret is base64, with whsec_ before it or without")
+        return split(value, read_secret, "each part is base64, with whsec_ before it or without")
 
     @field_validator("allowed_networks", "trusted_proxies", mode="before")
     @classmethod
@@ -95,7 +95,12 @@ class Settings(BaseSettings):
     @field_validator("rate_limit_storage")
     @classmethod
     def _check_storage(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("memory", "redis", "rediss"):
+        try:
+            url = urlsplit(value.get_secret_value())
+            is_redis = url.scheme in ("redis", "rediss") and bool(url.hostname and url.port)
+        except ValueError:
+            is_redis = False
+        if not is_redis and value.get_secret_value() != "memory://":
             raise ValueError("must be memory://, redis://HOST:PORT/DB or rediss://…")
         return value
 

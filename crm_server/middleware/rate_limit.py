@@ -6,6 +6,7 @@ refuse a burst across two windows, which does the CRM no harm.
 """
 
 import asyncio
+import importlib
 import logging
 import math
 import time
@@ -52,6 +53,7 @@ class SharedCounters:
     def __init__(self, url: str) -> None:
         """Prepare a client; nothing is opened yet. Raises ConfigurationError for what is no Redis URL."""
         try:
+            importlib.import_module("redis")
             self._redis = RedisStorage(
                 f"async+{url}",
                 implementation="redispy",
@@ -59,10 +61,10 @@ class SharedCounters:
                 socket_connect_timeout=REDIS_SECONDS,
                 socket_timeout=REDIS_SECONDS,
             )
-        except LimitsError:
+        except ModuleNotFoundError:
             message = "RATE_LIMIT_STORAGE_URL needs a driver: install redis."
             raise ConfigurationError(message) from None
-        except ValueError:
+        except (LimitsError, ValueError):
             raise ConfigurationError("RATE_LIMIT_STORAGE_URL: is no Redis URL") from None
         self.away = False
         self._ask_again = 0.0

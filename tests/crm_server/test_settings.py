@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from crm_server.errors import ConfigurationError
+from crm_server.settings import load_settings
 from tests.crm_server.answers import post
 from tests.factories import repair_request
 from tests.servers import Crm, clean_environment, start_crm
@@ -36,6 +38,39 @@ def test_a_wrong_setting_is_named_without_its_value(empty: Crm, name: str, value
     assert "sécret" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8,secret"),
+        ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8,,10.1.0.0/16"),
+        ("WEBHOOK_ALLOWED_NETWORKS", "10.0.0.1/8"),
+        ("WEBHOOK_ALLOWED_NETWORKS", "2001:db8::/129"),
+        ("CRM_TRUSTED_PROXIES", "secret.example"),
+        ("WEBHOOK_RATE_LIMIT", "secret"),
+        ("WEBHOOK_RATE_LIMIT", "100"),
+        ("WEBHOOK_RATE_LIMIT", "0/second"),
+        ("WEBHOOK_RATE_LIMIT", "10/second;100/minute"),
+        ("WEBHOOK_AUTH_FAILURE_LIMIT", "-1/minute"),
+        ("RATE_LIMIT_STORAGE_URL", "memcached://secret"),
+        ("RATE_LIMIT_STORAGE_URL", "redis://:secret@host:port/0"),
+        ("RATE_LIMIT_STORAGE_URL", "redis://:secret@host"),
+        ("WEBHOOK_SIGNING_SECRET", "whsec_secret secret"),
+        ("WEBHOOK_SIGNING_SECRET", "whsec_"),
+        ("WEBHOOK_SIGNING_SECRET", "c2VjcmV0c2VjcmV0,"),
+        ("WEBHOOK_SIGNING_SECRET", "not-base64-secret"),
+    ],
+)
+def test_a_wrong_protection_stops_every_command_without_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert str(caught.value).startswith(f"{name}: ")
+    assert "secret" not in str(caught.value)
+
+
 def test_several_keys_are_right_at_once_so_that_they_rotate_without_a_gap(tmp_path: Path) -> None:
     with start_crm(tmp_path, WEBHOOK_API_KEY="the-old-key-0123456789,the-new-key-0123456789") as crm:
         for key, status in [
@@ -53,6 +88,30 @@ def test_a_short_key_is_warned_of_and_not_shown(tmp_path: Path) -> None:
     with start_crm(tmp_path, WEBHOOK_API_KEY="brief-key") as crm:
         assert "WEBHOOK_API_KEY" in crm.log
         assert "brief-key" not in crm.log
+
+
+def test_a_short_signing_secret_is_warned_of_and_not_shown(empty: Crm) -> None:
+    empty.env["WEBHOOK_SIGNING_SECRET"] = "whsec_c2VjcmV0"
+    done = empty.cli("migrate")
+    assert "WEBHOOK_SIGNING_SECRET" in done.stderr
+    assert "c2VjcmV0" not in done.stderr
+
+
+def test_redis_without_its_driver_says_what_to_install(empty: Crm) -> None:
+    empty.migrate()
+    (empty.directory / "redis.py").write_text("raise ModuleNotFoundError")
+    empty.env |= {"RATE_LIMIT_STORAGE_URL": "redis://127.0.0.1:6379", "WEBHOOK_API_KEY": "0123456789abcdef"}
+    done = empty.cli("serve", "--port", "0")
+    assert done.returncode == 1
+    assert done.stderr == "crm-server: RATE_LIMIT_STORAGE_URL needs a driver: install redis.\n"
+
+
+def test_an_option_that_redis_does_not_take_stops_the_start(empty: Crm) -> None:
+    empty.migrate()
+    url = "redis://:sentinel@127.0.0.1:6379/0?socket_timeout=sentinel"
+    empty.env |= {"RATE_LIMIT_STORAGE_URL": url, "WEBHOOK_API_KEY": "0123456789abcdef"}
+    done = empty.cli("serve", "--port", "0")
+    assert (done.returncode, done.stderr) == (1, "crm-server: RATE_LIMIT_STORAGE_URL: is no Redis URL\n")
 
 
 def test_the_largest_body_can_be_set(tmp_path: Path) -> None:

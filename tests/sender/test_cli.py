@@ -292,6 +292,8 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_API_KEY", "sentinel with spaces"),
         ("CRM_API_KEY", "sentinel,two"),
         ("CRM_API_KEY", "sentinel-ü"),
+        ("CRM_SIGNING_SECRET", "whsec_sentinel sentinel"),
+        ("CRM_SIGNING_SECRET", "whsec_"),
         ("CRM_OUTBOX_URL", "sentinel"),
         ("CRM_OUTBOX_URL", "sentinel://host/db"),
         ("CRM_RETRY_SCHEDULE", "1,sentinel"),

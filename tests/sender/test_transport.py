@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import socket
@@ -10,11 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from sender.delivery import Answer, Delivery, Fault
 from sender.transport import MAX_ANSWER, Transport
 from tests.receiver import Receiver, Reply, Request, always, first, receipt, reply
-from tests.sender.site import Site
+from tests.sender.site import Site, eventually
 from tests.servers import KEY
 
 
@@ -212,3 +214,48 @@ def test_no_payload_is_logged_at_any_level(
     assert site.drain().all_delivered
     assert "sentinel-of-a-customer" not in caplog.text
     assert json.loads(receiver.events[0].body)["repair"]["notes"] == "sentinel-of-a-customer"
+
+
+SECRET = "whsec_" + base64.b64encode("a secret of the tests, with ümlauts".encode()).decode()
+
+
+def test_every_attempt_and_every_probe_is_signed(site: Site, receiver: Receiver) -> None:
+    event = delivery(site)
+    with Transport(site.settings(signing_secret=SECRET)) as transport:
+        transport.send(event)
+        transport.probe("/repair-request")
+        transport.probe("/customer-registration")
+    assert len(receiver.requests) == 3
+    for request in receiver.requests:
+        Webhook(SECRET).verify(request.body, request.headers)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(SECRET).verify(request.body + b" ", request.headers)
+
+
+def test_each_attempt_is_signed_anew_under_the_same_id(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = delivery(site)
+    with Transport(site.settings(signing_secret=SECRET)) as transport:
+        transport.send(event)
+        monkeypatch.setenv("TZ", "Asia/Kathmandu")  # the library drops time zones
+        time.tzset()
+        eventually(
+            lambda: transport.send(event) and timestamps(receiver)[-1] > timestamps(receiver)[0],
+            "a later second",
+        )
+        monkeypatch.undo()
+        time.tzset()
+    assert {request.id for request in receiver.requests} == {event.id}
+    Webhook(SECRET).verify(receiver.requests[-1].body, receiver.requests[-1].headers)
+    assert abs(timestamps(receiver)[-1] - time.time()) < 60
+
+
+def timestamps(receiver: Receiver) -> list[int]:
+    return [int(request.headers["webhook-timestamp"]) for request in receiver.requests]
+
+
+def test_without_a_secret_nothing_is_signed(site: Site, receiver: Receiver) -> None:
+    with Transport(site.settings()) as transport:
+        transport.send(delivery(site))
+    assert not {"webhook-signature", "webhook-timestamp"} & receiver.requests[0].headers.keys()
