@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import limits
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import RedisStorage
 from limits.errors import ConfigurationError as LimitsError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -38,8 +38,8 @@ class Batch:
     count: int = 0
     before: int | None = None
     """How many hits the window had before; None when Redis did not say."""
-    ends: float = 0.0
-    """When the window ends, in seconds since 1970; known when there were too many."""
+    wait: int = 0
+    """Seconds until the window ends; known when there were too many."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -85,7 +85,7 @@ class SharedCounters:
         await batch.done.wait()
         if batch.before is None:
             return None
-        return seconds_until(batch.ends) if batch.before + place > most else 0
+        return batch.wait if batch.before + place > most else 0
 
     async def close(self) -> None:
         """Close the connections."""
@@ -113,19 +113,21 @@ class SharedCounters:
         async with asyncio.timeout(REDIS_SECONDS):
             total = await self._redis.incr(key, batch.seconds, batch.count)
             if total > batch.most:
-                batch.ends = await self._redis.get_expiry(key)
+                ends = await self._redis.get_expiry(key)
+                batch.wait = max(1, math.ceil(ends - time.time()))
         batch.before = total - batch.count
 
     async def _ask(self) -> None:
-        """See whether Redis is back."""
+        """See whether Redis takes writes again."""
         try:
             async with asyncio.timeout(REDIS_SECONDS):
-                self.away = not await self._redis.check()
-        except TimeoutError:
-            self.away = True
-        self._ask_again = time.monotonic() + AWAY_SECONDS
-        if not self.away:
+                await self._redis.incr("ask", 1)
+        except Exception as error:
+            log.debug("Redis is still away: %s", name_of(error))
+        else:
+            self.away = False
             log.info("Redis is back: the servers share their rate limits again.")
+        self._ask_again = time.monotonic() + AWAY_SECONDS
 
     def _miss(self, error: Exception) -> None:
         self.away, self._ask_again = True, time.monotonic() + AWAY_SECONDS
@@ -142,18 +144,29 @@ class Limit:
         """Prepare; `what` tells its counters from another limit's."""
         self._limit = limits.parse(notation)
         self._seconds, self._most = self._limit.get_expiry(), self._limit.amount
-        self._what, self._shared, self._own = what, shared, MemoryStorage()
+        self._what, self._shared = what, shared
+        self._windows: dict[str, tuple[float, int]] = {}
 
     async def hit(self, name: str) -> int:
-        """Count a hit; return 0, or the seconds to wait (1 or more) when there were too many."""
-        key = self._limit.key_for(self._what, name)
+        """Count a hit; return 0, or the seconds to wait (1 or more) when there were too many.
+
+        There must be a bounded number of names: their counters stay.
+        """
         if self._shared:
+            key = self._limit.key_for(self._what, name)
             wait = await self._shared.hit(key, self._seconds, self._most)
             if wait is not None:
                 return wait
-        if await self._own.incr(key, self._seconds) <= self._most:
-            return 0
-        return seconds_until(await self._own.get_expiry(key))
+        return self._hit_here(name)
+
+    def _hit_here(self, name: str) -> int:
+        # By the monotonic clock: one of `limits` would refuse for a day when the clock is put back by one.
+        now = time.monotonic()
+        ends, count = self._windows.get(name, (now, 0))
+        if ends <= now:
+            ends, count = now + self._seconds, 0
+        self._windows[name] = (ends, count + 1)
+        return math.ceil(ends - now) if count >= self._most else 0
 
 
 class KeyRateLimit:
@@ -175,8 +188,3 @@ def too_many(what: str, seconds: int) -> Problem:
     """Return the 429."""
     detail = f"{what} Wait as long as Retry-After says."
     return Problem("too-many-requests", detail, headers={"retry-after": str(seconds)})
-
-
-def seconds_until(moment: float) -> int:
-    """Return the whole seconds until a moment (since 1970), one at least."""
-    return max(1, math.ceil(moment - time.time()))

