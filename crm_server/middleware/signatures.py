@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from crm_server.problems import Problem
 
 SIGNED = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
+LONGEST = 2048
+"""Characters of a signature header, as the contract says: who has the key and no secret must not have us look
+through thousands of signatures."""
 
 
 class Signatures:
@@ -35,9 +38,11 @@ class Signatures:
 
 
 def signed_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers that a signature needs; none of one that is there twice."""
+    """Return the headers that a signature needs; none when one is there twice, or too long."""
     found = [(name, value) for name, value in scope["headers"] if name in SIGNED]
-    return {} if len(found) != len(SIGNED) else {n.decode(): v.decode("latin-1") for n, v in found}
+    if len(found) != len(SIGNED) or any(len(value) > LONGEST for _, value in found):
+        return {}
+    return {name.decode(): value.decode("latin-1") for name, value in found}
 
 
 def verifies(verifier: Webhook, body: bytes, headers: Mapping[str, str]) -> bool:
