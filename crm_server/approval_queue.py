@@ -4,9 +4,9 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -24,15 +24,19 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from crm_server import audit_trail, records
+from crm_server.audit_trail import Actor
 from crm_server.database import BUSY_SECONDS, Database, insert_or_ignore, new_id, utc_now
 from crm_server.decisions import TRANSITIONS, Verb, records_of
 from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
+from crm_server.pages import Page, Window, read_page
 from crm_server.tables import approvals, heartbeat, rejection_reasons
 from crm_server.upcast import upcast
 from generated.base import ContractModel
-from generated.operations import MODELS
+from generated.operations import MODELS, RELEASES
+
+Found = TypeVar("Found")
 
 FRESH_SECONDS = 5.0
 """So long a commit shows that the database can be written."""
@@ -99,15 +103,30 @@ class ApprovalQueue:
 
     async def judge(self, identity: Identity) -> Verdict:
         """Tell what `receive` would find, and store nothing."""
+        return await self.read(lambda connection: decide(identity, find_known(connection, identity)))
+
+    async def read(self, question: Callable[[Connection], Found]) -> Found:
+        """Answer a question in a thread, in a transaction that only reads.
+
+        Raises Unavailable when the database fails, or does not answer in time.
+        """
         try:
             async with asyncio.timeout(BUSY_SECONDS):
-                return await asyncio.to_thread(self._judge, identity)
+                return await asyncio.to_thread(self._read, question)
         except (TimeoutError, SQLAlchemyError):
             raise Unavailable("The database did not answer.") from None
 
-    def _judge(self, identity: Identity) -> Verdict:
+    def _read(self, question: Callable[[Connection], Found]) -> Found:
         with self._database.reading() as connection:
-            return decide(identity, find_known(connection, identity))
+            return question(connection)
+
+    async def write(self, job: Callable[[Connection], Found]) -> Found:
+        """Run a job in a transaction of its own, by the one thread that writes; return after the commit.
+
+        Raises Unavailable when it could not be done, or when nobody knows whether it was.
+        """
+        outcome: Found = await self._commits.run(job)
+        return outcome
 
     async def is_healthy(self) -> bool:
         """Tell whether an event could be stored now, by the last commit or by trying; at most a second old."""
@@ -225,7 +244,63 @@ def list_approvals(connection: Connection, status: str | None = None) -> Iterato
     yield from connection.execute(statement)
 
 
-def approve(connection: Connection, approval_id: str, actor: str) -> Row[Any]:
+STATUSES = ("pending_approval", "approved", "rejected")
+EVENTS = tuple(dict.fromkeys(event for webhooks in RELEASES.values() for event in webhooks))
+
+
+def page(
+    connection: Connection, window: Window, *, status: str | None = None, event: str | None = None
+) -> Page:
+    """Read a page of the requests, of all states and events or of one."""
+    streams = [
+        select(approvals).where(approvals.c.event == one_event, approvals.c.status == one_status)
+        for one_event in (EVENTS if event is None else (event,))
+        for one_status in (STATUSES if status is None else (status,))
+    ]
+    return read_page(connection, streams, approvals.c.sequence, window)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One request with all that is known of it."""
+
+    row: Row[Any]
+    reason: str | None
+    """Why it was rejected; None also once it is erased."""
+    history: list[Row[Any]]
+    """What was done to it, oldest first."""
+
+
+def show(connection: Connection, approval_id: str) -> Shown:
+    """Read one request and its history.
+
+    Raises UnknownApproval.
+    """
+    row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
+    if row is None:
+        raise UnknownApproval(f"There is no approval request {approval_id}.")
+    of_this = rejection_reasons.c.approval_id == approval_id
+    reason = connection.execute(select(rejection_reasons.c.reason).where(of_this)).scalar()
+    return Shown(row, reason, list(audit_trail.history(connection, approval_id)))
+
+
+def as_json(row: Row[Any]) -> dict[str, Any]:
+    """Return a request as the command line and the staff API show it."""
+    return {
+        "id": row.id,
+        "event": row.event,
+        "status": row.status,
+        "received_at": row.received_at,
+        "webhook_id": row.webhook_id,
+        "natural_key": row.natural_key,
+        "contract": row.contract,
+        "payload": None if row.payload is None else json.loads(row.payload),
+        "decided_at": row.decided_at,
+        "decided_by": row.decided_by,
+    }
+
+
+def approve(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
     """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
 
     Raises UnknownApproval and AlreadyDecided.
@@ -249,7 +324,7 @@ def approve(connection: Connection, approval_id: str, actor: str) -> Row[Any]:
     return row
 
 
-def reject(connection: Connection, approval_id: str, actor: str, reason: str) -> Row[Any]:
+def reject(connection: Connection, approval_id: str, actor: Actor, reason: str) -> Row[Any]:
     """Reject a request for a reason. Return the decided row.
 
     Raises UnknownApproval and AlreadyDecided.
@@ -259,7 +334,7 @@ def reject(connection: Connection, approval_id: str, actor: str, reason: str) ->
     return row
 
 
-def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: str) -> Row[Any]:
+def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: Actor) -> Row[Any]:
     """Move a request on, unless somebody else has; put it on the trail; return the row as it is then."""
     this = approvals.c.id == approval_id
     row = connection.execute(select(approvals).where(this).with_for_update()).one_or_none()
@@ -267,9 +342,10 @@ def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: str
         raise UnknownApproval(f"There is no approval request {approval_id}.")
     status = TRANSITIONS.get((row.status, verb))
     if status is None:
-        raise AlreadyDecided(f"{approval_id} was {row.status} by {row.decided_by} at {row.decided_at}.")
+        raise AlreadyDecided(approval_id, row.status, row.decided_by, row.decided_at)
     at = max(utc_now(), row.received_at)
-    connection.execute(update(approvals).where(this).values(status=status, decided_at=at, decided_by=actor))
+    decided = {"status": status, "decided_at": at, "decided_by": actor.name}
+    connection.execute(update(approvals).where(this).values(decided))
     audit_trail.append(connection, at=at, actor=actor, verb=verb, record="approval", record_id=approval_id)
     return connection.execute(select(approvals).where(this)).one()
 

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from crm_server.database import insert_or_ignore, new_id
+from crm_server.pages import Page, Window, read_page
 from crm_server.tables import customers, tickets
 
 Row = dict[str, Any]
@@ -37,3 +38,13 @@ def open_ticket(connection: Connection, customer_id: str, ticket: Row, at: str) 
     connection.execute(insert(tickets), row)
     ticket_id: str = row["id"]
     return ticket_id
+
+
+def customers_page(connection: Connection, window: Window) -> Page:
+    """Read a page of the customers: their ids sort by the time at which they were made."""
+    return read_page(connection, [select(customers)], customers.c.id, window)
+
+
+def tickets_page(connection: Connection, window: Window) -> Page:
+    """Read a page of the tickets: their ids sort by the time at which they were made."""
+    return read_page(connection, [select(tickets)], tickets.c.id, window)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -55,9 +56,14 @@ approvals = Table(
     CheckConstraint("(decided_at IS NULL) = (decided_by IS NULL)", name="decided_by"),
     CheckConstraint("(payload IS NULL) = (erased_at IS NOT NULL)", name="erased"),
     CheckConstraint("length(digest) = 64", name="digest"),
+    Index(None, "event", "status", "sequence"),
     sqlite_autoincrement=True,
 )
-"""What the website asked for, in order of receipt (`sequence`), and what became of it."""
+"""What the website asked for, in order of receipt (`sequence`), and what became of it.
+
+One index serves every list: each pair of event and status is a stream of its own, and a list merges the
+streams that it wants.
+"""
 
 rejection_reasons = Table(
     "rejection_reasons",
@@ -120,9 +126,33 @@ audit_trail = Table(
     Column("record", String(32), nullable=False),
     Column("record_id", String(36), nullable=False, index=True),
     Column("pointers", Text, nullable=False),
+    Column("origin", String(64)),
     sqlite_autoincrement=True,
 )
-"""Who did what to which record, and when; `pointers` is a JSON list. Never a value. Append-only."""
+"""Who did what to which record, when and from which address; `pointers` is a JSON list. Never a value.
+Append-only."""
+
+staff = Table(
+    "staff",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text),
+    Column("created_at", String(27), nullable=False),
+    Column("disabled_at", String(27)),
+    CheckConstraint("role IN ('viewer', 'approver', 'admin')", name="role"),
+)
+"""Who may see and decide what. `password_hash` is Argon2's own notation."""
+
+staff_tokens = Table(
+    "staff_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("staff_id", String(36), ForeignKey("staff.id"), nullable=False, index=True),
+    Column("created_at", String(27), nullable=False),
+)
+"""Bearer tokens of the staff API, each as the SHA-256 of a random text that only its owner has."""
 
 heartbeat = Table(
     "heartbeat",

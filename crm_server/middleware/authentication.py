@@ -30,11 +30,19 @@ class WebhookKeys(AbstractSecurityHandler):
 
     def verify(self, request: ConnexionRequest) -> dict[str, str]:
         """Return who it is when the key is right; raise the 401 otherwise."""
-        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        if len(given) == 1 and given[0][: len(SCHEME)].lower() == SCHEME:
-            digest = hashlib.sha256(given[0][len(SCHEME) :].strip(b" ")).digest()
+        token = bearer(request.scope["headers"])
+        if token is not None:
+            digest = hashlib.sha256(token).digest()
             # All keys are compared, so that the time does not tell which one it was.
             if sum(hmac.compare_digest(digest, known) for known in self._digests):
                 return {"sub": "webhook"}
         detail = "Send the webhook key as 'Authorization: Bearer KEY'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
+
+
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the bearer token of a request (RFC 6750, section 2.1), if it has exactly one."""
+    given = [value for name, value in headers if name == b"authorization"]
+    if len(given) == 1 and given[0][: len(SCHEME)].lower() == SCHEME:
+        return given[0][len(SCHEME) :].strip(b" ")
+    return None

@@ -61,13 +61,13 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) 
     [
         "UPDATE audit_trail SET actor = 'nobody'",
         "DELETE FROM audit_trail",
-        "INSERT OR REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]')",
-        "REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]')",
+        "INSERT OR REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]', NULL)",
+        "REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]', NULL)",
     ],
 )
 def test_the_trail_is_append_only(database: Database, statement: str) -> None:
     with database.writing() as connection:
-        connection.execute(text("INSERT INTO audit_trail VALUES (1, 'at', 'me', 'v', 'r', 'i', '[]')"))
+        connection.execute(text("INSERT INTO audit_trail VALUES (1, 'at', 'me', 'v', 'r', 'i', '[]', NULL)"))
     with pytest.raises(DBAPIError, match="append-only"), database.writing() as connection:
         connection.execute(text(statement))
     with database.reading() as connection:

@@ -1,0 +1,95 @@
+"""The approval queue for staff: list, show, approve, reject."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from starlette.types import Scope
+
+from crm_server import approval_queue
+from crm_server.api import Answer, Handler
+from crm_server.api.audit import entry
+from crm_server.api.lists import page_answer, window_of
+from crm_server.api.masking import mask_payload, masked
+from crm_server.approval_queue import ApprovalQueue, Shown
+from crm_server.audit_trail import Actor
+from crm_server.errors import AlreadyDecided, UnknownApproval
+from crm_server.problems import Problem
+from crm_server.staff import Staff
+from generated.approvals import Rejecting
+
+
+async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """List a page of requests."""
+    asked = scope["crm.parameters"]
+    wanted = {name: asked.get(name) for name in ("status", "event")}
+    page = await queue.read(
+        lambda connection: approval_queue.page(connection, window_of(asked, int), **wanted)
+    )
+    return page_answer(page, partial(item, scope["crm.staff"]))
+
+
+async def show_approval(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Show one request."""
+    return await shown(queue, scope)
+
+
+async def approve(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Approve a request."""
+    return await decided(queue, scope, approval_queue.approve)
+
+
+async def reject(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Reject a request for a reason."""
+    reason = Rejecting.model_validate(scope["crm.json"]).reason.strip()
+    return await decided(queue, scope, partial(approval_queue.reject, reason=reason))
+
+
+async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str, Actor], Any]) -> Answer:
+    """Decide a request; answer with what it is then."""
+    approval_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["client"][0])
+    try:
+        await queue.write(lambda connection: decide(connection, approval_id, actor))
+    except UnknownApproval:
+        raise unknown() from None
+    except AlreadyDecided as error:
+        decision = {"status": error.status, "by": error.by, "at": error.at}
+        detail = "Somebody has decided this request before."
+        raise Problem("already-decided", detail, decided=decision) from None
+    return await shown(queue, scope)
+
+
+async def shown(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Answer with one request as it is now."""
+    staff, approval_id = scope["crm.staff"], scope["crm.parameters"]["id"]
+    try:
+        found = await queue.read(lambda connection: approval_queue.show(connection, approval_id))
+    except UnknownApproval:
+        raise unknown() from None
+    return Answer(200, detail(staff, found))
+
+
+def unknown() -> Problem:
+    """Return the 404 for an id that no request has."""
+    return Problem("not-found", "There is no approval request with this id.")
+
+
+def item(staff: Staff, row: Any) -> dict[str, Any]:
+    """Return a request as this member of staff may see it."""
+    found = approval_queue.as_json(row)
+    return found if staff.may("approver") else mask_payload(found)
+
+
+def detail(staff: Staff, found: Shown) -> dict[str, Any]:
+    """Return a request with its history as this member of staff may see it."""
+    reason = found.reason if staff.may("approver") else masked(found.reason)
+    return {**item(staff, found.row), "reason": reason, "history": [entry(row) for row in found.history]}
+
+
+OPERATIONS: Mapping[str, Handler] = {
+    "list-approvals": list_approvals,
+    "show-approval": show_approval,
+    "approve": approve,
+    "reject": reject,
+}
+"""The contract's operations on the queue, by operationId."""
