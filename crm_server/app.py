@@ -4,6 +4,7 @@ Webhooks and staff come to ports of their own, by contracts of their own; behind
 database and the same queue.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from crm_server.middleware.staff_access import StaffAccess, required_roles
 from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
 from crm_server.migrations import require_migrated
 from crm_server.problems import not_found
+from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
 
@@ -67,7 +69,11 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
+        indexing = [asyncio.create_task(keep_indexed(queue))] if "staff" in parts else []
         yield
+        for task in indexing:
+            task.cancel()
+        await asyncio.gather(*indexing, return_exceptions=True)
         await queue.close()
         database.close()
 

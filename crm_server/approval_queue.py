@@ -13,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Insert,
     Row,
+    Select,
     bindparam,
     case,
     insert,
@@ -23,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import audit_trail, records
+from crm_server import audit_trail, records, search
 from crm_server.audit_trail import Actor
 from crm_server.database import BUSY_SECONDS, Database, insert_or_ignore, new_id, utc_now
 from crm_server.decisions import TRANSITIONS, Verb, records_of
@@ -31,7 +32,7 @@ from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
 from crm_server.pages import Page, Window, read_page
-from crm_server.tables import approvals, heartbeat, rejection_reasons
+from crm_server.tables import approvals, heartbeat, rejection_reasons, search_documents
 from crm_server.upcast import upcast
 from generated.base import ContractModel
 from generated.operations import MODELS, RELEASES
@@ -248,16 +249,42 @@ STATUSES = ("pending_approval", "approved", "rejected")
 EVENTS = tuple(dict.fromkeys(event for webhooks in RELEASES.values() for event in webhooks))
 
 
-def page(
-    connection: Connection, window: Window, *, status: str | None = None, event: str | None = None
-) -> Page:
-    """Read a page of the requests, of all states and events or of one."""
-    streams = [
-        select(approvals).where(approvals.c.event == one_event, approvals.c.status == one_status)
-        for one_event in (EVENTS if event is None else (event,))
-        for one_status in (STATUSES if status is None else (status,))
-    ]
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which requests are wanted; None does not matter."""
+
+    status: str | None = None
+    event: str | None = None
+    words: str | None = None
+    """What is searched for."""
+    personal: bool = False
+    """Whether it is searched for in personal fields too."""
+
+
+def page(connection: Connection, window: Window, wanted: Filter) -> Page:
+    """Read a page of the requests that a filter lets pass."""
+    streams = found(connection, wanted) if wanted.words is not None else listed(wanted)
     return read_page(connection, streams, approvals.c.sequence, window)
+
+
+def listed(wanted: Filter) -> list[Select[Any]]:
+    """Return the streams of a list, each in the order of one index."""
+    return [
+        select(approvals).where(approvals.c.event == event, approvals.c.status == status)
+        for event in (EVENTS if wanted.event is None else (wanted.event,))
+        for status in (STATUSES if wanted.status is None else (wanted.status,))
+    ]
+
+
+def found(connection: Connection, wanted: Filter) -> list[Select[Any]]:
+    """Return what is found by a search, as one stream."""
+    of_this = search_documents.c.sequence == approvals.c.sequence
+    statement = select(approvals).join(search_documents, of_this)
+    statement = statement.where(*search.conditions(connection, wanted.words or "", personal=wanted.personal))
+    for column, value in ((approvals.c.event, wanted.event), (approvals.c.status, wanted.status)):
+        if value is not None:
+            statement = statement.where(column == value)
+    return [statement]
 
 
 @dataclass(frozen=True, slots=True)

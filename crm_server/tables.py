@@ -6,6 +6,7 @@ marked `personal` are what erasing a person empties.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -31,6 +32,9 @@ metadata = MetaData(
 
 Sequence = BigInteger().with_variant(Integer, "sqlite")
 """A number that the database hands out in order; SQLite does so for INTEGER keys alone."""
+
+Bytewise = String(64).with_variant(String(64, collation="C"), "postgresql")
+"""Text that sorts as its bytes do, so that a beginning is a range."""
 
 personal = {"personal": True}
 
@@ -162,3 +166,32 @@ heartbeat = Table(
     CheckConstraint("id = 1", name="one"),
 )
 """One row, written when nothing else has shown for a while that the database can be written."""
+
+search_documents = Table(
+    "search_documents",
+    metadata,
+    Column("sequence", Sequence, ForeignKey("approvals.sequence"), primary_key=True, autoincrement=False),
+    Column("public_words", Text, nullable=False),
+    Column("personal_words", Text, nullable=False, info=personal),
+)
+"""The words by which a request is found, each after a space; those of personal fields apart."""
+
+search_terms = Table(
+    "search_terms",
+    metadata,
+    Column("term", Bytewise, primary_key=True, info=personal),
+    Column("sequence", Sequence, primary_key=True, autoincrement=False),
+    Column("personal", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The same words, to be found by how they begin. To erase a request, its document names its terms."""
+
+searches = Table(
+    "searches",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("staff_id", String(36), ForeignKey("staff.id"), nullable=False),
+    Column("text", Text, nullable=False, info=personal),
+    Column("created_at", String(27), nullable=False, index=True),
+)
+"""What staff search for, which is personal and so stands in no URL; kept for a day."""

@@ -37,6 +37,37 @@ class Rejecting(ContractModel):
     """In staff's words. May have several lines, and is not blank."""
 
 
+class SearchWords(ContractModel):
+    """What is searched for."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    text: Annotated[
+        StrictStr,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=200,
+            min_length=1,
+            pattern="^[^\\x00-\\x1f\\x7f]*$",
+        ),
+    ]
+    """Some words."""
+
+
+class SavedSearch(ContractModel):
+    """A search that is saved. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """What lists take as `search`."""
+
+
 class Approval(ContractModel):
     """An approval request. Open to later fields."""
 

@@ -1,4 +1,4 @@
-"""The approval queue for staff: list, show, approve, reject."""
+"""The approval queue for staff: list, search, show, approve, reject."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -6,27 +6,41 @@ from typing import Any
 
 from starlette.types import Scope
 
-from crm_server import approval_queue
+from crm_server import approval_queue, search
 from crm_server.api import Answer, Handler
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
 from crm_server.api.masking import mask_payload, masked
-from crm_server.approval_queue import ApprovalQueue, Shown
+from crm_server.approval_queue import ApprovalQueue, Filter, Shown
 from crm_server.audit_trail import Actor
+from crm_server.database import utc_now
 from crm_server.errors import AlreadyDecided, UnknownApproval
+from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.staff import Staff
-from generated.approvals import Rejecting
+from generated.approvals import Rejecting, SearchWords
 
 
 async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
     """List a page of requests."""
-    asked = scope["crm.parameters"]
-    wanted = {name: asked.get(name) for name in ("status", "event")}
-    page = await queue.read(
-        lambda connection: approval_queue.page(connection, window_of(asked, int), **wanted)
-    )
-    return page_answer(page, partial(item, scope["crm.staff"]))
+    asked, staff = scope["crm.parameters"], scope["crm.staff"]
+    window, search_id = window_of(asked, int), asked.get("search")
+
+    def read(connection: Any) -> Page:
+        words = None if search_id is None else search.saved(connection, staff.id, search_id, utc_now())
+        if words is None and search_id is not None:
+            raise Problem("not-found", "This is none of your searches of the last day.")
+        wanted = Filter(asked.get("status"), asked.get("event"), words, personal=staff.may("approver"))
+        return approval_queue.page(connection, window, wanted)
+
+    return page_answer(await queue.read(read), partial(item, staff))
+
+
+async def save_search(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Save the words of a search, so that they stand in no URL."""
+    staff, text = scope["crm.staff"], SearchWords.model_validate(scope["crm.json"]).text
+    search_id = await queue.write(lambda connection: search.save(connection, staff.id, text, utc_now()))
+    return Answer(201, {"id": search_id})
 
 
 async def show_approval(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -88,6 +102,7 @@ def detail(staff: Staff, found: Shown) -> dict[str, Any]:
 
 OPERATIONS: Mapping[str, Handler] = {
     "list-approvals": list_approvals,
+    "save-search": save_search,
     "show-approval": show_approval,
     "approve": approve,
     "reject": reject,
