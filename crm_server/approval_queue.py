@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     case,
+    delete,
     insert,
     literal_column,
     or_,
@@ -28,11 +29,11 @@ from crm_server import audit_trail, records, search
 from crm_server.audit_trail import Actor
 from crm_server.database import BUSY_SECONDS, Database, insert_or_ignore, new_id, utc_now
 from crm_server.decisions import TRANSITIONS, Verb, records_of
-from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
+from crm_server.errors import AlreadyDecided, CannotReopen, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
 from crm_server.pages import Page, Window, read_page
-from crm_server.tables import approvals, heartbeat, rejection_reasons, search_documents
+from crm_server.tables import approvals, decision_records, heartbeat, rejection_reasons, search_documents
 from crm_server.upcast import upcast
 from generated.base import ContractModel
 from generated.operations import MODELS, RELEASES
@@ -327,10 +328,13 @@ def as_json(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def approve(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
+def approve(
+    connection: Connection, approval_id: str, actor: Actor, ticket_number: str | None = None
+) -> Row[Any]:
     """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
 
-    Raises UnknownApproval and AlreadyDecided.
+    A `ticket_number` stands in for one that another ticket has. Raises UnknownApproval, AlreadyDecided and
+    NumberTaken.
     """
     row = decide_once(connection, approval_id, "approve", actor)
     wanted = records_of(read_event(row))
@@ -345,10 +349,75 @@ def approve(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
         audit_trail.append(
             connection, **who, verb=verb, record="customer", record_id=customer_id, pointers=pointers
         )
+    remember(connection, approval_id, "customer", customer_id, created=created, fields=fields)
     if wanted.ticket:
-        ticket_id = records.open_ticket(connection, customer_id, wanted.ticket, at)
+        ticket = wanted.ticket | ({"ticket_number": ticket_number} if ticket_number else {})
+        ticket_id = records.open_ticket(connection, customer_id, ticket, at)
         audit_trail.append(connection, **who, verb="open", record="ticket", record_id=ticket_id)
+        remember(connection, approval_id, "ticket", ticket_id, created=True)
     return row
+
+
+def remember(
+    connection: Connection,
+    approval_id: str,
+    record: str,
+    record_id: str,
+    *,
+    created: bool,
+    fields: Sequence[str] = (),
+) -> None:
+    """Keep what an approval did to a record, so that it can be taken back."""
+    row = {"approval_id": approval_id, "record": record, "record_id": record_id, "created": created}
+    connection.execute(insert(decision_records), {**row, "fields": json.dumps(list(fields))})
+
+
+def reopen(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
+    """Take a decision back: remove what it made, and nothing else. Return the row, which waits again.
+
+    Raises UnknownApproval and CannotReopen.
+    """
+    before = show(connection, approval_id).row
+    if before.payload is None:
+        raise CannotReopen("The payload is erased.")
+    row = decide_once(connection, approval_id, "reopen", actor)
+    of_this = decision_records.c.approval_id == approval_id
+    newest_first = decision_records.c.sequence.desc()
+    effects = connection.execute(select(decision_records).where(of_this).order_by(newest_first)).all()
+    if before.status == "approved" and not effects:
+        raise CannotReopen("What the decision made was not noted.")
+    for effect in effects:  # the ticket before its customer
+        take_back(connection, effect, actor)
+    connection.execute(delete(decision_records).where(of_this))
+    connection.execute(delete(rejection_reasons).where(rejection_reasons.c.approval_id == approval_id))
+    return row
+
+
+def take_back(connection: Connection, effect: Row[Any], actor: Actor) -> None:
+    """Undo what a decision did to one record.
+
+    Raises CannotReopen.
+    """
+    fields = json.loads(effect.fields)
+    if effect.record == "ticket":
+        records.remove_ticket(connection, effect.record_id)
+    elif not (effect.created or fields):
+        return
+    else:
+        c = decision_records.c
+        later = (c.record_id == effect.record_id) & (c.sequence > effect.sequence)
+        if connection.execute(select(c.sequence).where(later).limit(1)).first():
+            raise CannotReopen("A later decision used the customer.")
+        records.remove_customer(connection, effect.record_id, None if effect.created else fields)
+    audit_trail.append(
+        connection,
+        at=utc_now(),
+        actor=actor,
+        verb="remove" if effect.created else "empty",
+        record=effect.record,
+        record_id=effect.record_id,
+        pointers=[] if effect.created else [f"/{name}" for name in fields],
+    )
 
 
 def reject(connection: Connection, approval_id: str, actor: Actor, reason: str) -> Row[Any]:
@@ -368,10 +437,17 @@ def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: Act
     if row is None:
         raise UnknownApproval(f"There is no approval request {approval_id}.")
     status = TRANSITIONS.get((row.status, verb))
+    if status is None and verb == "reopen":
+        raise CannotReopen(f"{approval_id} waits for approval.")
     if status is None:
         raise AlreadyDecided(approval_id, row.status, row.decided_by, row.decided_at)
     at = max(utc_now(), row.received_at)
-    decided = {"status": status, "decided_at": at, "decided_by": actor.name}
+    waits = status == "pending_approval"
+    decided = {
+        "status": status,
+        "decided_at": None if waits else at,
+        "decided_by": None if waits else actor.name,
+    }
     connection.execute(update(approvals).where(this).values(decided))
     audit_trail.append(connection, at=at, actor=actor, verb=verb, record="approval", record_id=approval_id)
     return connection.execute(select(approvals).where(this)).one()

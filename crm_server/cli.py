@@ -23,6 +23,7 @@ from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
 from crm_server.settings import Settings, load_settings
 from crm_server.staff import RANKS
+from generated.approvals import Approving
 
 HIGHEST_PORT = 65535
 
@@ -88,9 +89,16 @@ def add_approvals(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     reject = commands.add_parser("reject", help="reject a request")
     reject.add_argument("--reason", required=True, help="why; - reads it from standard input")
     reject.set_defaults(run=run_reject)
-    for decision in (approve, reject):
+    approve.add_argument(
+        "--ticket-number",
+        type=ticket_number,
+        help="the ticket's number, where the one that was sent is taken",
+    )
+    reopen = commands.add_parser("reopen", help="take a decision back")
+    reopen.set_defaults(run=run_reopen)
+    for decision in (approve, reject, reopen):
         decision.add_argument("id", metavar="ID", help="the request's id")
-    for command in (list_, approve, reject):
+    for command in (list_, approve, reject, reopen):
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -116,6 +124,11 @@ def add_staff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         command.add_argument(
             "--password-stdin", action="store_true", required=needed, help="read it from standard input"
         )
+
+
+def ticket_number(text: str) -> str:
+    """Read a ticket number, by the rule of the staff's contract."""
+    return str(Approving(ticket_number=text).ticket_number)
 
 
 def port(text: str) -> int:
@@ -184,7 +197,7 @@ def print_table(lines: list[list[str]]) -> None:
 def run_approve(settings: Settings, options: argparse.Namespace) -> int:
     """Approve a request."""
     with opened(settings).writing() as connection:
-        row = approval_queue.approve(connection, options.id, actor())
+        row = approval_queue.approve(connection, options.id, actor(), options.ticket_number)
     return print_decided(row, options)
 
 
@@ -195,6 +208,13 @@ def run_reject(settings: Settings, options: argparse.Namespace) -> int:
         raise ConfigurationError("A rejection needs a reason.")
     with opened(settings).writing() as connection:
         row = approval_queue.reject(connection, options.id, actor(), reason)
+    return print_decided(row, options)
+
+
+def run_reopen(settings: Settings, options: argparse.Namespace) -> int:
+    """Take a decision back."""
+    with opened(settings).writing() as connection:
+        row = approval_queue.reopen(connection, options.id, actor())
     return print_decided(row, options)
 
 

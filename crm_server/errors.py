@@ -10,6 +10,10 @@ CrmError
 └── Refused                as things are this cannot be done; nothing was changed
     ├── UnknownApproval    no approval request has this id
     ├── AlreadyDecided     somebody has decided this request before
+    ├── CannotReopen       the decision stands: what came of it is in use, or gone
+    ├── NumberTaken        another ticket has this number
+    ├── UnknownTicket      no ticket has this id
+    ├── TicketMoved        from where the ticket is now it does not go there
     ├── UnknownStaff       nobody of the staff has this name
     └── StaffNotAdded      the name is taken, or no name
 """
@@ -79,6 +83,27 @@ class AlreadyDecided(Refused):
         """Say who made what of which request, and when."""
         super().__init__(f"{approval_id} was {status} by {by} at {at}.")
         self.status, self.by, self.at = status, by, at
+
+
+class CannotReopen(Refused):
+    """The decision stands: what came of it is in use, or gone."""
+
+
+class NumberTaken(Refused):
+    """Another ticket has this number; approve with a number of its own."""
+
+
+class UnknownTicket(Refused):
+    """No ticket has this id."""
+
+
+class TicketMoved(Refused):
+    """From where the ticket is now it does not go there."""
+
+    def __init__(self, ticket_id: str, status: str) -> None:
+        """Say where which ticket is."""
+        super().__init__(f"{ticket_id} is {status}.")
+        self.status = status
 
 
 class UnknownStaff(Refused):

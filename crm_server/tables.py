@@ -116,9 +116,34 @@ tickets = Table(
     Column("photos", Text, info=personal),
     Column("booked_at", String(32), nullable=False),
     Column("created_at", String(27), nullable=False),
-    CheckConstraint("status IN ('open')", name="status"),
+    CheckConstraint("status IN ('open', 'in_repair', 'ready', 'closed')", name="status"),
 )
 """Repair tickets; `photos` is JSON, `booked_at` is in the website's own zone."""
+
+ticket_notes = Table(
+    "ticket_notes",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("ticket_id", String(36), ForeignKey("tickets.id"), nullable=False, index=True),
+    Column("at", String(27), nullable=False),
+    Column("author", String(128), nullable=False),
+    Column("text", Text, info=personal),
+)
+"""What staff note on a ticket."""
+
+decision_records = Table(
+    "decision_records",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), nullable=False, index=True),
+    Column("record", String(32), nullable=False),
+    Column("record_id", String(36), nullable=False, index=True),
+    Column("created", Boolean, nullable=False),
+    Column("fields", Text, nullable=False),
+    CheckConstraint("record IN ('customer', 'ticket')", name="record"),
+    sqlite_autoincrement=True,
+)
+"""Which records an approval created, filled in part (`fields`, a JSON list of columns), or used."""
 
 audit_trail = Table(
     "audit_trail",

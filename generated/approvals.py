@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
@@ -10,6 +10,18 @@ from generated.base import AwareDatetime, ContractModel
 
 
 class Approving(ContractModel):
+    """What is chosen."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    ticket_number: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9._:-]{1,64}$")] = None
+    """The ticket's number, where another ticket has the one that was sent."""
+
+
+class Reopening(ContractModel):
     """Nothing to choose."""
 
     model_config = ConfigDict(
@@ -17,6 +29,37 @@ class Approving(ContractModel):
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
+
+
+class MovingTicket(ContractModel):
+    """Where a ticket goes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    status: Literal["in_repair", "ready", "closed"]
+    """Its next state."""
+
+
+class Noting(ContractModel):
+    """A note on a ticket."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    text: Annotated[
+        StrictStr,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=5000,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ]
+    """In staff's words. May have several lines, and is not blank."""
 
 
 class Rejecting(ContractModel):
@@ -178,7 +221,7 @@ class Ticket(ContractModel):
     customer_id: StrictStr
     """The customer's id."""
     status: StrictStr
-    """`open`."""
+    """`open`, `in_repair`, `ready` or `closed`."""
     customer_name: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
     """The name given with the booking."""
     customer_email: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
@@ -207,6 +250,21 @@ class Ticket(ContractModel):
     """When it was booked, in the website's zone."""
     created_at: AwareDatetime
     """When it was recorded."""
+
+
+class Note(ContractModel):
+    """What a member of staff noted."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    at: AwareDatetime
+    """When."""
+    author: StrictStr
+    """Who."""
+    text: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What, nothing once it is erased."""
 
 
 class TicketPage(ContractModel):
@@ -309,6 +367,19 @@ class ApprovalDetail(Approval):
     """What was done to it, oldest first."""
 
 
+class TicketDetail(Ticket):
+    """A repair ticket with its notes and its history. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    staff_notes: list[Note]
+    """What staff noted, oldest first."""
+    history: list[AuditEntry]
+    """What was done to it, oldest first."""
+
+
 class Problem(ContractModel):
     """A problem (RFC 9457). Never holds a value of the request. Open to later fields."""
 
@@ -326,5 +397,7 @@ class Problem(ContractModel):
     """What is wrong here and what to do."""
     errors: list[Fault] | None = None
     """Every fault of the body or the parameters."""
+    ticket_status: StrictStr | None = None
+    """Where the ticket is."""
     decided: Decided | None = None
     """The decision that stands."""

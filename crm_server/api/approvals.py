@@ -1,4 +1,4 @@
-"""The approval queue for staff: list, search, show, approve, reject."""
+"""The approval queue for staff: list, search, show, approve, reject, reopen."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,11 +14,11 @@ from crm_server.api.masking import mask_payload, masked
 from crm_server.approval_queue import ApprovalQueue, Filter, Shown
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
-from crm_server.errors import AlreadyDecided, UnknownApproval
+from crm_server.errors import AlreadyDecided, CannotReopen, NumberTaken, UnknownApproval
 from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.staff import Staff
-from generated.approvals import Rejecting, SearchWords
+from generated.approvals import Approving, Rejecting, SearchWords
 
 
 async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -50,13 +50,19 @@ async def show_approval(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 async def approve(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Approve a request."""
-    return await decided(queue, scope, approval_queue.approve)
+    number = Approving.model_validate(scope["crm.json"]).ticket_number
+    return await decided(queue, scope, partial(approval_queue.approve, ticket_number=number))
 
 
 async def reject(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Reject a request for a reason."""
     reason = Rejecting.model_validate(scope["crm.json"]).reason.strip()
     return await decided(queue, scope, partial(approval_queue.reject, reason=reason))
+
+
+async def reopen(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Take a decision back."""
+    return await decided(queue, scope, approval_queue.reopen)
 
 
 async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str, Actor], Any]) -> Answer:
@@ -70,6 +76,10 @@ async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str
         decision = {"status": error.status, "by": error.by, "at": error.at}
         detail = "Somebody has decided this request before."
         raise Problem("already-decided", detail, decided=decision) from None
+    except CannotReopen as error:
+        raise Problem("cannot-reopen", str(error)) from None
+    except NumberTaken as error:
+        raise Problem("number-taken", str(error)) from None
     return await shown(queue, scope)
 
 
@@ -106,5 +116,6 @@ OPERATIONS: Mapping[str, Handler] = {
     "show-approval": show_approval,
     "approve": approve,
     "reject": reject,
+    "reopen": reopen,
 }
 """The contract's operations on the queue, by operationId."""
