@@ -8,6 +8,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+BEFORE = "status IN ('open')"
 STATUSES = "status IN ('open', 'in_repair', 'ready', 'closed')"
 
 
@@ -33,10 +34,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_decision_records_approval_id", "decision_records", ["approval_id"])
     op.create_index("ix_decision_records_record_id", "decision_records", ["record_id"])
-    with op.batch_alter_table("tickets") as tickets:
-        if op.get_bind().dialect.name != "sqlite":  # where the table is made anew, without its checks
-            tickets.drop_constraint("ck_tickets_status", type_="check")
-        tickets.create_check_constraint("ck_tickets_status", STATUSES)
+    let_tickets_move()
     op.create_table(
         "ticket_notes",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -48,3 +46,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_ticket_notes"),
     )
     op.create_index("ix_ticket_notes_ticket_id", "ticket_notes", ["ticket_id"])
+
+
+def let_tickets_move() -> None:
+    """Let tickets have more states; SQLite cannot change a check, so the table is made anew.
+
+    By hand, for alembic's own way writes the constraints in another order each time.
+    """
+    connection = op.get_bind()
+    if connection.dialect.name != "sqlite":
+        op.drop_constraint("ck_tickets_status", "tickets", type_="check")
+        op.create_check_constraint("ck_tickets_status", "tickets", STATUSES)
+        return
+    made = connection.execute(sa.text("SELECT sql FROM sqlite_master WHERE name = 'tickets'")).scalar_one()
+    op.execute(made.replace("CREATE TABLE tickets", "CREATE TABLE moving_tickets").replace(BEFORE, STATUSES))
+    op.execute("INSERT INTO moving_tickets SELECT * FROM tickets")
+    op.drop_table("tickets")
+    op.rename_table("moving_tickets", "tickets")
+    op.create_index("ix_tickets_customer_id", "tickets", ["customer_id"])
+    op.create_index("ix_tickets_ticket_number", "tickets", ["ticket_number"])
