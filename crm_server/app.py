@@ -1,11 +1,16 @@
-"""The whole receiver: database, queue, Connexion's middlewares and ours, and the contract's operations."""
+"""The whole server: database, queue, Connexion's middlewares and ours, and the contracts' operations.
 
+Webhooks and staff come to ports of their own, by contracts of their own; behind both are the same
+database and the same queue.
+"""
+
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import ConnexionMiddleware
@@ -13,7 +18,7 @@ from connexion.middleware.security import SecurityMiddleware
 from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
 
-from crm_server.api.webhooks import OPERATIONS
+from crm_server.api import Handler, approvals, audit, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
@@ -31,13 +36,25 @@ from crm_server.middleware.networks import Networks
 from crm_server.middleware.problem_answers import ProblemAnswers
 from crm_server.middleware.rate_limit import KeyRateLimit, Limit, SharedCounters
 from crm_server.middleware.signatures import Signatures
+from crm_server.middleware.staff_access import StaffAccess, required_roles
+from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
 from crm_server.migrations import require_migrated
 from crm_server.problems import SAFE_HEADERS, not_found
+from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
-from crm_server.validation import load_contract, load_rules
+from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
 from crm_server.webhook_keys import KeyUse, warn_of_old_keys
 
-BASE_PATH = "/webhooks"
+Part = Literal["webhooks", "staff"]
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+BASE_PATHS: Mapping[Part, str] = {"webhooks": "/webhooks", "staff": "/api"}
+STAFF_OPERATIONS: Mapping[str, Handler] = {
+    **approvals.OPERATIONS,
+    **records.OPERATIONS,
+    **audit.OPERATIONS,
+}
+"""The staff API's operations, by operationId."""
 
 
 def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddleware:
@@ -45,30 +62,66 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
 
     Raises ConfigurationError with the cure.
     """
-    if not settings.webhook_keys:
+    return create_apps(settings, ["webhooks"], hurry or Hurry())["webhooks"]
+
+
+def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict[Part, ConnexionMiddleware]:
+    """Return an ASGI app for each part, all on one database and one queue.
+
+    The first one's lifespan is that of database and queue: it must be around the others'. Raises
+    ConfigurationError with the cure.
+    """
+    if "webhooks" in parts and not settings.webhook_keys:
         raise ConfigurationError("WEBHOOK_API_KEY is not set: give the key that the website sends.")
     database = Database(settings.url)
     require_migrated(database)
-    keys = [key.get_secret_value() for key in settings.webhook_keys]
-    with database.reading() as connection:
-        warn_of_old_keys(connection, keys)
+    if "webhooks" in parts:
+        with database.reading() as connection:
+            warn_of_old_keys(connection, webhook_keys(settings))
     queue = ApprovalQueue(database)
+
+    @asynccontextmanager
+    async def running(_: Any) -> AsyncIterator[None]:
+        queue.start()
+        indexing = [asyncio.create_task(keep_indexed(queue))] if "staff" in parts else []
+        yield
+        for task in indexing:
+            task.cancel()
+        await asyncio.gather(*indexing, return_exceptions=True)
+        await queue.close()
+        database.close()
+
+    # Connexion logs values of requests at every level: "%r" of each 4xx, the whole scope when debugging.
+    logging.getLogger("connexion").setLevel(logging.CRITICAL)
+    make = {"webhooks": webhooks_app, "staff": staff_app}
+    return {
+        part: make[part](queue, settings, hurry, running if part == parts[0] else within_another)
+        for part in parts
+    }
+
+
+@asynccontextmanager
+async def within_another(_: Any) -> AsyncIterator[None]:
+    """Be the lifespan of an app that has nothing of its own to start."""
+    yield
+
+
+def webhooks_app(
+    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+) -> ConnexionMiddleware:
+    """Return what receives webhooks."""
+    contract = load_contract()
+    require_same_operations(contract, webhooks.OPERATIONS)
     storage = settings.rate_limit_storage.get_secret_value()
     shared = None if storage == "memory://" else SharedCounters(storage)
 
     @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        queue.start()
-        yield
-        await queue.close()
+    async def counting(app: Any) -> AsyncIterator[None]:
+        async with lifespan(app):
+            yield
         if shared:
             await shared.close()
-        database.close()
 
-    contract = load_contract()
-    require_same_operations(contract)
-    # Connexion logs values of requests at every level: "%r" of each 4xx, the whole scope when debugging.
-    logging.getLogger("connexion").setLevel(logging.CRITICAL)
     middlewares: list[Any] = [
         ProblemAnswers,
         partial(
@@ -80,23 +133,31 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
         Routing,
         SecurityMiddleware,
         partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared)),
-        partial(Bodies, largest=settings.max_body_bytes, hurry=hurry or Hurry()),
+        partial(Bodies, largest=settings.max_body_bytes, hurry=hurry),
         *signatures(settings),
         RequestValidation,
         LifespanMiddleware,
     ]
     failures = Limit(settings.failure_limit, "failure", shared)
     app = ConnexionMiddleware(
-        Dispatch(queue), import_name=__name__, lifespan=lifespan, middlewares=middlewares
+        Dispatch(queue, webhooks.OPERATIONS),
+        import_name=__name__,
+        lifespan=counting,
+        middlewares=middlewares,
     )
     app.add_api(
         contract,
-        base_path=BASE_PATH,
-        resolver=Resolver(OPERATIONS.__getitem__),
-        security_map={"bearer": WebhookKeys(keys, failures, KeyUse(queue.note_key))},
+        base_path=BASE_PATHS["webhooks"],
+        resolver=Resolver(webhooks.OPERATIONS.__getitem__),
+        security_map={"bearer": WebhookKeys(webhook_keys(settings), failures, KeyUse(queue.note_key))},
         validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
+
+
+def webhook_keys(settings: Settings) -> list[str]:
+    """Return the keys that open the webhooks' door."""
+    return [key.get_secret_value() for key in settings.webhook_keys]
 
 
 def signatures(settings: Settings) -> list[Any]:
@@ -108,17 +169,44 @@ def signatures(settings: Settings) -> list[Any]:
 def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return method and path of each operation that needs no key."""
     return [
-        (method.upper(), f"{BASE_PATH}{path}")
+        (method.upper(), f"{BASE_PATHS['webhooks']}{path}")
         for path, method, operation in each_operation(contract)
         if operation.get("security") == []
     ]
 
 
-def require_same_operations(contract: Mapping[str, Any]) -> None:
-    """Fail at the start when the contract and OPERATIONS do not name the same operations."""
+def staff_app(
+    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+) -> ConnexionMiddleware:
+    """Return the staff API."""
+    contract = load_contract(STAFF_CONTRACT)
+    require_same_operations(contract, STAFF_OPERATIONS)
+    optional = optional_bodies(contract)
+    middlewares: list[Any] = [
+        ProblemAnswers,
+        Routing,
+        partial(StaffAccess, queue=queue, roles=required_roles(contract)),
+        partial(Bodies, largest=settings.max_body_bytes, hurry=hurry, optional=optional),
+        RequestValidation,
+        LifespanMiddleware,
+    ]
+    app = ConnexionMiddleware(
+        Dispatch(queue, STAFF_OPERATIONS), import_name=__name__, lifespan=lifespan, middlewares=middlewares
+    )
+    app.add_api(
+        contract,
+        base_path=BASE_PATHS["staff"],
+        resolver=Resolver(STAFF_OPERATIONS.__getitem__),
+        validator_map={"parameter": ParameterRules(contract), "body": JsonRules(contract)},
+    )
+    return app
+
+
+def require_same_operations(contract: Mapping[str, Any], handlers: Mapping[str, Handler]) -> None:
+    """Fail at the start when a contract and its handlers do not name the same operations."""
     named = {operation["operationId"] for operation in operations(contract)}
-    if named != set(OPERATIONS):
-        raise RuntimeError(f"Contract and OPERATIONS differ: {sorted(named ^ set(OPERATIONS))}")
+    if named != set(handlers):
+        raise RuntimeError(f"Contract and OPERATIONS differ: {sorted(named ^ set(handlers))}")
 
 
 HEADERS = [
@@ -130,15 +218,15 @@ HEADERS = [
 class Dispatch:
     """Calls the handler of the operation that was routed, and writes its answer."""
 
-    def __init__(self, queue: ApprovalQueue) -> None:
+    def __init__(self, queue: ApprovalQueue, handlers: Mapping[str, Handler]) -> None:
         """Hand the queue to every handler."""
-        self._queue = queue
+        self._queue, self._handlers = queue, handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that has passed every check."""
         name = operation_id(scope)
         if name is None:
             raise not_found()
-        answer = await OPERATIONS[name](self._queue, scope)
+        answer = await self._handlers[name](self._queue, scope)
         await send({"type": "http.response.start", "status": answer.status, "headers": HEADERS})
         await send({"type": "http.response.body", "body": json.dumps(answer.content).encode()})

@@ -4,17 +4,19 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Insert,
     Row,
+    Select,
     bindparam,
     case,
+    delete,
     insert,
     literal_column,
     or_,
@@ -23,7 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import audit_trail, records
+from crm_server import audit_trail, records, search
+from crm_server.audit_trail import Actor
 from crm_server.database import (
     BUSY_SECONDS,
     Database,
@@ -33,14 +36,17 @@ from crm_server.database import (
     utc_now,
 )
 from crm_server.decisions import TRANSITIONS, Verb, records_of
-from crm_server.errors import AlreadyDecided, Unavailable, UnknownApproval
+from crm_server.errors import AlreadyDecided, CannotReopen, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
-from crm_server.tables import approvals, heartbeat, rejection_reasons
+from crm_server.pages import Page, Window, read_page
+from crm_server.tables import approvals, decision_records, heartbeat, rejection_reasons, search_documents
 from crm_server.upcast import upcast
 from crm_server.webhook_keys import record_use
 from generated.base import ContractModel
-from generated.operations import MODELS
+from generated.operations import MODELS, RELEASES
+
+Found = TypeVar("Found")
 
 FRESH_SECONDS = 5.0
 """So long a commit shows that the database can be written."""
@@ -107,15 +113,30 @@ class ApprovalQueue:
 
     async def judge(self, identity: Identity) -> Verdict:
         """Tell what `receive` would find, and store nothing."""
+        return await self.read(lambda connection: decide(identity, find_known(connection, identity)))
+
+    async def read(self, question: Callable[[Connection], Found]) -> Found:
+        """Answer a question in a thread, in a transaction that only reads.
+
+        Raises Unavailable when the database fails, or does not answer in time.
+        """
         try:
             async with asyncio.timeout(BUSY_SECONDS):
-                return await asyncio.to_thread(self._judge, identity)
+                return await asyncio.to_thread(self._read, question)
         except (TimeoutError, SQLAlchemyError):
             raise Unavailable("The database did not answer.") from None
 
-    def _judge(self, identity: Identity) -> Verdict:
+    def _read(self, question: Callable[[Connection], Found]) -> Found:
         with self._database.reading() as connection:
-            return decide(identity, find_known(connection, identity))
+            return question(connection)
+
+    async def write(self, job: Callable[[Connection], Found]) -> Found:
+        """Run a job in a transaction of its own, by the one thread that writes; return after the commit.
+
+        Raises Unavailable when it could not be done, or when nobody knows whether it was.
+        """
+        outcome: Found = await self._commits.run(job)
+        return outcome
 
     async def note_key(self, key: str) -> None:
         """Store that a webhook key, by its fingerprint, was used now. Raises Unavailable."""
@@ -237,10 +258,95 @@ def list_approvals(connection: Connection, status: str | None = None) -> Iterato
     yield from connection.execute(statement)
 
 
-def approve(connection: Connection, approval_id: str, actor: str) -> Row[Any]:
+STATUSES = ("pending_approval", "approved", "rejected")
+EVENTS = tuple(dict.fromkeys(event for webhooks in RELEASES.values() for event in webhooks))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which requests are wanted; None does not matter."""
+
+    status: str | None = None
+    event: str | None = None
+    words: str | None = None
+    """What is searched for."""
+    personal: bool = False
+    """Whether it is searched for in personal fields too."""
+
+
+def page(connection: Connection, window: Window, wanted: Filter) -> Page:
+    """Read a page of the requests that a filter lets pass."""
+    streams = found(connection, wanted) if wanted.words is not None else listed(wanted)
+    return read_page(connection, streams, approvals.c.sequence, window)
+
+
+def listed(wanted: Filter) -> list[Select[Any]]:
+    """Return the streams of a list, each in the order of one index."""
+    return [
+        select(approvals).where(approvals.c.event == event, approvals.c.status == status)
+        for event in (EVENTS if wanted.event is None else (wanted.event,))
+        for status in (STATUSES if wanted.status is None else (wanted.status,))
+    ]
+
+
+def found(connection: Connection, wanted: Filter) -> list[Select[Any]]:
+    """Return what is found by a search, as one stream."""
+    of_this = search_documents.c.sequence == approvals.c.sequence
+    statement = select(approvals).join(search_documents, of_this)
+    statement = statement.where(*search.conditions(connection, wanted.words or "", personal=wanted.personal))
+    for column, value in ((approvals.c.event, wanted.event), (approvals.c.status, wanted.status)):
+        if value is not None:
+            statement = statement.where(column == value)
+    return [statement]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One request with all that is known of it."""
+
+    row: Row[Any]
+    reason: str | None
+    """Why it was rejected; None also once it is erased."""
+    history: list[Row[Any]]
+    """What was done to it, oldest first."""
+
+
+def show(connection: Connection, approval_id: str) -> Shown:
+    """Read one request and its history.
+
+    Raises UnknownApproval.
+    """
+    row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
+    if row is None:
+        raise UnknownApproval(f"There is no approval request {approval_id}.")
+    of_this = rejection_reasons.c.approval_id == approval_id
+    reason = connection.execute(select(rejection_reasons.c.reason).where(of_this)).scalar()
+    return Shown(row, reason, list(audit_trail.history(connection, approval_id)))
+
+
+def as_json(row: Row[Any]) -> dict[str, Any]:
+    """Return a request as the command line and the staff API show it."""
+    return {
+        "id": row.id,
+        "event": row.event,
+        "status": row.status,
+        "received_at": row.received_at,
+        "webhook_id": row.webhook_id,
+        "natural_key": row.natural_key,
+        "contract": row.contract,
+        "payload": None if row.payload is None else json.loads(row.payload),
+        "decided_at": row.decided_at,
+        "decided_by": row.decided_by,
+    }
+
+
+def approve(
+    connection: Connection, approval_id: str, actor: Actor, ticket_number: str | None = None
+) -> Row[Any]:
     """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
 
-    Raises UnknownApproval and AlreadyDecided.
+    A `ticket_number` stands in for one that another ticket has. Raises UnknownApproval, AlreadyDecided and
+    NumberTaken.
     """
     row = decide_once(connection, approval_id, "approve", actor)
     wanted = records_of(read_event(row))
@@ -255,13 +361,78 @@ def approve(connection: Connection, approval_id: str, actor: str) -> Row[Any]:
         audit_trail.append(
             connection, **who, verb=verb, record="customer", record_id=customer_id, pointers=pointers
         )
+    remember(connection, approval_id, "customer", customer_id, created=created, fields=fields)
     if wanted.ticket:
-        ticket_id = records.open_ticket(connection, customer_id, wanted.ticket, at)
+        ticket = wanted.ticket | ({"ticket_number": ticket_number} if ticket_number else {})
+        ticket_id = records.open_ticket(connection, customer_id, ticket, at)
         audit_trail.append(connection, **who, verb="open", record="ticket", record_id=ticket_id)
+        remember(connection, approval_id, "ticket", ticket_id, created=True)
     return row
 
 
-def reject(connection: Connection, approval_id: str, actor: str, reason: str) -> Row[Any]:
+def remember(
+    connection: Connection,
+    approval_id: str,
+    record: str,
+    record_id: str,
+    *,
+    created: bool,
+    fields: Sequence[str] = (),
+) -> None:
+    """Keep what an approval did to a record, so that it can be taken back."""
+    row = {"approval_id": approval_id, "record": record, "record_id": record_id, "created": created}
+    connection.execute(insert(decision_records), {**row, "fields": json.dumps(list(fields))})
+
+
+def reopen(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
+    """Take a decision back: remove what it made, and nothing else. Return the row, which waits again.
+
+    Raises UnknownApproval and CannotReopen.
+    """
+    before = show(connection, approval_id).row
+    if before.payload is None:
+        raise CannotReopen("The payload is erased.")
+    row = decide_once(connection, approval_id, "reopen", actor)
+    of_this = decision_records.c.approval_id == approval_id
+    newest_first = decision_records.c.sequence.desc()
+    effects = connection.execute(select(decision_records).where(of_this).order_by(newest_first)).all()
+    if before.status == "approved" and not effects:
+        raise CannotReopen("What the decision made was not noted.")
+    for effect in effects:  # the ticket before its customer
+        take_back(connection, effect, actor)
+    connection.execute(delete(decision_records).where(of_this))
+    connection.execute(delete(rejection_reasons).where(rejection_reasons.c.approval_id == approval_id))
+    return row
+
+
+def take_back(connection: Connection, effect: Row[Any], actor: Actor) -> None:
+    """Undo what a decision did to one record.
+
+    Raises CannotReopen.
+    """
+    fields = json.loads(effect.fields)
+    if effect.record == "ticket":
+        records.remove_ticket(connection, effect.record_id)
+    elif not (effect.created or fields):
+        return
+    else:
+        c = decision_records.c
+        later = (c.record_id == effect.record_id) & (c.sequence > effect.sequence)
+        if connection.execute(select(c.sequence).where(later).limit(1)).first():
+            raise CannotReopen("A later decision used the customer.")
+        records.remove_customer(connection, effect.record_id, None if effect.created else fields)
+    audit_trail.append(
+        connection,
+        at=utc_now(),
+        actor=actor,
+        verb="remove" if effect.created else "empty",
+        record=effect.record,
+        record_id=effect.record_id,
+        pointers=[] if effect.created else [f"/{name}" for name in fields],
+    )
+
+
+def reject(connection: Connection, approval_id: str, actor: Actor, reason: str) -> Row[Any]:
     """Reject a request for a reason. Return the decided row.
 
     Raises UnknownApproval and AlreadyDecided.
@@ -271,17 +442,25 @@ def reject(connection: Connection, approval_id: str, actor: str, reason: str) ->
     return row
 
 
-def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: str) -> Row[Any]:
+def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: Actor) -> Row[Any]:
     """Move a request on, unless somebody else has; put it on the trail; return the row as it is then."""
     this = approvals.c.id == approval_id
     row = connection.execute(select(approvals).where(this).with_for_update()).one_or_none()
     if row is None:
         raise UnknownApproval(f"There is no approval request {approval_id}.")
     status = TRANSITIONS.get((row.status, verb))
+    if status is None and verb == "reopen":
+        raise CannotReopen(f"{approval_id} waits for approval.")
     if status is None:
-        raise AlreadyDecided(f"{approval_id} was {row.status} by {row.decided_by} at {row.decided_at}.")
+        raise AlreadyDecided(approval_id, row.status, row.decided_by, row.decided_at)
     at = max(utc_now(), row.received_at)
-    connection.execute(update(approvals).where(this).values(status=status, decided_at=at, decided_by=actor))
+    waits = status == "pending_approval"
+    decided = {
+        "status": status,
+        "decided_at": None if waits else at,
+        "decided_by": None if waits else actor.name,
+    }
+    connection.execute(update(approvals).where(this).values(decided))
     audit_trail.append(connection, at=at, actor=actor, verb=verb, record="approval", record_id=approval_id)
     return connection.execute(select(approvals).where(this)).one()
 

@@ -1,4 +1,4 @@
-"""`crm-server`: serve, migrate, and the approval queue from the command line."""
+"""`crm-server`: serve, migrate, and the approval queue and staff from the command line."""
 
 import argparse
 import asyncio
@@ -17,15 +17,18 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import approval_queue
+from crm_server import approval_queue, staff
+from crm_server.approval_queue import STATUSES, as_json
+from crm_server.audit_trail import Actor
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
 from crm_server.settings import Settings, load_settings
+from crm_server.staff import RANKS
 from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
+from generated.approvals import Approving
 
 HIGHEST_PORT = 65535
-STATUSES = ("pending_approval", "approved", "rejected")
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +64,13 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="crm-server", description="The CRM's side of the RevivaTech link.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="receive webhooks until stopped")
+    serve = commands.add_parser("serve", help="receive webhooks, and serve staff, until stopped")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=port, default=5001, help="port of the webhooks (default: %(default)s)")
-    serve.add_argument("--only", choices=["webhooks"], help="serve this part alone")
+    serve.add_argument(
+        "--frontend-port", type=port, default=3001, help="port of the staff (default: %(default)s)"
+    )
+    serve.add_argument("--only", choices=["webhooks", "staff"], help="serve this part alone")
     serve.set_defaults(run=run_serve)
 
     migrate_ = commands.add_parser("migrate", help="create the database or bring it up to date")
@@ -76,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
 
     approvals = commands.add_parser("approvals", help="see and decide what waits for approval")
     add_approvals(approvals.add_subparsers(required=True, metavar="COMMAND"))
+
+    staff_ = commands.add_parser("staff", help="say who may see and decide what")
+    add_staff(staff_.add_subparsers(required=True, metavar="COMMAND"))
     return top
 
 
@@ -89,10 +98,46 @@ def add_approvals(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     reject = commands.add_parser("reject", help="reject a request")
     reject.add_argument("--reason", required=True, help="why; - reads it from standard input")
     reject.set_defaults(run=run_reject)
-    for decision in (approve, reject):
+    approve.add_argument(
+        "--ticket-number",
+        type=ticket_number,
+        help="the ticket's number, where the one that was sent is taken",
+    )
+    reopen = commands.add_parser("reopen", help="take a decision back")
+    reopen.set_defaults(run=run_reopen)
+    for decision in (approve, reject, reopen):
         decision.add_argument("id", metavar="ID", help="the request's id")
-    for command in (list_, approve, reject):
+    for command in (list_, approve, reject, reopen):
         command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_staff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands on staff."""
+    list_ = commands.add_parser("list", help="list the staff")
+    list_.add_argument("--json", action="store_true", help="print JSON")
+    list_.set_defaults(run=run_staff_list)
+    add = commands.add_parser("add", help="add somebody")
+    add.add_argument("--role", required=True, choices=list(RANKS), help="what they may do")
+    add.set_defaults(run=run_staff_add)
+    password = commands.add_parser("password", help="give somebody another password")
+    password.set_defaults(run=run_staff_password)
+    token = commands.add_parser("token", help="print a new token for the staff API, once")
+    token.set_defaults(run=run_staff_token)
+    revoke = commands.add_parser("revoke", help="end every token of somebody")
+    revoke.set_defaults(run=run_staff_revoke)
+    disable = commands.add_parser("disable", help="shut somebody out, at once and for good")
+    disable.set_defaults(run=run_staff_disable)
+    for command in (add, password, token, revoke, disable):
+        command.add_argument("name", metavar="NAME", help="who")
+    for command, needed in ((add, False), (password, True)):
+        command.add_argument(
+            "--password-stdin", action="store_true", required=needed, help="read it from standard input"
+        )
+
+
+def ticket_number(text: str) -> str:
+    """Read a ticket number, by the rule of the staff's contract."""
+    return str(Approving(ticket_number=text).ticket_number)
 
 
 def port(text: str) -> int:
@@ -104,25 +149,30 @@ def port(text: str) -> int:
 
 
 def run_serve(settings: Settings, options: argparse.Namespace) -> int:
-    """Receive webhooks until stopped."""
+    """Receive webhooks, and serve staff, until stopped."""
     # Connexion imports Starlette's test client, which warns of its own future on every start.
     warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
     # Imported here: the other commands need none of it, and it takes a second.
-    from crm_server.app import create_app
+    from crm_server.app import BASE_PATHS, Part, create_apps
     from crm_server.http_server import event_loop, listen, serve
     from crm_server.middleware.bodies import Hurry
 
     hurry = Hurry()
-    app = create_app(settings, hurry)
-    listener = listen(options.host, options.port)
-    host, number = listener.getsockname()[:2]
-    warn_if_exposed(host, settings)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{number}/webhooks"
-    print(f"crm-server: receiving webhooks on {address}", flush=True)
+    doors: dict[Part, tuple[int, str, str]] = {
+        "webhooks": (options.port, "--port", "receiving webhooks"),
+        "staff": (options.frontend_port, "--frontend-port", "serving staff"),
+    }
+    apps = create_apps(settings, [part for part in doors if options.only in (None, part)], hurry)
+    listeners = {part: listen(options.host, *doors[part][:2]) for part in apps}
+    for part, listener in listeners.items():
+        host, number = listener.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{number}{BASE_PATHS[part]}"
+        warn_if_exposed(host, settings)
+        print(f"crm-server: {doors[part][2]} on {address}", flush=True)
     gc.collect()
     gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        runner.run(serve(app, listener, hurry))
+        runner.run(serve([(app, listeners[part]) for part, app in apps.items()], hurry))
     return 0
 
 
@@ -179,7 +229,7 @@ def run_list(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Print lines of cells, each column as wide as its widest."""
+    """Print lines of cells, the first of which are headings, in columns."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -188,7 +238,7 @@ def print_table(lines: Sequence[Sequence[str]]) -> None:
 def run_approve(settings: Settings, options: argparse.Namespace) -> int:
     """Approve a request."""
     with opened(settings).writing() as connection:
-        row = approval_queue.approve(connection, options.id, actor())
+        row = approval_queue.approve(connection, options.id, actor(), options.ticket_number)
     return print_decided(row, options)
 
 
@@ -202,6 +252,70 @@ def run_reject(settings: Settings, options: argparse.Namespace) -> int:
     return print_decided(row, options)
 
 
+def run_reopen(settings: Settings, options: argparse.Namespace) -> int:
+    """Take a decision back."""
+    with opened(settings).writing() as connection:
+        row = approval_queue.reopen(connection, options.id, actor())
+    return print_decided(row, options)
+
+
+def run_staff_list(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the staff."""
+    shown = ("name", "role", "created_at", "disabled_at")
+    with opened(settings).reading() as connection:
+        rows = [{name: getattr(row, name) for name in shown} for row in staff.everybody(connection)]
+    if options.json:
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+    else:
+        print_table(
+            [["NAME", "ROLE", "SINCE", "DISABLED"]] + [[v or "" for v in row.values()] for row in rows]
+        )
+    return 0
+
+
+def run_staff_add(settings: Settings, options: argparse.Namespace) -> int:
+    """Add somebody, with a password if one is given."""
+    password = read_password() if options.password_stdin else None
+    with opened(settings).writing() as connection:
+        staff.add(connection, options.name, options.role, password, actor())
+    return 0
+
+
+def run_staff_password(settings: Settings, options: argparse.Namespace) -> int:
+    """Give somebody another password."""
+    password = read_password()
+    with opened(settings).writing() as connection:
+        staff.set_password(connection, options.name, password, actor())
+    return 0
+
+
+def run_staff_token(settings: Settings, options: argparse.Namespace) -> int:
+    """Print a new token, and nothing else."""
+    with opened(settings).writing() as connection:
+        token = staff.make_token(connection, options.name, actor())
+    print(token)
+    return 0
+
+
+def run_staff_revoke(settings: Settings, options: argparse.Namespace) -> int:
+    """End every token of somebody."""
+    with opened(settings).writing() as connection:
+        staff.revoke(connection, options.name, actor())
+    return 0
+
+
+def run_staff_disable(settings: Settings, options: argparse.Namespace) -> int:
+    """Shut somebody out."""
+    with opened(settings).writing() as connection:
+        staff.disable(connection, options.name, actor())
+    return 0
+
+
+def read_password() -> str:
+    """Return the hash of the password on standard input, without the line's end."""
+    return staff.hash_password(sys.stdin.readline().rstrip("\r\n"))
+
+
 def opened(settings: Settings) -> Database:
     """Return the database, which must be migrated."""
     database = Database(settings.url)
@@ -209,13 +323,13 @@ def opened(settings: Settings) -> Database:
     return database
 
 
-def actor() -> str:
-    """Name who decides, for the trail."""
+def actor() -> Actor:
+    """Name who does this, for the trail."""
     try:
-        return f"cli:{getpass.getuser()}"
+        return Actor(f"cli:{getpass.getuser()}")
     except KeyError:
         # A container may run under a number that has no name.
-        return f"cli:uid {os.getuid()}"
+        return Actor(f"cli:uid {os.getuid()}")
 
 
 def print_decided(row: Row[Any], options: argparse.Namespace) -> int:
@@ -225,19 +339,3 @@ def print_decided(row: Row[Any], options: argparse.Namespace) -> int:
     else:
         print(f"{row.id} {row.event} {row.natural_key}: {row.status}")
     return 0
-
-
-def as_json(row: Row[Any]) -> dict[str, Any]:
-    """Return a request as `--json` prints it."""
-    return {
-        "id": row.id,
-        "event": row.event,
-        "status": row.status,
-        "received_at": row.received_at,
-        "webhook_id": row.webhook_id,
-        "natural_key": row.natural_key,
-        "contract": row.contract,
-        "payload": None if row.payload is None else json.loads(row.payload),
-        "decided_at": row.decided_at,
-        "decided_by": row.decided_by,
-    }

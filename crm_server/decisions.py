@@ -1,4 +1,4 @@
-"""The states of an approval request as a table, and what an approval means for the CRM's records. Pure."""
+"""The states of requests and tickets as tables, and what an approval means for the CRM's records. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -9,14 +9,19 @@ from typing import Any, Literal
 from generated.base import ContractModel
 from generated.webhooks import CustomerRegistration, RepairRequest
 
-Verb = Literal["approve", "reject"]
+Verb = Literal["approve", "reject", "reopen"]
 Row = dict[str, Any]
 
 TRANSITIONS: Mapping[tuple[str, Verb], str] = {
     ("pending_approval", "approve"): "approved",
     ("pending_approval", "reject"): "rejected",
+    ("approved", "reopen"): "pending_approval",
+    ("rejected", "reopen"): "pending_approval",
 }
 """What a decision makes of a request; what is not here cannot happen."""
+
+TICKET_TRANSITIONS: Mapping[str, str] = {"open": "in_repair", "in_repair": "ready", "ready": "closed"}
+"""Where a ticket goes from each of its states."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,16 @@ CrmError
 ├── InvalidBody            the sender must mend the body
 │   ├── InvalidJson        it is not the JSON that we take
 │   │   └── AmbiguousJson  it can be read, but another reader would read something else
-│   └── InvalidEvent       it is JSON, but not what its contract release says
-├── UnknownApproval        no approval request has this id
-└── AlreadyDecided         somebody has decided this request before
+│   └── InvalidEvent       it is JSON, but not what its contract says
+└── Refused                as things are this cannot be done; nothing was changed
+    ├── UnknownApproval    no approval request has this id
+    ├── AlreadyDecided     somebody has decided this request before
+    ├── CannotReopen       the decision stands: what came of it is in use, or gone
+    ├── NumberTaken        another ticket has this number
+    ├── UnknownTicket      no ticket has this id
+    ├── TicketMoved        from where the ticket is now it does not go there
+    ├── UnknownStaff       nobody of the staff has this name
+    └── StaffNotAdded      the name is taken, or no name
 """
 
 import traceback
@@ -58,15 +65,53 @@ class AmbiguousJson(InvalidJson):
 
 
 class InvalidEvent(InvalidBody):
-    """The body is JSON, but not what its contract release says."""
+    """The body is JSON, but not what its contract says."""
 
 
-class UnknownApproval(CrmError):
+class Refused(CrmError):
+    """As things are this cannot be done; nothing was changed. The message says why."""
+
+
+class UnknownApproval(Refused):
     """No approval request has this id."""
 
 
-class AlreadyDecided(CrmError):
+class AlreadyDecided(Refused):
     """Somebody has decided this request before."""
+
+    def __init__(self, approval_id: str, status: str, by: str, at: str) -> None:
+        """Say who made what of which request, and when."""
+        super().__init__(f"{approval_id} was {status} by {by} at {at}.")
+        self.status, self.by, self.at = status, by, at
+
+
+class CannotReopen(Refused):
+    """The decision stands: what came of it is in use, or gone."""
+
+
+class NumberTaken(Refused):
+    """Another ticket has this number; approve with a number of its own."""
+
+
+class UnknownTicket(Refused):
+    """No ticket has this id."""
+
+
+class TicketMoved(Refused):
+    """From where the ticket is now it does not go there."""
+
+    def __init__(self, ticket_id: str, status: str) -> None:
+        """Say where which ticket is."""
+        super().__init__(f"{ticket_id} is {status}.")
+        self.status = status
+
+
+class UnknownStaff(Refused):
+    """Nobody of the staff has this name, or who has it is disabled."""
+
+
+class StaffNotAdded(Refused):
+    """The name is taken, or it is no name."""
 
 
 def describe(error: BaseException) -> str:

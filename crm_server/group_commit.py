@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 from sqlalchemy import Connection
 
 from crm_server.database import BUSY_SECONDS, Database, is_database_error
-from crm_server.errors import Unavailable, describe
+from crm_server.errors import Refused, Unavailable, describe
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -182,6 +182,8 @@ class GroupCommit(Generic[Item, Outcome]):
                 phase = "write"
                 outcomes = work(connection)
                 phase = "commit"
+        except Refused as refusal:
+            return [refusal] * count, phase
         except Exception as error:
             self.state.failed = phase != "write" or is_database_error(error)
             log.error("A transaction of %d failed at its %s: %s", count, phase, describe(error))

@@ -5,8 +5,8 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -40,8 +40,8 @@ class ExclusiveServer(Server):
     word and takes half the requests.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
-        """Serve an app on a bound socket."""
+    def __init__(self, app: ASGIApp, listener: socket.socket, servers: int) -> None:
+        """Serve an app on a bound socket, as one of some servers in this process."""
         host, port = listener.getsockname()[:2]
         super().__init__(
             app,
@@ -54,7 +54,7 @@ class ExclusiveServer(Server):
             ),
             websockets=False,
             backlog=BACKLOG,
-            backpressure=most_connections(),
+            backpressure=most_connections(servers),
             log_access=False,
             # Its warning that embedding is experimental is known: the tests hold what we rely on.
             log_level=LogLevels.error,
@@ -69,17 +69,19 @@ class ExclusiveServer(Server):
         self._shd = holder(self._listener.detach(), False, BACKLOG)
 
 
-def most_connections() -> int:
-    """Return how many connections there are file descriptors for.
+def most_connections(servers: int) -> int:
+    """Return how many connections there are file descriptors for, for each of some servers.
 
     Without any left, granian would try to accept as fast as it can, and SQLite could open nothing.
     """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return BACKLOG if files == resource.RLIM_INFINITY else max(1, min(BACKLOG, files - OWN_FILES))
+    return (
+        BACKLOG if files == resource.RLIM_INFINITY else max(1, min(BACKLOG, (files - OWN_FILES) // servers))
+    )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Return a listening socket; `option` is where the port comes from.
 
     Raises ConfigurationError when the address is taken or not ours.
     """
@@ -91,7 +93,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        message = f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port."
+        message = f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with {option}."
         raise ConfigurationError(message) from None
     listener.setblocking(False)
     return listener
@@ -106,10 +108,15 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def serve(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was accepted, and return."""
-    async with lifespan(app):
-        await answer(app, listener, hurry)
+async def serve(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry) -> None:
+    """Serve each app on its socket until SIGTERM or SIGINT, then answer what was accepted, and return.
+
+    The first app's lifespan is around those of the others.
+    """
+    async with AsyncExitStack() as running:
+        for app, _ in apps:
+            await running.enter_async_context(lifespan(app))
+        await answer(apps, hurry)
 
 
 @asynccontextmanager
@@ -141,17 +148,25 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         await running
 
 
-async def answer(app: ASGIApp, listener: socket.socket, hurry: Hurry) -> None:
+async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry) -> None:
     """Answer requests until SIGTERM or SIGINT, and for a bounded time those that were accepted."""
-    server: Any = ExclusiveServer(app, listener)
+    servers: list[Any] = [ExclusiveServer(app, listener, len(apps)) for app, listener in apps]
 
     def stop() -> None:
         hurry.begin()
-        server.stop()
+        for server in servers:
+            server.stop()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    async with asyncio.TaskGroup() as answering:
+        for server in servers:
+            answering.create_task(answer_one(server))
+
+
+async def answer_one(server: Any) -> None:
+    """Run one server until it is told to stop."""
     try:
         await server.serve()
     except TimeoutError:

@@ -9,6 +9,7 @@ from crm_server.errors import Fault
 
 TITLES: Mapping[str, tuple[int, str]] = {
     "invalid-event": (400, "The event is not what the contract says"),
+    "invalid-request": (400, "The request is not what the contract says"),
     "invalid-json": (400, "The body is not acceptable JSON"),
     "malformed-request": (400, "Malformed request"),
     "reserved-natural-key": (400, "Reserved natural key"),
@@ -16,9 +17,14 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "unauthorized": (401, "Unauthorized"),
     "invalid-signature": (401, "Unauthorized"),
     "forbidden-network": (403, "Forbidden"),
+    "forbidden": (403, "Forbidden"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
     "request-timeout": (408, "Request timeout"),
+    "already-decided": (409, "Already decided"),
+    "cannot-reopen": (409, "The decision stands"),
+    "number-taken": (409, "The ticket number is taken"),
+    "ticket-moved": (409, "The ticket is elsewhere"),
     "conflict": (409, "Conflict"),
     "webhook-id-conflict": (409, "Conflict"),
     "content-too-large": (413, "Content too large"),
@@ -74,5 +80,4 @@ def unavailable(**members: Any) -> Problem:
 
 def not_found() -> Problem:
     """Return the problem for a path that is not in the contract."""
-    detail = "The webhooks are /webhooks/customer-registration and /webhooks/repair-request."
-    return Problem("not-found", detail)
+    return Problem("not-found", "There is no such path. The contract says which there are.")

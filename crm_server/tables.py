@@ -6,10 +6,12 @@ marked `personal` are what erasing a person empties.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -30,6 +32,9 @@ metadata = MetaData(
 
 Sequence = BigInteger().with_variant(Integer, "sqlite")
 """A number that the database hands out in order; SQLite does so for INTEGER keys alone."""
+
+Bytewise = String(64).with_variant(String(64, collation="C"), "postgresql")
+"""Text that sorts as its bytes do, so that a beginning is a range."""
 
 personal = {"personal": True}
 
@@ -55,9 +60,14 @@ approvals = Table(
     CheckConstraint("(decided_at IS NULL) = (decided_by IS NULL)", name="decided_by"),
     CheckConstraint("(payload IS NULL) = (erased_at IS NOT NULL)", name="erased"),
     CheckConstraint("length(digest) = 64", name="digest"),
+    Index(None, "event", "status", "sequence"),
     sqlite_autoincrement=True,
 )
-"""What the website asked for, in order of receipt (`sequence`), and what became of it."""
+"""What the website asked for, in order of receipt (`sequence`), and what became of it.
+
+One index serves every list: each pair of event and status is a stream of its own, and a list merges the
+streams that it wants.
+"""
 
 rejection_reasons = Table(
     "rejection_reasons",
@@ -106,9 +116,34 @@ tickets = Table(
     Column("photos", Text, info=personal),
     Column("booked_at", String(32), nullable=False),
     Column("created_at", String(27), nullable=False),
-    CheckConstraint("status IN ('open')", name="status"),
+    CheckConstraint("status IN ('open', 'in_repair', 'ready', 'closed')", name="status"),
 )
 """Repair tickets; `photos` is JSON, `booked_at` is in the website's own zone."""
+
+ticket_notes = Table(
+    "ticket_notes",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("ticket_id", String(36), ForeignKey("tickets.id"), nullable=False, index=True),
+    Column("at", String(27), nullable=False),
+    Column("author", String(128), nullable=False),
+    Column("text", Text, info=personal),
+)
+"""What staff note on a ticket."""
+
+decision_records = Table(
+    "decision_records",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), nullable=False, index=True),
+    Column("record", String(32), nullable=False),
+    Column("record_id", String(36), nullable=False, index=True),
+    Column("created", Boolean, nullable=False),
+    Column("fields", Text, nullable=False),
+    CheckConstraint("record IN ('customer', 'ticket')", name="record"),
+    sqlite_autoincrement=True,
+)
+"""Which records an approval created, filled in part (`fields`, a JSON list of columns), or used."""
 
 audit_trail = Table(
     "audit_trail",
@@ -120,9 +155,33 @@ audit_trail = Table(
     Column("record", String(32), nullable=False),
     Column("record_id", String(36), nullable=False, index=True),
     Column("pointers", Text, nullable=False),
+    Column("origin", String(64)),
     sqlite_autoincrement=True,
 )
-"""Who did what to which record, and when; `pointers` is a JSON list. Never a value. Append-only."""
+"""Who did what to which record, when and from which address; `pointers` is a JSON list. Never a value.
+Append-only."""
+
+staff = Table(
+    "staff",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text),
+    Column("created_at", String(27), nullable=False),
+    Column("disabled_at", String(27)),
+    CheckConstraint("role IN ('viewer', 'approver', 'admin')", name="role"),
+)
+"""Who may see and decide what. `password_hash` is Argon2's own notation."""
+
+staff_tokens = Table(
+    "staff_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("staff_id", String(36), ForeignKey("staff.id"), nullable=False, index=True),
+    Column("created_at", String(27), nullable=False),
+)
+"""Bearer tokens of the staff API, each as the SHA-256 of a random text that only its owner has."""
 
 webhook_keys = Table(
     "webhook_keys",
@@ -142,3 +201,32 @@ heartbeat = Table(
     CheckConstraint("id = 1", name="one"),
 )
 """One row, written when nothing else has shown for a while that the database can be written."""
+
+search_documents = Table(
+    "search_documents",
+    metadata,
+    Column("sequence", Sequence, ForeignKey("approvals.sequence"), primary_key=True, autoincrement=False),
+    Column("public_words", Text, nullable=False),
+    Column("personal_words", Text, nullable=False, info=personal),
+)
+"""The words by which a request is found, each after a space; those of personal fields apart."""
+
+search_terms = Table(
+    "search_terms",
+    metadata,
+    Column("term", Bytewise, primary_key=True, info=personal),
+    Column("sequence", Sequence, primary_key=True, autoincrement=False),
+    Column("personal", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The same words, to be found by how they begin. To erase a request, its document names its terms."""
+
+searches = Table(
+    "searches",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("staff_id", String(36), ForeignKey("staff.id"), nullable=False),
+    Column("text", Text, nullable=False, info=personal),
+    Column("created_at", String(27), nullable=False, index=True),
+)
+"""What staff search for, which is personal and so stands in no URL; kept for a day."""

@@ -25,6 +25,8 @@ DEEPEST = 64
 """How deep objects and arrays may be nested."""
 LONGEST_INTEGER = 310
 """The digits and the sign of the largest double; `int()` itself refuses some thousands."""
+STAFF_CONTRACT = "approvals"
+"""The staff API's contract, beside the releases of the webhooks'."""
 MOST_FAULTS = 100
 """How many faults an answer lists; it says how many there are."""
 MOST_JUDGED = 1000
@@ -48,33 +50,49 @@ class ContractMismatch(CrmError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BodyRules:
+    """What a body must be."""
+
+    schema: Schema
+    validator: jsonschema_rs.Draft202012Validator
+    open_maps: tuple[Path, ...]
+    """Objects whose keys are the customer's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules(BodyRules):
     """One webhook in one release: what its bodies must be."""
 
     webhook: Webhook
-    schema: Schema
-    validator: jsonschema_rs.Draft202012Validator
 
 
 def load_rules() -> dict[str, dict[str, Rules]]:
     """Compile every release's frozen schemas; return them by release and webhook."""
     return {
-        release: {name: _load(release, webhook) for name, webhook in webhooks.items()}
+        release: {
+            webhook.name: Rules(*_load(release, webhook.name), webhook.open_maps, webhook)
+            for webhook in webhooks.values()
+        }
         for release, webhooks in RELEASES.items()
     }
 
 
+def load_body_rules(contract: str, operation_id: str) -> BodyRules:
+    """Compile the schema of an operation's body that has no open maps."""
+    return BodyRules(*_load(contract, operation_id), open_maps=())
+
+
 def load_contract(release: str = CURRENT) -> dict[str, Any]:
-    """Return a release's bundled OpenAPI document."""
+    """Return a bundled OpenAPI document: a release of the webhooks', or STAFF_CONTRACT."""
     text = files("generated").joinpath("contracts", release, "openapi.json").read_text("utf-8")
     contract: dict[str, Any] = json.loads(text)
     return contract
 
 
-def _load(release: str, webhook: Webhook) -> Rules:
-    text = files("generated").joinpath("contracts", release, f"{webhook.name}.json").read_text("utf-8")
+def _load(contract: str, name: str) -> tuple[Schema, jsonschema_rs.Draft202012Validator]:
+    text = files("generated").joinpath("contracts", contract, f"{name}.json").read_text("utf-8")
     schema = json.loads(text)
-    return Rules(webhook, schema, jsonschema_rs.Draft202012Validator(schema, validate_formats=True))
+    return schema, jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
 def parse_json(raw: bytes) -> tuple[str, Any]:
@@ -173,7 +191,7 @@ _STRICT = _decoder(_stop)
 _TOLERANT = _decoder(lambda found: found)
 
 
-def describe_ambiguity(rules: Rules, raw: bytes) -> InvalidJson:
+def describe_ambiguity(rules: BodyRules, raw: bytes) -> InvalidJson:
     """Return every fault of a body that `parse_json` called ambiguous, the schema's in the rest too.
 
     Raises InvalidJson when there is no reading on.
@@ -188,7 +206,7 @@ def describe_ambiguity(rules: Rules, raw: bytes) -> InvalidJson:
 class _SecondReading:
     """Goes through what the tolerant decoder returned: notes what is ambiguous, returns the rest."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: BodyRules) -> None:
         self._rules = rules
         self.faults: list[Fault] = []
         self.blanks: set[str] = set()
@@ -256,12 +274,12 @@ def validate(rules: Rules, release: str, raw: bytes, value: Any) -> Body:
     return body
 
 
-def describe_faults(rules: Rules, value: Any) -> InvalidEvent:
+def describe_faults(rules: BodyRules, value: Any) -> InvalidEvent:
     """Return every fault of a body that the schema refuses."""
     return InvalidEvent(*_counted(_faults(rules, value)))
 
 
-def _faults(rules: Rules, value: Any) -> Iterator[Fault]:
+def _faults(rules: BodyRules, value: Any) -> Iterator[Fault]:
     judged = _excerpt(rules.schema, value)
     for error in rules.validator.evaluate(judged).errors():
         yield from _faults_of(rules, judged, error["schemaLocation"], error["instanceLocation"])
@@ -286,7 +304,7 @@ def _counted(faults: Iterable[Fault]) -> tuple[tuple[Fault, ...], int]:
     return tuple(itertools.islice(unique, MOST_FAULTS)), len(unique)
 
 
-def _faults_of(rules: Rules, value: Any, schema_location: str, location: str) -> Iterator[Fault]:
+def _faults_of(rules: BodyRules, value: Any, schema_location: str, location: str) -> Iterator[Fault]:
     """Describe one error by where it is: its message holds the value, and `iter_errors` copies all of it."""
     path = schema_location.split("/")[1:]
     for whole in {"oneOf", "propertyNames"} & set(path):
@@ -339,9 +357,9 @@ A keyword that is not here is a KeyError, so a 500; a test holds the table again
 """
 
 
-def _pointer(rules: Rules, place: Place) -> str:
+def _pointer(rules: BodyRules, place: Place) -> str:
     """Write a JSON pointer (RFC 6901); below an open map it ends at the map, for its keys are personal."""
-    for path in rules.webhook.open_maps:
+    for path in rules.open_maps:
         if place[: len(path)] == path:
             place = path
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in place)

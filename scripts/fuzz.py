@@ -20,10 +20,11 @@ from typing import Any
 
 import yaml
 
-from scripts.generate import CONTRACT, ROOT, with_property_names
+from scripts.generate import CONTRACT, ROOT, STAFF_CONTRACT, with_property_names
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
-REPORT = ROOT / "var" / "fuzz" / "junit.xml"
+STAFF_SETTINGS = Path(__file__).with_name("schemathesis_staff.toml")
+REPORTS = ROOT / "var" / "fuzz"
 SEED_BITS = 32
 
 
@@ -45,16 +46,21 @@ def main(argv: list[str] | None = None) -> int:
             "WEBHOOK_RATE_LIMIT": "1000000/second",
             "WEBHOOK_AUTH_FAILURE_LIMIT": "1000000/second",
         }
-        with server(environment, Path(folder), log) as address:
-            contract = Path(folder) / "contract.json"
+        with server(environment, Path(folder), log) as (webhooks, staff):
+            contract = Path(folder) / "webhooks.json"
             contract.write_text(json.dumps(readable_contract()))
-            code = schemathesis(contract, environment, address, seed, options.max_examples)
+            code = schemathesis(contract, SETTINGS, environment, webhooks, seed, options.max_examples)
+            # What the webhooks brought, staff now decide.
+            environment["STAFF_TOKEN"] = staff_token(environment, Path(folder))
+            contract = Path(folder) / "staff.json"
+            contract.write_text(json.dumps(yaml.safe_load(STAFF_CONTRACT.read_bytes())))
+            code |= schemathesis(contract, STAFF_SETTINGS, environment, staff, seed, options.max_examples)
         return complaints(log) or code
 
 
 @contextmanager
-def server(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[str]:
-    """Run a migrated CRM server in a folder, writing its log; yield the address of its webhooks.
+def server(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[tuple[str, str]]:
+    """Run a migrated CRM server in a folder, writing its log; yield the addresses of webhooks and staff API.
 
     Raises subprocess.CalledProcessError when it cannot be migrated or does not start.
     """
@@ -64,18 +70,33 @@ def server(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[
         subprocess.run(
             [*program, "migrate"], cwd=folder, env={**environment, **path}, stdout=file, check=True
         )
-        command = [*program, "serve", "--only", "webhooks", "--port", "0"]
+        command = [*program, "serve", "--port", "0", "--frontend-port", "0"]
         with subprocess.Popen(
             command, cwd=folder, env={**environment, **path}, stdout=subprocess.PIPE, stderr=file, text=True
         ) as process:
             try:
                 assert process.stdout  # noqa: S101  (asked for by PIPE)
-                line = process.stdout.readline()
-                if not line:
+                lines = process.stdout.readline(), process.stdout.readline()
+                if not all(lines):
                     raise subprocess.CalledProcessError(process.wait(), command, stderr=log.read_text())
-                yield line.split()[-1]
+                yield lines[0].split()[-1], lines[1].split()[-1]
             finally:
                 process.terminate()
+
+
+def staff_token(environment: Mapping[str, str], folder: Path) -> str:
+    """Add an administrator beside the running server; return a token of theirs."""
+    program, path = [sys.executable, "-m", "crm_server", "staff"], {"PYTHONPATH": str(ROOT)}
+    for arguments in (["add", "fuzz", "--role", "admin"], ["token", "fuzz"]):
+        done = subprocess.run(
+            [*program, *arguments],
+            cwd=folder,
+            env={**environment, **path},
+            text=True,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    return done.stdout.strip()
 
 
 def readable_contract() -> dict[str, Any]:
@@ -85,20 +106,25 @@ def readable_contract() -> dict[str, Any]:
 
 
 def schemathesis(
-    contract: Path, environment: Mapping[str, str], address: str, seed: int, max_examples: int
+    contract: Path,
+    settings: Path,
+    environment: Mapping[str, str],
+    address: str,
+    seed: int,
+    max_examples: int,
 ) -> int:
     """Run schemathesis against a server; return its exit code."""
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORTS.mkdir(parents=True, exist_ok=True)
     program = Path(sys.executable).with_name("schemathesis")
     options = {
         "--url": address,
         "--seed": seed,
         "--max-examples": max_examples,
-        "--report-junit-path": REPORT,
+        "--report-junit-path": REPORTS / f"{contract.stem}.xml",
     }
-    command = [program, "--config-file", SETTINGS, "run", contract]
+    command = [program, "--config-file", settings, "run", contract]
     line = [str(part) for part in (*command, *(word for option in options.items() for word in option))]
-    return subprocess.run(line, cwd=REPORT.parent, env=environment, check=False).returncode
+    return subprocess.run(line, cwd=REPORTS, env=environment, check=False).returncode
 
 
 def complaints(log: Path) -> int:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "generated"
 CONTRACT = ROOT / "openapi" / "webhooks" / "v1.yaml"
 RELEASES = ROOT / "openapi" / "webhooks" / "releases"
+STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
 CURE = "make generate"
 
 Contract = dict[str, Any]
@@ -163,15 +164,26 @@ def render() -> dict[Path, str]:
         GENERATED / "__init__.py": '"""Generated from `openapi/` by `make generate`. Do not edit."""\n',
         GENERATED / "py.typed": "",
         GENERATED / "base.py": BASE.lstrip(),
-        GENERATED / "webhooks.py": render_models(contracts[current]),
+        GENERATED / "webhooks.py": render_models(CONTRACT, contracts[current]),
         GENERATED / "operations.py": render_operations(contracts, current),
     }
     for version, contract in contracts.items():
-        folder = GENERATED / "contracts" / version
-        files[folder / "openapi.json"] = as_json(contract)
-        for name, _, operation in webhooks(contract):
-            files[folder / f"{name}.json"] = as_json(body_schema(contract, operation))
+        files |= bundle(GENERATED / "contracts" / version, contract)
+    staff: Contract = yaml.safe_load(STAFF_CONTRACT.read_bytes())
+    files[GENERATED / "approvals.py"] = render_models(STAFF_CONTRACT, staff)
+    files |= bundle(GENERATED / "contracts" / STAFF_CONTRACT.stem, staff)
     return {path: ruff(text, path) if path.suffix == ".py" else text for path, text in files.items()}
+
+
+def bundle(folder: Path, contract: Contract) -> dict[Path, str]:
+    """Return a contract as package data, by path: the document, and the schema of each operation's body."""
+    files = {folder / "openapi.json": as_json(contract)}
+    for item in contract["paths"].values():
+        for operation in item.values():
+            if "requestBody" in operation:
+                schema = as_json(body_schema(contract, operation))
+                files[folder / f"{operation['operationId']}.json"] = schema
+    return files
 
 
 def load_contracts() -> dict[str, Contract]:
@@ -225,13 +237,13 @@ def webhooks(contract: Contract) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def body_name(operation: dict[str, Any]) -> str:
-    """Return the name of the schema of a webhook's body."""
+    """Return the name of the schema of an operation's body."""
     reference: str = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     return reference.rpartition("/")[2]
 
 
 def body_schema(contract: Contract, operation: dict[str, Any]) -> Schema:
-    """Return a webhook's body as one JSON Schema that needs nothing else (draft 2020-12)."""
+    """Return an operation's body as one JSON Schema that needs nothing else (draft 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **inline(contract, contract["components"]["schemas"][body_name(operation)]),
@@ -271,10 +283,10 @@ def fields(contract: Contract, schema: Schema, path: Path_ = ()) -> Iterator[tup
         yield from fields(contract, part, (*path, name))
 
 
-def render_models(contract: Contract) -> str:
-    """Return the pydantic models of a contract."""
+def render_models(path: Path, contract: Contract) -> str:
+    """Return the pydantic models of a contract, which stands at a path."""
     header = (
-        f'"""The contract as models. Generated from {CONTRACT.relative_to(ROOT)} by `{CURE}`. Do not edit."""'
+        f'"""The contract as models. Generated from {path.relative_to(ROOT)} by `{CURE}`. Do not edit."""'
     )
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "contract.json", Path(folder) / "models.py"

@@ -46,7 +46,10 @@ class Crm:
     directory: Path
     env: dict[str, str]
     port: int = field(default_factory=free_port)
+    frontend_port: int = field(default_factory=free_port)
     key: str = KEY
+    only: str | None = "webhooks"
+    """The part that is served alone."""
     program: Sequence[str] = PROGRAM
     process: "subprocess.Popen[bytes]" = field(init=False)
 
@@ -54,6 +57,11 @@ class Crm:
     def url(self) -> str:
         """What `CRM_WEBHOOK_URL` would be."""
         return f"http://127.0.0.1:{self.port}/webhooks"
+
+    @property
+    def staff_url(self) -> str:
+        """Where the staff API is."""
+        return f"http://127.0.0.1:{self.frontend_port}/api"
 
     @property
     def database(self) -> Path:
@@ -87,15 +95,19 @@ class Crm:
         """Start the server, by a module that runs it where one is named, and wait until it answers."""
         with (self.directory / f"server-{self.port}.log").open("ab") as log:
             program = (sys.executable, "-m", *launcher, "crm_server") if launcher else self.program
-            self.process = start_serve(self.directory, self.env, self.port, log, program)
+            self.process = start_serve(
+                self.directory, self.env, self.port, log, program, self.only, self.frontend_port
+            )
+        port, probe = self.port, f"{self.url}/health"
+        if self.only != "webhooks":  # both ports are opened before either answers
+            port, probe = self.frontend_port, self.staff_url
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log
             try:
-                socket.create_connection(
-                    ("127.0.0.1", self.port), 5
-                ).close()  # a client for each try costs more
-                httpx.get(f"{self.url}/health", timeout=5)
+                # A client for each try costs more.
+                socket.create_connection(("127.0.0.1", port), 5).close()
+                httpx.get(probe, timeout=5)
             except (OSError, httpx.TransportError):
                 time.sleep(0.02)
             else:
@@ -136,10 +148,17 @@ class Crm:
 
 
 def start_serve(
-    directory: Path, env: dict[str, str], port: int, log: IO[bytes], program: Sequence[str] = PROGRAM
+    directory: Path,
+    env: dict[str, str],
+    port: int,
+    log: IO[bytes],
+    program: Sequence[str] = PROGRAM,
+    only: str | None = "webhooks",
+    frontend_port: int = 0,
 ) -> "subprocess.Popen[bytes]":
     """Start `crm-server serve`; it may not listen yet."""
-    command = [*program, "serve", "--only", "webhooks", "--port", str(port)]
+    command = [*program, "serve", "--port", str(port), "--frontend-port", str(frontend_port)]
+    command += ["--only", only] if only else []
     return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)
 
 
@@ -161,12 +180,17 @@ def migrated_database() -> Path:
 
 @contextmanager
 def start_crm(
-    directory: Path, *, port: int | None = None, program: Sequence[str] = PROGRAM, **env: str
+    directory: Path,
+    *,
+    port: int | None = None,
+    only: str | None = "webhooks",
+    program: Sequence[str] = PROGRAM,
+    **env: str,
 ) -> Iterator[Crm]:
     """Start a migrated CRM in `directory`, with settings `env` beside its key; end it after the block."""
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"WEBHOOK_API_KEY": KEY, **UNLIMITED, **env}
-    crm = Crm(directory, clean_environment(**settings), port=port or free_port(), program=program)
+    crm = Crm(directory, clean_environment(**settings), port=port or free_port(), only=only, program=program)
     if "CRM_DATABASE_URL" in env or crm.database.exists():
         crm.migrate()
     else:

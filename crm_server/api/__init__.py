@@ -1,1 +1,21 @@
 """HTTP only: each handler parses, calls one function of the domain, and renders."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Scope
+
+from crm_server.approval_queue import ApprovalQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is no problem: a status and a JSON value."""
+
+    status: int
+    content: dict[str, Any]
+
+
+Handler = Callable[[ApprovalQueue, Scope], Awaitable[Answer]]
+"""What answers an operation whose request has passed every check."""

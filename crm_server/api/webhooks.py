@@ -1,11 +1,11 @@
 """The webhook endpoints and health."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import Scope
 
+from crm_server.api import Answer, Handler
 from crm_server.approval_queue import ApprovalQueue, ReceivedEvent
 from crm_server.database import utc_now
 from crm_server.idempotency import Conflict
@@ -15,17 +15,6 @@ from generated.operations import RELEASES
 RESERVED = "webhook-test"
 """The natural key of our probes: only with the header that says so, so that a proxy which strips headers
 cannot turn a probe into a request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that is no problem: a status and a JSON value."""
-
-    status: int
-    content: dict[str, Any]
-
-
-Handler = Callable[[ApprovalQueue, Scope], Awaitable[Answer]]
 
 
 async def receive_webhook(queue: ApprovalQueue, scope: Scope) -> Answer:

@@ -42,9 +42,9 @@ class WebhookKeys(AbstractSecurityHandler):
     def verify(self, request: ConnexionRequest) -> Any:
         """Return who it is when the key is right, `scope["crm.key"]` too; Connexion awaits the refusal."""
         scope = request.scope
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) == 1 and given[0][: len(SCHEME)].lower() == SCHEME:
-            digest = hashlib.sha256(given[0][len(SCHEME) :].strip(b" ")).digest()
+        token = bearer(scope["headers"])
+        if token is not None:
+            digest = hashlib.sha256(token).digest()
             # All keys are compared, so that the time does not tell which one it was.
             if sum(hmac.compare_digest(digest, known) for known in self._keys):
                 scope["crm.key"] = self._keys[digest]
@@ -65,3 +65,11 @@ class WebhookKeys(AbstractSecurityHandler):
         who = address.packed[:8] if isinstance(address, IPv6Address) else str(address).encode()
         digest = hashlib.blake2b(who, key=self._secret, digest_size=4).digest()
         return str(int.from_bytes(digest) % GROUPS)
+
+
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the bearer token of a request (RFC 6750, section 2.1), if it has exactly one."""
+    given = [value for name, value in headers if name == b"authorization"]
+    if len(given) == 1 and given[0][: len(SCHEME)].lower() == SCHEME:
+        return given[0][len(SCHEME) :].strip(b" ")
+    return None

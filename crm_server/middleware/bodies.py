@@ -69,14 +69,17 @@ class Hurry:
 class Bodies:
     """Reads the bodies of operations that have one, into `scope["crm.body"]`."""
 
-    def __init__(self, app: ASGIApp, *, largest: int, hurry: Hurry) -> None:
-        """Wrap an app; `largest` is in bytes."""
-        self.app, self.largest, self.hurry = app, largest, hurry
+    def __init__(
+        self, app: ASGIApp, *, largest: int, hurry: Hurry, optional: frozenset[str] = frozenset()
+    ) -> None:
+        """Wrap an app; `largest` is in bytes, `optional` names operations that need no body."""
+        self.app, self.largest, self.hurry, self.optional = app, largest, hurry, optional
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read a body, check its kind, and pass the request on."""
-        if scope["type"] != "http" or scope["method"] != "POST" or operation_id(scope) is None:
+        operation = operation_id(scope) if scope["type"] == "http" else None
+        if operation is None or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         headers = scope["headers"]
@@ -85,7 +88,8 @@ class Bodies:
             raise self.too_large()
         body = await self.read(receive)
         try:
-            check_media_type(headers)
+            if body or operation not in self.optional:
+                check_media_type(headers)
             if not length:
                 check_transfer_coding(headers)
             scope["crm.body"] = body

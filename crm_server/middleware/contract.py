@@ -1,7 +1,7 @@
 """Connexion's extension points, filled: routing, headers and bodies by the contract, all faults at once."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jsonschema_rs
 from connexion.middleware.abstract import ROUTING_CONTEXT
@@ -66,6 +66,20 @@ class Routing(RoutingMiddleware):
                 mount.app.redirect_slashes = False
 
 
+class ParametersJudge(Protocol):
+    """What judges the headers or the parameters of every request of one contract."""
+
+    def validate(self, scope: Scope) -> tuple[Fault, ...]:
+        """Put what is found into the scope; return every fault."""
+
+
+class BodiesJudge(Protocol):
+    """What judges the body of every request of one contract."""
+
+    def validate(self, scope: Scope, faults: tuple[Fault, ...]) -> None:
+        """Put what is valid into the scope; raise 400 with every fault, the given ones first."""
+
+
 class ValidatedOperation(RequestValidationOperation):
     """Connexion's validation of one operation, with what no request changes worked out once.
 
@@ -76,12 +90,12 @@ class ValidatedOperation(RequestValidationOperation):
         """Choose the validators."""
         super().__init__(*args, **kwargs)
         validators: dict[str, Any] = self._validator_map
-        self._headers: HeaderRules = validators["parameter"]
-        self._body: EventRules | None = validators["body"] if self._operation.request_body else None
+        self._parameters: ParametersJudge = validators["parameter"]
+        self._body: BodiesJudge | None = validators["body"] if self._operation.request_body else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check headers and body, and pass the request on."""
-        faults = self._headers.validate(scope)
+        """Check parameters and body, and pass the request on."""
+        faults = self._parameters.validate(scope)
         if self._body is not None:
             self._body.validate(scope, faults)
         elif faults:
@@ -157,9 +171,7 @@ class EventRules:
             try:
                 scope["crm.event"] = read_event(rules, release, scope)
             except InvalidBody as error:
-                body_type = "invalid-json" if isinstance(error, InvalidJson) else "invalid-event"
-                type_ = "malformed-request" if faults else body_type
-                raise faulty(type_, faults + error.faults, len(faults) + error.count) from None
+                raise refused(faults, error, "invalid-event") from None
         if faults:
             raise faulty("malformed-request", faults)
         if not known:
@@ -168,6 +180,13 @@ class EventRules:
                 "This CRM does not speak the release that webhook-contract names.",
                 versions=list(RELEASES),
             )
+
+
+def refused(faults: tuple[Fault, ...], error: InvalidBody, invalid: str) -> Problem:
+    """Return the 400 for a body, with the faults beside it first; `invalid` is the type for JSON that is none of ours."""
+    body_type = "invalid-json" if isinstance(error, InvalidJson) else invalid
+    type_ = "malformed-request" if faults else body_type
+    return faulty(type_, faults + error.faults, len(faults) + error.count)
 
 
 def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:

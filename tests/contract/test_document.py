@@ -63,17 +63,17 @@ def as_json_schema(node: Any) -> Any:
     return {key: as_json_schema(part) for key, part in resolve(DOCUMENT, node).items() if key != "example"}
 
 
-def undescribed(node: Any, where: str = "#") -> Iterator[str]:
+def undescribed(node: Any, document: dict[str, Any] = DOCUMENT, where: str = "#") -> Iterator[str]:
     """Yield where a schema of the document lacks a description."""
     if isinstance(node, list):
         for index, part in enumerate(node):
-            yield from undescribed(part, f"{where}/{index}")
+            yield from undescribed(part, document, f"{where}/{index}")
     elif isinstance(node, dict):
         for name, part in node.get("properties", {}).items():
-            if not resolve(DOCUMENT, part).get("description"):
+            if not resolve(document, part).get("description"):
                 yield f"{where}/properties/{name}"
         for key, part in node.items():
-            yield from undescribed(part, f"{where}/{key}")
+            yield from undescribed(part, document, f"{where}/{key}")
 
 
 @pytest.mark.parametrize(("release", "webhook"), RELEASED_WEBHOOKS)

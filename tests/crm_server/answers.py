@@ -1,8 +1,9 @@
-"""Asks a server, and holds every answer against the contract: status, headers and body documented."""
+"""Asks a server, and holds every answer against its contract: status, headers and body documented."""
 
 import contextlib
 import functools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import httpx
 import jsonschema_rs
 
-from crm_server.validation import load_contract
+from crm_server.validation import STAFF_CONTRACT, load_contract
+from generated.operations import CURRENT
 from tests.servers import Crm
 
 JSON = {"content-type": "application/json"}
@@ -53,6 +55,27 @@ def post(crm: Crm, event: str, payload: Any, **headers: str) -> Answer:
     """Send a webhook; `payload` is a JSON value, or bytes as they are."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     return send(crm, "POST", f"/{event}", body, **headers)
+
+
+def ask(
+    crm: Crm,
+    token: str,
+    method: str,
+    path: str,
+    payload: Any = ...,
+    *,
+    body: bytes | None = None,
+    **headers: str,
+) -> Answer:
+    """Ask the staff API with a token, which may be empty; `payload` is a JSON value, `body` bytes as they are."""
+    if payload is not ...:
+        body = json.dumps(payload).encode()
+    given = {"authorization": f"Bearer {token}" if token else "", **(JSON if body is not None else {})}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    wanted = {name: value for name, value in given.items() if value}
+    response = httpx.request(method, f"{crm.staff_url}{path}", content=body, headers=wanted, timeout=30)
+    answer = Answer(response.status_code, dict(response.headers), response.content)
+    return checked(method, path.partition("?")[0], answer, STAFF_CONTRACT, "/approvals/{id}/approve")
 
 
 def raw(crm: Crm, request: bytes, *, seconds: float = 20, source: str = "127.0.0.1") -> Answer:
@@ -129,37 +152,52 @@ def chunked(body: bytes, size: int = 700) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
-def checked(method: str, path: str, answer: Answer) -> Answer:
-    """Return the answer when the contract documents it."""
-    contract = load_contract()
-    # A path or method that is not in the contract is answered as a webhook's documents.
-    operation = contract["paths"].get(path, {}).get(method.lower())
-    operation = operation or contract["paths"]["/repair-request"]["post"]
-    response = resolve(operation["responses"][str(answer.status)])
+def checked(
+    method: str, path: str, answer: Answer, contract: str = CURRENT, like: str = "/repair-request"
+) -> Answer:
+    """Return the answer when the contract documents it.
+
+    A path or method that is not in the contract is answered as the path `like` documents.
+    """
+    paths = load_contract(contract)["paths"]
+    template = next((known for known in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", known), path)), like)
+    operation = paths[template].get(method.lower()) or paths[like]["post"]
+    response = resolve(operation["responses"][str(answer.status)], contract)
     for name, header in response.get("headers", {}).items():
-        rule = jsonschema_rs.validator_for(resolve(header)["schema"])
+        rule = jsonschema_rs.validator_for(resolve(header, contract)["schema"])
         text = answer.headers[name.lower()]
         assert rule.is_valid(int(text) if text.isdecimal() else text), (name, text)
     if method != "HEAD":
-        schema_validator(answer.status, response, answer.headers["content-type"]).validate(answer.json)
+        validator = schema_validator(answer.status, response, answer.headers["content-type"], contract)
+        validator.validate(answer.json)
     return answer
 
 
-def schema_validator(status: int, response: Any, media_type: str) -> Any:
+def schema_validator(status: int, response: Any, media_type: str, contract: str) -> Any:
     assert media_type in response["content"], (status, media_type)
-    return compiled(json.dumps(response["content"][media_type]["schema"]))
+    return compiled(json.dumps(response["content"][media_type]["schema"]), contract)
 
 
 @functools.cache
-def compiled(schema: str) -> Any:
-    whole = {**json.loads(schema), "components": load_contract()["components"]}
-    return jsonschema_rs.Draft202012Validator(whole, validate_formats=True)
+def compiled(schema: str, contract: str) -> Any:
+    whole = {**json.loads(schema), "components": load_contract(contract)["components"]}
+    return jsonschema_rs.Draft202012Validator(with_null(whole), validate_formats=True)
 
 
-def resolve(value: Any) -> Any:
+def with_null(schema: Any) -> Any:
+    """Return a schema in which OpenAPI 3.0's `nullable` is JSON Schema's own type."""
+    if isinstance(schema, list):
+        return [with_null(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: with_null(part) for name, part in schema.items()}
+    return found | ({"type": [found["type"], "null"]} if found.get("nullable") is True else {})
+
+
+def resolve(value: Any, contract: str) -> Any:
     found: Any = value
     if "$ref" in value:
-        found = load_contract()
+        found = load_contract(contract)
         for step in value["$ref"].removeprefix("#/").split("/"):
             found = found[step]
     return found

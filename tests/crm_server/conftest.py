@@ -1,17 +1,48 @@
 """One server for the tests that only ask it, and others for those that break it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from sqlalchemy import Connection, make_url
 
+from crm_server import staff
+from crm_server.audit_trail import Actor
+from crm_server.database import Database
+from crm_server.staff import RANKS, Role
 from tests.servers import Crm, start_crm
 
 
 @pytest.fixture(scope="session")
 def crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
-    with start_crm(tmp_path_factory.mktemp("crm")) as crm:
+    with start_crm(tmp_path_factory.mktemp("crm"), only=None) as crm:
         yield crm
     assert_nothing_private(crm)
+
+
+@pytest.fixture(scope="session")
+def tokens(crm: Crm) -> Mapping[Role, str]:
+    """A staff token for each role."""
+    return {role: staff_token(crm, role.title(), role) for role in RANKS}
+
+
+def staff_token(crm: Crm, name: str, role: Role) -> str:
+    """Add somebody beside the running server; return a token of theirs."""
+
+    def write(connection: Connection) -> str:
+        staff.add(connection, name, role, None, Actor("cli:tests"))
+        return staff.make_token(connection, name, Actor("cli:tests"))
+
+    return in_database(crm, write)
+
+
+def in_database(crm: Crm, write: Callable[[Connection], str]) -> str:
+    """Write beside a server, as the command line does."""
+    database = Database(make_url(f"sqlite:///{crm.database}"))
+    try:
+        with database.writing() as connection:
+            return write(connection)
+    finally:
+        database.close()
 
 
 @pytest.fixture
@@ -24,5 +55,15 @@ def own_crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
 
 def assert_nothing_private(crm: Crm) -> None:
     """Hold all that a server printed while it was tested against what must never be printed."""
-    private = [crm.key, "Lovelace", "ada@example.com", "7946", "St James", "cracked", "Sentinel", "Traceback"]
+    private = [
+        crm.key,
+        "Lovelace",
+        "ada@example.com",
+        "7946",
+        "St James",
+        "cracked",
+        "Sentinel",
+        "Traceback",
+        "staff_",
+    ]
     assert [word for word in private if word in crm.log] == []

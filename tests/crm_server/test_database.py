@@ -10,10 +10,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from crm_server.approval_queue import Filter, listed
 from crm_server.database import Database
 from crm_server.migrations import STEPS, migrate
+from crm_server.pages import Window, count, merged
 from crm_server.settings import Settings
-from crm_server.tables import metadata
+from crm_server.tables import approvals, metadata
 
 
 @pytest.fixture
@@ -61,13 +63,13 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) 
     [
         "UPDATE audit_trail SET actor = 'nobody'",
         "DELETE FROM audit_trail",
-        "INSERT OR REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]')",
-        "REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]')",
+        "INSERT OR REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]', NULL)",
+        "REPLACE INTO audit_trail VALUES (1, 'at', 'nobody', 'v', 'r', 'i', '[]', NULL)",
     ],
 )
 def test_the_trail_is_append_only(database: Database, statement: str) -> None:
     with database.writing() as connection:
-        connection.execute(text("INSERT INTO audit_trail VALUES (1, 'at', 'me', 'v', 'r', 'i', '[]')"))
+        connection.execute(text("INSERT INTO audit_trail VALUES (1, 'at', 'me', 'v', 'r', 'i', '[]', NULL)"))
     with pytest.raises(DBAPIError, match="append-only"), database.writing() as connection:
         connection.execute(text(statement))
     with database.reading() as connection:
@@ -132,6 +134,20 @@ def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
         add_approval(connection)
     with database.reading() as connection:
         assert connection.execute(text("SELECT count(*) FROM approvals")).scalar() == 0
+
+
+@pytest.mark.parametrize("wanted", [Filter(), Filter(status="approved"), Filter(event="repair-request")])
+def test_a_page_and_its_count_are_read_by_one_index_whatever_is_filtered(
+    database: Database, wanted: Filter
+) -> None:
+    page = merged(listed(wanted), approvals.c.sequence, Window(50, after=9))
+    with database.reading() as connection:
+        for statement in (page, count(listed(wanted))):
+            query = statement.compile(connection, compile_kwargs={"literal_binds": True})
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
+            reads = [row[3] for row in plan if "approvals" in row[3]]
+            assert reads
+            assert all("INDEX ix_approvals_event_status_sequence (event=? AND status=?" in r for r in reads)
 
 
 def test_a_writer_that_reads_first_is_not_refused_when_another_wrote_in_between(database: Database) -> None:

@@ -141,7 +141,8 @@ def answers(crm: Crm) -> bool:
 
 def test_the_server_says_where_it_listens_once_it_does(own_crm: Crm) -> None:
     own_crm.stop()
-    command = [sys.executable, "-m", "crm_server", "serve", "--port", str(own_crm.port)]
+    ports = ["--port", str(own_crm.port), "--frontend-port", str(own_crm.frontend_port)]
+    command = [sys.executable, "-m", "crm_server", "serve", *ports]
     process = subprocess.Popen(
         command,
         cwd=own_crm.directory,
@@ -151,9 +152,10 @@ def test_the_server_says_where_it_listens_once_it_does(own_crm: Crm) -> None:
         text=True,
     )
     assert process.stdout
-    line = process.stdout.readline()
-    assert own_crm.url in line
+    assert own_crm.url in process.stdout.readline()
+    assert own_crm.staff_url in process.stdout.readline()
     assert answers(own_crm)
+    assert httpx.get(f"{own_crm.staff_url}/approvals").status_code == 401
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=15)
     assert (output, errors, process.returncode) == ("", "", 0)

@@ -31,13 +31,14 @@ class Terminal:
         for name, module in PROGRAMS.items():
             (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
             (programs / name).chmod(0o755)
-        self.folder, self.port, self.running = folder, free_port(), running
+        self.folder, self.running = folder, running
+        self.port, self.frontend_port = free_port(), free_port()
         self.environment = clean_environment()
         self.environment["PATH"] = f"{programs}:{self.environment['PATH']}"
 
     def type(self, line: str) -> str:
         """Run a line to its end; return what it printed."""
-        command = ["bash", "-c", line.replace("5001", str(self.port))]
+        command = ["bash", "-c", self.on_our_ports(line)]
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -52,7 +53,7 @@ class Terminal:
 
     def leave_running(self, line: str) -> None:
         """Start a line that runs until stopped."""
-        command = ["bash", "-c", f"exec {line.replace('5001', str(self.port))}"]
+        command = ["bash", "-c", f"exec {self.on_our_ports(line)}"]
         with (self.folder / "running.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         self.running.callback(process.wait, STOP_SECONDS)
@@ -61,7 +62,13 @@ class Terminal:
     def write(self, name: str, text: str) -> None:
         """Add to a file."""
         with (self.folder / name).open("a") as file:
-            file.write(text.replace("5001", str(self.port)))
+            file.write(self.on_our_ports(text))
+
+    def on_our_ports(self, text: str) -> str:
+        """Return a page's text with ports that are free here, in the place of those that it names."""
+        if text.startswith("crm-server serve"):
+            text += f" --port {self.port} --frontend-port {self.frontend_port}"
+        return text.replace("5001", str(self.port)).replace("3001", str(self.frontend_port))
 
     def crm_answers(self) -> bool:
         """Say whether the CRM is well."""
@@ -128,8 +135,9 @@ def test_the_readme_shows_every_command_of_the_sender() -> None:
 
 
 def test_the_readme_shows_every_command_of_the_server() -> None:
-    ours = commands("crm_server") - {"approvals"}
-    ours |= {f"approvals {name}" for name in commands("crm_server", "approvals")}
+    groups = {"approvals", "staff"}
+    ours = commands("crm_server") - groups
+    ours |= {f"{group} {name}" for group in groups for name in commands("crm_server", group)}
     assert first_words(table(README, "`crm-server`")) == ours
 
 

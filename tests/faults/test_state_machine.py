@@ -32,6 +32,7 @@ from sqlalchemy import Connection, make_url, text
 from crm_server import approval_queue
 from crm_server.api.webhooks import receive_webhook
 from crm_server.approval_queue import Receipt, ReceivedEvent
+from crm_server.audit_trail import Actor
 from crm_server.database import Database
 from crm_server.errors import AlreadyDecided
 from crm_server.idempotency import Conflict
@@ -432,9 +433,9 @@ class BothSides(RuleBasedStateMachine):
 
     def decide_on(self, connection: Connection, request: str, approves: bool) -> None:
         if approves:
-            approval_queue.approve(connection, request, "cli:me")
+            approval_queue.approve(connection, request, Actor("cli:me"))
         else:
-            approval_queue.reject(connection, request, "cli:me", "no reason")
+            approval_queue.reject(connection, request, Actor("cli:me"), "no reason")
 
     # what must hold at all times
 

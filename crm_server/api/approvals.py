@@ -1,0 +1,121 @@
+"""The approval queue for staff: list, search, show, approve, reject, reopen."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from starlette.types import Scope
+
+from crm_server import approval_queue, search
+from crm_server.api import Answer, Handler
+from crm_server.api.audit import entry
+from crm_server.api.lists import page_answer, window_of
+from crm_server.api.masking import mask_payload, masked
+from crm_server.approval_queue import ApprovalQueue, Filter, Shown
+from crm_server.audit_trail import Actor
+from crm_server.database import utc_now
+from crm_server.errors import AlreadyDecided, CannotReopen, NumberTaken, UnknownApproval
+from crm_server.pages import Page
+from crm_server.problems import Problem
+from crm_server.staff import Staff
+from generated.approvals import Approving, Rejecting, SearchWords
+
+
+async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """List a page of requests."""
+    asked, staff = scope["crm.parameters"], scope["crm.staff"]
+    window, search_id = window_of(asked, int), asked.get("search")
+
+    def read(connection: Any) -> Page:
+        words = None if search_id is None else search.saved(connection, staff.id, search_id, utc_now())
+        if words is None and search_id is not None:
+            raise Problem("not-found", "This is none of your searches of the last day.")
+        wanted = Filter(asked.get("status"), asked.get("event"), words, personal=staff.may("approver"))
+        return approval_queue.page(connection, window, wanted)
+
+    return page_answer(await queue.read(read), partial(item, staff))
+
+
+async def save_search(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Save the words of a search, so that they stand in no URL."""
+    staff, text = scope["crm.staff"], SearchWords.model_validate(scope["crm.json"]).text
+    search_id = await queue.write(lambda connection: search.save(connection, staff.id, text, utc_now()))
+    return Answer(201, {"id": search_id})
+
+
+async def show_approval(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Show one request."""
+    return await shown(queue, scope)
+
+
+async def approve(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Approve a request."""
+    number = Approving.model_validate(scope["crm.json"]).ticket_number
+    return await decided(queue, scope, partial(approval_queue.approve, ticket_number=number))
+
+
+async def reject(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Reject a request for a reason."""
+    reason = Rejecting.model_validate(scope["crm.json"]).reason.strip()
+    return await decided(queue, scope, partial(approval_queue.reject, reason=reason))
+
+
+async def reopen(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Take a decision back."""
+    return await decided(queue, scope, approval_queue.reopen)
+
+
+async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str, Actor], Any]) -> Answer:
+    """Decide a request; answer with what it is then."""
+    approval_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["client"][0])
+    try:
+        await queue.write(lambda connection: decide(connection, approval_id, actor))
+    except UnknownApproval:
+        raise unknown() from None
+    except AlreadyDecided as error:
+        decision = {"status": error.status, "by": error.by, "at": error.at}
+        detail = "Somebody has decided this request before."
+        raise Problem("already-decided", detail, decided=decision) from None
+    except CannotReopen as error:
+        raise Problem("cannot-reopen", str(error)) from None
+    except NumberTaken as error:
+        raise Problem("number-taken", str(error)) from None
+    return await shown(queue, scope)
+
+
+async def shown(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Answer with one request as it is now."""
+    staff, approval_id = scope["crm.staff"], scope["crm.parameters"]["id"]
+    try:
+        found = await queue.read(lambda connection: approval_queue.show(connection, approval_id))
+    except UnknownApproval:
+        raise unknown() from None
+    return Answer(200, detail(staff, found))
+
+
+def unknown() -> Problem:
+    """Return the 404 for an id that no request has."""
+    return Problem("not-found", "There is no approval request with this id.")
+
+
+def item(staff: Staff, row: Any) -> dict[str, Any]:
+    """Return a request as this member of staff may see it."""
+    found = approval_queue.as_json(row)
+    return found if staff.may("approver") else mask_payload(found)
+
+
+def detail(staff: Staff, found: Shown) -> dict[str, Any]:
+    """Return a request with its history as this member of staff may see it."""
+    reason = found.reason if staff.may("approver") else masked(found.reason)
+    return {**item(staff, found.row), "reason": reason, "history": [entry(row) for row in found.history]}
+
+
+OPERATIONS: Mapping[str, Handler] = {
+    "list-approvals": list_approvals,
+    "save-search": save_search,
+    "show-approval": show_approval,
+    "approve": approve,
+    "reject": reject,
+    "reopen": reopen,
+}
+"""The contract's operations on the queue, by operationId."""

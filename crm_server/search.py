@@ -1,0 +1,217 @@
+"""Search in the approval queue: by words that begin so, and by any four digits of a telephone number.
+
+An index of our own, the same on both databases: what is found is the same, and erasing is exact. A
+request has a document, its words in one text, and a row for each word. Of the words that are asked for,
+the rarest finds its rows by the index; the others are looked for in the documents of those.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, false, func, insert, literal, select
+
+from crm_server.database import insert_or_ignore, new_id
+from crm_server.tables import approvals, search_documents, search_terms, searches
+from generated.operations import RELEASES, Path
+
+SEARCHED = (
+    *("lastName", "firstName", "customerName", "email", "customerEmail", "phone"),
+    *("ticketNumber", "deviceType", "deviceModel", "issueDescription"),
+)
+"""The fields in which people search, those first that must not be cut off."""
+MOST_WORDS = 60
+"""Of one request; a long description is searched by its beginning."""
+LONGEST_WORD = 64
+FEWEST_DIGITS = 4
+TRUNK_DIGITS = 7
+"""So many digits are a whole telephone number, which may begin with a nought that is not dialled abroad."""
+MOST_ASKED = 8
+"""Words of one search; more make it no finer."""
+BATCH = 50
+"""Requests that one transaction puts into the index: some milliseconds, for webhooks wait meanwhile."""
+LOOK_BACK: Mapping[str, int] = {"sqlite": 0, "postgresql": 1000}
+"""So many sequences below the newest document are looked through for requests without one: PostgreSQL may
+commit a lower sequence later."""
+COMMON = 10_000
+"""A word that more requests than this have finds nothing quickly."""
+KEPT_FOR = timedelta(days=1)
+"""How long the words of a search are kept."""
+LAST_CHARACTER = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What can be found of one request."""
+
+    sequence: int
+    public: frozenset[str]
+    personal: frozenset[str]
+
+    def row(self) -> dict[str, Any]:
+        """Return the row, in which each word follows a space."""
+        texts = {"public_words": self.public, "personal_words": self.personal}
+        return {
+            "sequence": self.sequence,
+            **{n: "".join(f" {w}" for w in sorted(t)) for n, t in texts.items()},
+        }
+
+    def terms(self) -> Iterator[dict[str, Any]]:
+        """Yield the row of each word."""
+        for words, personal in ((self.public, False), (self.personal, True)):
+            for word in words:
+                yield {"term": word, "sequence": self.sequence, "personal": personal}
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, each once: without case and accents; an e-mail address is one as well."""
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(character for character in folded if not unicodedata.combining(character))
+    addresses = [part for part in plain.split() if "@" in part]
+    words = [*addresses, *re.findall(r"[^\W_]+", plain)]
+    return list(dict.fromkeys(word[:LONGEST_WORD] for word in words))
+
+
+def asked_words(text: str) -> list[str]:
+    """Return the words of a search; a number in groups, as people write it, is one."""
+    digits = only_digits(text)
+    if len(digits) >= FEWEST_DIGITS and not any(map(str.isalpha, text)):
+        # Abroad and at home a number begins otherwise: `+44 20` is `020`.
+        return [((digits.lstrip("0") or digits) if len(digits) >= TRUNK_DIGITS else digits)[:LONGEST_WORD]]
+    return words_of(text)[:MOST_ASKED]
+
+
+def only_digits(text: str) -> str:
+    """Return the digits of a text, of whatever script."""
+    return "".join(str(unicodedata.digit(c)) for c in text if unicodedata.digit(c, None) is not None)
+
+
+def ends_of(number: str) -> list[str]:
+    """Return every end of a number that has enough digits: any digits in it begin one of them."""
+    digits = only_digits(number)
+    return [digits[start:][:LONGEST_WORD] for start in range(max(0, len(digits) - FEWEST_DIGITS + 1))]
+
+
+def document(sequence: int, event: str, contract: str, payload: Mapping[str, Any] | None) -> Document:
+    """Return what can be found of a request; nothing once its payload is erased."""
+    personal = set(RELEASES[contract][event].personal)
+    found: dict[str, bool] = {}
+    for path, text in texts_of(payload or {}):
+        for word in searched_words(path[-1], text):
+            # What stands in a public field too may be found by everybody.
+            found[word] = found.get(word, True) and path in personal
+    kept = list(found.items())[:MOST_WORDS]
+    public = frozenset(word for word, hidden in kept if not hidden)
+    return Document(sequence, public, frozenset(word for word, hidden in kept if hidden))
+
+
+def searched_words(name: str, text: str) -> list[str]:
+    """Return the words by which a field is found."""
+    match name:
+        case "phone":
+            return ends_of(text)
+        case "ticketNumber":
+            return words_of(text) + ends_of(text)
+    return words_of(text)
+
+
+def texts_of(payload: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """Return path and text of each field of a payload that is searched, the important ones first."""
+    fields = [
+        ((block, name), value)
+        for block, values in payload.items()
+        for name, value in values.items()
+        if name in SEARCHED and isinstance(value, str)
+    ]
+    return sorted(fields, key=lambda field: SEARCHED.index(field[0][-1]))
+
+
+def waiting(connection: Connection) -> Sequence[Any]:
+    """Read the oldest requests that are not in the index, a batch at most."""
+    newest = select(func.coalesce(func.max(search_documents.c.sequence), 0)).scalar_subquery()
+    c = approvals.c
+    statement = (
+        select(c.sequence, c.event, c.contract, c.payload)
+        .outerjoin(search_documents, search_documents.c.sequence == c.sequence)
+        .where(
+            c.sequence > newest - LOOK_BACK[connection.dialect.name], search_documents.c.sequence.is_(None)
+        )
+        .order_by(c.sequence)
+        .limit(BATCH)
+    )
+    return connection.execute(statement).all()
+
+
+def add(connection: Connection, documents: Sequence[Document]) -> None:
+    """Put documents into the index; one that is there stays as it is."""
+    dialect = connection.dialect.name
+    connection.execute(insert_or_ignore(dialect, search_documents), [each.row() for each in documents])
+    if terms := [term for each in documents for term in each.terms()]:
+        connection.execute(insert_or_ignore(dialect, search_terms), terms)
+
+
+def conditions(connection: Connection, text: str, *, personal: bool) -> list[ColumnElement[bool]]:
+    """Return what a request must meet to be found; unless `personal`, personal fields are not looked at.
+
+    The statement must join `search_documents`.
+    """
+    asked = asked_words(text)
+    if not asked:
+        return [false()]
+    counts = {word: count(connection, word, personal) for word in asked}
+    rarest = min(asked, key=counts.__getitem__)
+    if counts[rarest] > COMMON:
+        return [in_document(word, personal) for word in asked]
+    found = select(search_terms.c.sequence).where(*begins(rarest, personal))
+    others = [in_document(word, personal) for word in asked if word != rarest]
+    return [approvals.c.sequence.in_(found), *others]
+
+
+def count(connection: Connection, word: str, personal: bool) -> int:
+    """Count the entries that a word has in the index, up to one more than is COMMON."""
+    entries = select(literal(1)).select_from(search_terms).where(*begins(word, personal)).limit(COMMON + 1)
+    number: int = connection.execute(select(func.count()).select_from(entries.subquery())).scalar_one()
+    return number
+
+
+def begins(word: str, personal: bool) -> Iterable[ColumnElement[bool]]:
+    """Yield what the entries meet that a word begins."""
+    yield search_terms.c.term.between(word, word + LAST_CHARACTER)
+    if not personal:
+        yield search_terms.c.personal == false()
+
+
+def in_document(word: str, personal: bool) -> ColumnElement[bool]:
+    """Return what a document meets in which a word begins with this one."""
+    column = search_documents.c
+    found = column.public_words.contains(f" {word}", autoescape=True)
+    return found | column.personal_words.contains(f" {word}", autoescape=True) if personal else found
+
+
+def save(connection: Connection, staff_id: str, text: str, now: str) -> str:
+    """Keep the words of a search for a day; return its id."""
+    row = {"id": new_id(), "staff_id": staff_id, "text": text, "created_at": now}
+    connection.execute(insert(searches), row)
+    return str(row["id"])
+
+
+def saved(connection: Connection, staff_id: str, search_id: str, now: str) -> str | None:
+    """Return the words of a search that this member of staff has saved, unless its day is over."""
+    c = searches.c
+    mine = (c.id == search_id) & (c.staff_id == staff_id) & (c.created_at > oldest_kept(now))
+    text: str | None = connection.execute(select(c.text).where(mine)).scalar()
+    return text
+
+
+def forget(connection: Connection, now: str) -> None:
+    """Erase the searches whose day is over."""
+    connection.execute(delete(searches).where(searches.c.created_at <= oldest_kept(now)))
+
+
+def oldest_kept(now: str) -> str:
+    """Return since when searches are kept, in the form of the database's times."""
+    since = datetime.fromisoformat(now) - KEPT_FOR
+    return since.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,65 @@
+"""The task that keeps the search index up to date, beside everything else that the server does."""
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from sqlalchemy import Connection
+
+from crm_server import search
+from crm_server.approval_queue import ApprovalQueue
+from crm_server.database import utc_now
+from crm_server.errors import Unavailable, describe
+
+LOOK_SECONDS = 0.25
+"""How often it is looked for new requests."""
+SHARE = 4
+"""So many times as long as a batch took, the writer is left to others."""
+FORGET_SECONDS = 600.0
+"""How often searches whose day is over are erased."""
+AWAY_SECONDS = 5.0
+"""How long to wait when the database is away."""
+
+log = logging.getLogger(__name__)
+
+
+async def keep_indexed(queue: ApprovalQueue) -> None:
+    """Put every request into the index, soon after it is received; run until cancelled."""
+    forgotten = float("-inf")
+    while True:
+        try:
+            if time.monotonic() > forgotten + FORGET_SECONDS:
+                await queue.write(lambda connection: search.forget(connection, utc_now()))
+                forgotten = time.monotonic()
+            began = time.monotonic()
+            indexed = await index_some(queue)
+            await asyncio.sleep(SHARE * (time.monotonic() - began) if indexed else LOOK_SECONDS)
+        except Unavailable:
+            await asyncio.sleep(AWAY_SECONDS)
+        except Exception as error:
+            # A bug; what is received meanwhile must still be found one day.
+            log.error("A bug: %s", describe(error))
+            await asyncio.sleep(AWAY_SECONDS)
+
+
+async def index_some(queue: ApprovalQueue) -> int:
+    """Put the oldest requests that are not there into the index; return how many."""
+    documents = await queue.read(read_documents)
+    if documents:
+        await queue.write(lambda connection: search.add(connection, documents))
+    return len(documents)
+
+
+def read_documents(connection: Connection) -> list[search.Document]:
+    """Read what is not in the index, as documents; out of the writer's way."""
+    return [
+        search.document(row.sequence, row.event, row.contract, payload_of(row))
+        for row in search.waiting(connection)
+    ]
+
+
+def payload_of(row: Any) -> Any:
+    """Return a request's payload, None once it is erased."""
+    return None if row.payload is None else json.loads(row.payload)

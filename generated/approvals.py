@@ -1,0 +1,403 @@
+"""The contract as models. Generated from openapi/approvals.yaml by `make generate`. Do not edit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+from generated.base import AwareDatetime, ContractModel
+
+
+class Approving(ContractModel):
+    """What is chosen."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    ticket_number: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9._:-]{1,64}$")] = None
+    """The ticket's number, where another ticket has the one that was sent."""
+
+
+class Reopening(ContractModel):
+    """Nothing to choose."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class MovingTicket(ContractModel):
+    """Where a ticket goes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    status: Literal["in_repair", "ready", "closed"]
+    """Its next state."""
+
+
+class Noting(ContractModel):
+    """A note on a ticket."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    text: Annotated[
+        StrictStr,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=5000,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ]
+    """In staff's words. May have several lines, and is not blank."""
+
+
+class Rejecting(ContractModel):
+    """Why a request is rejected."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    reason: Annotated[
+        StrictStr,
+        Field(
+            max_length=5000,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ]
+    """In staff's words. May have several lines, and is not blank."""
+
+
+class SearchWords(ContractModel):
+    """What is searched for."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    text: Annotated[
+        StrictStr,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=200,
+            min_length=1,
+            pattern="^[^\\x00-\\x1f\\x7f]*$",
+        ),
+    ]
+    """Some words."""
+
+
+class SavedSearch(ContractModel):
+    """A search that is saved. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """What lists take as `search`."""
+
+
+class Approval(ContractModel):
+    """An approval request. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The request's id."""
+    event: StrictStr
+    """The webhook that brought it."""
+    status: StrictStr
+    """`pending_approval`, `approved` or `rejected`."""
+    received_at: AwareDatetime
+    """When it was received."""
+    webhook_id: Annotated[StrictStr | None, Field(...)]
+    """The event's id."""
+    natural_key: StrictStr
+    """The event's natural key."""
+    contract: StrictStr
+    """The contract release that it was written for."""
+    payload: Annotated[dict[str, Any] | None, Field(...)]
+    """What was received, nothing once it is erased. For a viewer personal fields are masked."""
+    decided_at: Annotated[AwareDatetime | None, Field(...)]
+    """When it was decided."""
+    decided_by: Annotated[StrictStr | None, Field(...)]
+    """Who decided it."""
+
+
+class ApprovalPage(ContractModel):
+    """A page of approval requests."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    items: list[Approval]
+    """The requests."""
+    next: Annotated[StrictStr | None, Field(...)]
+    """`after` for the page that follows, if there is one."""
+    total: StrictInt
+    """How many there are on all pages, counted up to 10,000."""
+    total_exact: StrictBool
+    """Whether `total` is all."""
+
+
+class Customer(ContractModel):
+    """A customer. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The customer's id."""
+    website_user_id: StrictStr
+    """The customer's id on the website."""
+    first_name: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Given name."""
+    last_name: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Family name."""
+    email: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """E-mail address; nobody has verified it."""
+    phone: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Telephone number as the customer wrote it."""
+    language: Annotated[StrictStr | None, Field(...)]
+    """The customer's language (BCP 47)."""
+    registered_at: Annotated[StrictStr | None, Field(...)]
+    """When the customer registered, in the website's zone."""
+    registration_source: Annotated[StrictStr | None, Field(...)]
+    """Where the customer registered."""
+    preferences: Annotated[dict[str, Any] | None, Field(json_schema_extra={"personal-data": True})]
+    """What the customer prefers."""
+    created_at: AwareDatetime
+    """When it was recorded."""
+
+
+class CustomerPage(ContractModel):
+    """A page of customers."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    items: list[Customer]
+    """The customers."""
+    next: Annotated[StrictStr | None, Field(...)]
+    """`after` for the page that follows, if there is one."""
+    total: StrictInt
+    """How many there are on all pages, counted up to 10,000."""
+    total_exact: StrictBool
+    """Whether `total` is all."""
+
+
+class Ticket(ContractModel):
+    """A repair ticket. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The ticket's id."""
+    website_repair_id: StrictStr
+    """The booking's id on the website."""
+    ticket_number: StrictStr
+    """The number that customer and staff use for it."""
+    customer_id: StrictStr
+    """The customer's id."""
+    status: StrictStr
+    """`open`, `in_repair`, `ready` or `closed`."""
+    customer_name: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """The name given with the booking."""
+    customer_email: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """The e-mail address given with the booking."""
+    device_type: StrictStr
+    """The device."""
+    device_model: Annotated[StrictStr | None, Field(...)]
+    """The exact model."""
+    issue_description: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What is wrong, in the customer's words."""
+    service_type: Annotated[StrictStr | None, Field(...)]
+    """The kind of service."""
+    priority: Annotated[StrictStr | None, Field(...)]
+    """How urgent it is."""
+    language: Annotated[StrictStr | None, Field(...)]
+    """The customer's language (BCP 47)."""
+    address: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Postal address."""
+    notes: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What staff should know, in the customer's words."""
+    estimated_cost: Annotated[StrictFloat | None, Field(...)]
+    """The estimate shown to the customer."""
+    photos: Annotated[list[StrictStr] | None, Field(json_schema_extra={"personal-data": True})]
+    """Addresses of the customer's photos."""
+    booked_at: StrictStr
+    """When it was booked, in the website's zone."""
+    created_at: AwareDatetime
+    """When it was recorded."""
+
+
+class Note(ContractModel):
+    """What a member of staff noted."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    at: AwareDatetime
+    """When."""
+    author: StrictStr
+    """Who."""
+    text: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What, nothing once it is erased."""
+
+
+class TicketPage(ContractModel):
+    """A page of repair tickets."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    items: list[Ticket]
+    """The tickets."""
+    next: Annotated[StrictStr | None, Field(...)]
+    """`after` for the page that follows, if there is one."""
+    total: StrictInt
+    """How many there are on all pages, counted up to 10,000."""
+    total_exact: StrictBool
+    """Whether `total` is all."""
+
+
+class AuditEntry(ContractModel):
+    """One thing that was done. Holds no value of a record."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    at: AwareDatetime
+    """When."""
+    actor: StrictStr
+    """Who: `staff:` or `cli:` and a name."""
+    origin: Annotated[StrictStr | None, Field(...)]
+    """From which address; nothing for the command line."""
+    verb: StrictStr
+    """What."""
+    record: StrictStr
+    """What kind of record it was done to."""
+    record_id: StrictStr
+    """The record's id."""
+    pointers: list[StrictStr]
+    """JSON pointers to the fields that it was about."""
+
+
+class AuditPage(ContractModel):
+    """A page of the audit trail."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    items: list[AuditEntry]
+    """The entries."""
+    next: Annotated[StrictStr | None, Field(...)]
+    """`after` for the page that follows, if there is one."""
+    total: StrictInt
+    """How many there are on all pages, counted up to 10,000."""
+    total_exact: StrictBool
+    """Whether `total` is all."""
+
+
+class Fault(ContractModel):
+    """One fault, without the value."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    pointer: StrictStr
+    """JSON pointer (RFC 6901) to the place; a parameter's name is after `?`."""
+    detail: StrictStr
+    """What is wrong."""
+    expected: StrictStr
+    """What would be right."""
+
+
+class Decided(ContractModel):
+    """Who decided what, and when."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    status: StrictStr
+    """What the request became."""
+    by: StrictStr
+    """Who decided it."""
+    at: AwareDatetime
+    """When."""
+
+
+class ApprovalDetail(Approval):
+    """An approval request with its history. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    reason: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Why it was rejected."""
+    history: list[AuditEntry]
+    """What was done to it, oldest first."""
+
+
+class TicketDetail(Ticket):
+    """A repair ticket with its notes and its history. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    staff_notes: list[Note]
+    """What staff noted, oldest first."""
+    history: list[AuditEntry]
+    """What was done to it, oldest first."""
+
+
+class Problem(ContractModel):
+    """A problem (RFC 9457). Never holds a value of the request. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    type: StrictStr
+    """What kind of problem it is, a stable word."""
+    title: StrictStr
+    """The kind in words."""
+    status: StrictInt
+    """The HTTP status."""
+    detail: StrictStr
+    """What is wrong here and what to do."""
+    errors: list[Fault] | None = None
+    """Every fault of the body or the parameters."""
+    ticket_status: StrictStr | None = None
+    """Where the ticket is."""
+    decided: Decided | None = None
+    """The decision that stands."""

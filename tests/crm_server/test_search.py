@@ -1,0 +1,265 @@
+"""Search in the queue: what is found, by whom, and that the index is no more than a short cut."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select, text
+
+from crm_server import search
+from crm_server.approval_queue import Filter, page
+from crm_server.database import Database, new_id
+from crm_server.migrations import migrate
+from crm_server.pages import Window
+from crm_server.search import Document, asked_words, document, ends_of
+from crm_server.settings import Settings
+from crm_server.staff import Role
+from crm_server.tables import approvals, search_documents, search_terms
+from tests.crm_server.answers import Answer, ask, post, until
+from tests.factories import customer_registration, repair_request
+from tests.servers import Crm
+
+Tokens = Mapping[Role, str]
+
+
+@pytest.fixture(scope="module")
+def wanted(crm: Crm) -> str:
+    """The id of a request that the tests look for, once the index has it."""
+    payload = repair_request(
+        repair__customerName="Zoë Ångström-Šimůnková",
+        repair__customerEmail="Zoe.Angstrom@Example.test",
+        repair__ticketNumber="ZEP-2024-77",
+        repair__deviceType="Zeppelin Tablet",
+        repair__issueDescription="Quokka fell into\nthe aquarium",
+        customer__phone="+420 (601) 234-567",
+    )
+    approval = str(post(crm, "repair-request", payload).json["id"])
+    post(crm, "repair-request", repair_request(repair__deviceType="Zeppelin Phone"))
+    newest = crm.rows("SELECT max(sequence) FROM approvals")[0][0]
+    until(lambda: (crm.rows("SELECT max(sequence) FROM search_documents")[0][0] or 0) >= newest)
+    return approval
+
+
+def look_for(crm: Crm, token: str, words: str, query: str = "") -> Answer:
+    saved = ask(crm, token, "POST", "/searches", {"text": words})
+    assert saved.status == 201
+    return ask(crm, token, "GET", f"/approvals?search={saved.json['id']}{query}")
+
+
+def ids(answer: Answer) -> list[str]:
+    return [item["id"] for item in answer.json["items"]]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "zoe",
+        "ZOË",
+        "angstrom simun",
+        "Šimůnková",
+        "tablet zepp",
+        "zoe.angstrom@example.test",
+        "Zoe.Ang",
+        "zoe.angstrom@ex",
+        "ZEP-2024-77",
+        "2024-7 zep",
+        "quok aquar",
+        "6012",
+        "0123",
+        "4567",
+        "234-567",
+        "601234567",
+        "0601 234 567",
+        "2024-77",
+        "  zeppelin,  (tablet)! ",
+    ],
+)
+def test_a_request_is_found_by_what_is_in_it(crm: Crm, tokens: Tokens, wanted: str, words: str) -> None:
+    assert wanted in ids(look_for(crm, tokens["approver"], words))
+
+
+@pytest.mark.parametrize(
+    "words", ["oe", "quokka thinkpad", "zoe xyzzy", "567", "0000000", "ngstrom", "!!", "%", "_"]
+)
+def test_nothing_else_is_found(crm: Crm, tokens: Tokens, wanted: str, words: str) -> None:
+    answer = look_for(crm, tokens["approver"], words)
+    assert wanted not in ids(answer)
+    assert answer.json["total"] == len(answer.json["items"])
+
+
+def test_what_is_found_is_filtered_counted_and_paged_like_every_list(
+    crm: Crm, tokens: Tokens, wanted: str
+) -> None:
+    both = look_for(crm, tokens["approver"], "zeppelin")
+    assert (both.json["total"], both.json["total_exact"], len(ids(both))) == (2, True, 2)
+    first = look_for(crm, tokens["approver"], "zeppelin", "&limit=1")
+    second = look_for(crm, tokens["approver"], "zeppelin", f"&limit=1&after={first.json['next']}")
+    assert (
+        ids(first) + ids(second)
+        == ids(both)
+        == ids(look_for(crm, tokens["approver"], "zeppelin", "&order=oldest"))[::-1]
+    )
+    assert ids(look_for(crm, tokens["approver"], "zeppelin", "&status=rejected")) == []
+    assert ids(look_for(crm, tokens["approver"], "zeppelin", "&event=customer-registration")) == []
+
+
+@pytest.mark.parametrize("words", ["zoe", "quokka", "zoe.angstrom@example.test", "6012", "zeppelin quokka"])
+def test_a_viewer_finds_nothing_by_what_is_masked(crm: Crm, tokens: Tokens, wanted: str, words: str) -> None:
+    assert ids(look_for(crm, tokens["viewer"], words)) == []
+    assert wanted in ids(look_for(crm, tokens["viewer"], "zeppelin tablet zep-2024-77"))
+
+
+def test_a_search_is_its_owners_alone_and_ends_after_a_day(crm: Crm, tokens: Tokens, wanted: str) -> None:
+    saved = ask(crm, tokens["approver"], "POST", "/searches", {"text": "zeppelin"}).json["id"]
+    path = f"/approvals?search={saved}"
+    assert wanted in ids(ask(crm, tokens["approver"], "GET", path))
+    assert ask(crm, tokens["admin"], "GET", path).status == 404
+    assert ask(crm, tokens["approver"], "GET", "/approvals?search=none").status == 404
+
+
+def test_words_of_a_search_are_erased_when_its_day_is_over(database: Database) -> None:
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    stamp = [
+        (now + timedelta(hours=hours)).isoformat(timespec="microseconds")[:26] + "Z" for hours in range(26)
+    ]
+    with database.writing() as connection:
+        connection.execute(
+            text("INSERT INTO staff (id, name, role, created_at) VALUES ('s', 'S', 'viewer', 'now')")
+        )
+        saved = search.save(connection, "s", "Sentinel", stamp[0])
+        for at, kept in ((stamp[23], "Sentinel"), (stamp[24], None)):
+            assert search.saved(connection, "s", saved, at) == kept
+            search.forget(connection, at)
+            assert connection.execute(text("SELECT max(text) FROM searches")).scalar() == kept
+
+
+def test_an_index_that_lags_behind_catches_up_after_a_restart(own_crm: Crm) -> None:
+    for _ in range(3):
+        post(own_crm, "repair-request", repair_request())
+    assert own_crm.rows("SELECT * FROM search_documents") == [], "only who serves staff keeps the index"
+    own_crm.only = None
+    own_crm.restart()
+    until(lambda: len(own_crm.rows("SELECT * FROM search_documents")) == 3)
+    post(own_crm, "customer-registration", customer_registration())
+    until(lambda: len(own_crm.rows("SELECT * FROM search_documents")) == 4)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    directory: Path = tmp_path_factory.mktemp("search")
+    database = Database(Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{directory}/crm"}).url)
+    migrate(database)
+    yield database
+    database.close()
+
+
+NAMES = ["Ann", "Änn", "anna", "Bob", "bo%", "b_b", "Zoë", "12345", "STRASSE", "straße", "ǅ"]
+WORDS = [*NAMES, "an", "b", "1234", "3456", "strass", "ann@b.example", "345"]
+
+
+@pytest.fixture(scope="module")
+def documents(database: Database) -> list[tuple[Document, str]]:
+    """Forty requests with their documents, oldest first, in database and index."""
+    found = []
+    for sequence in range(1, 41):
+        payload = repair_request(
+            repair__customerName=NAMES[sequence % len(NAMES)],
+            repair__issueDescription=f"{NAMES[sequence // 4 % len(NAMES)]} {NAMES[sequence // 2 % len(NAMES)]}",
+            repair__deviceType=NAMES[sequence // 3 % len(NAMES)],
+            customer__phone=f"+44 {sequence:02} 3456 {sequence:04}",
+        )
+        row = {"sequence": sequence, "id": new_id(), "event": "repair-request", "natural_key": str(sequence)}
+        row |= {"contract": "1.0.0", "payload": json.dumps(payload), "digest": "0" * 64}
+        row |= {"status": "pending_approval", "received_at": "2026-11-24T12:00:00.000000Z"}
+        with database.writing() as connection:
+            connection.execute(insert(approvals), row)
+        found.append((document(sequence, "repair-request", "1.0.0", payload), str(row["id"])))
+    with database.writing() as connection:
+        search.add(connection, [each for each, _ in found])
+        search.add(connection, [each for each, _ in found[:5]])
+        assert search.waiting(connection) == []
+    return found
+
+
+@pytest.mark.parametrize("common", [0, 5, 10_000])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3), personal=st.booleans())
+def test_the_index_finds_what_reading_every_request_would(
+    database: Database,
+    documents: list[tuple[Document, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    common: int,
+    asked: list[str],
+    personal: bool,
+) -> None:
+    monkeypatch.setattr(search, "COMMON", common)
+    query = " ".join(asked)
+    expected = [
+        id_
+        for each, id_ in reversed(documents)
+        if all(
+            any(word.startswith(begin) for word in each.public | (each.personal if personal else frozenset()))
+            for begin in asked_words(query)
+        )
+    ]
+    if not asked_words(query):
+        expected = []
+    with database.reading() as connection:
+        found = page(connection, Window(limit=100), Filter(words=query, personal=personal))
+    assert [row.id for row in found.rows] == expected
+    assert found.total == len(expected)
+
+
+def test_rows_and_document_of_a_request_hold_the_same_words(
+    database: Database, documents: list[tuple[Document, str]]
+) -> None:
+    with database.reading() as connection:
+        for row in connection.execute(select(search_documents)):
+            mine = select(search_terms.c.term, search_terms.c.personal).where(
+                search_terms.c.sequence == row.sequence
+            )
+            by_row = {(term, hidden) for term, hidden in connection.execute(mine)}
+            words = {(word, False) for word in row.public_words.split()}
+            assert by_row == words | {(word, True) for word in row.personal_words.split()}
+
+
+def test_the_rarest_word_is_looked_up_in_the_index(database: Database) -> None:
+    with database.reading() as connection:
+        where = search.conditions(connection, "zoe ann", personal=True)
+        statement = select(approvals.c.id).join(
+            search_documents, search_documents.c.sequence == approvals.c.sequence
+        )
+        compiled = statement.where(*where).compile(connection, compile_kwargs={"literal_binds": True})
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}"))
+    assert "SEARCH search_terms USING PRIMARY KEY (term>? AND term<?)" in plan
+    assert "SCAN" not in plan
+
+
+@pytest.mark.parametrize(
+    ("phone", "found"),
+    [
+        ("+1 (23) 45", ["12345", "2345"]),
+        ("123", []),
+        ("", []),
+        ("١٢٣٤", ["1234"]),
+        ("none", []),
+    ],
+)
+def test_any_four_digits_begin_one_of_a_numbers_ends(phone: str, found: list[str]) -> None:
+    assert ends_of(phone) == found
+
+
+def test_of_a_long_text_the_beginning_is_kept_and_names_never_fall_off() -> None:
+    payload: dict[str, Any] = repair_request(repair__issueDescription=" ".join(f"w{n}" for n in range(900)))
+    found = document(1, "repair-request", "1.0.0", payload)
+    assert len(found.public | found.personal) == search.MOST_WORDS
+    assert {"lovelace", "ada@example.com", "442079460000", "w0"} <= found.personal
+
+
+def test_what_is_erased_has_an_empty_document() -> None:
+    assert document(1, "repair-request", "1.0.0", None) == Document(1, frozenset(), frozenset())
