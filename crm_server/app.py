@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import ConnexionMiddleware
-from connexion.middleware.security import SecurityMiddleware
 from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +28,7 @@ from crm_server.middleware.contract import (
     HeaderRules,
     RequestValidation,
     Routing,
+    Security,
     each_operation,
     operations,
 )
@@ -131,7 +131,7 @@ def webhooks_app(
             open_to_all=open_operations(contract),
         ),
         Routing,
-        SecurityMiddleware,
+        Security,
         partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared)),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry),
         *signatures(settings),

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 from typing import Any
 
-from connexion.lifecycle import ConnexionRequest
 from connexion.security import AbstractSecurityHandler
 from starlette.types import Scope
 
+from crm_server.middleware.contract import Asker
 from crm_server.middleware.networks import read_address
 from crm_server.middleware.rate_limit import Limit, too_many
 from crm_server.problems import Problem
@@ -35,11 +35,11 @@ class WebhookKeys(AbstractSecurityHandler):
         """Serve as Connexion's handler class too, which is called for an instance per operation."""
         return self
 
-    def get_fn(self, security_scheme: Any, required_scopes: Any) -> Callable[[ConnexionRequest], Any]:
+    def get_fn(self, security_scheme: Any, required_scopes: Any) -> Callable[[Asker], Any]:
         """Return what Connexion calls with each request."""
         return self.verify
 
-    def verify(self, request: ConnexionRequest) -> Any:
+    def verify(self, request: Asker) -> Any:
         """Return who it is when the key is right, `scope["crm.key"]` too; Connexion awaits the refusal."""
         scope = request.scope
         token = bearer(scope["headers"])

@@ -9,7 +9,8 @@ import pytest
 from connexion.middleware.abstract import RoutedMiddleware
 from connexion.middleware.request_validation import RequestValidationAPI, RequestValidationOperation
 from connexion.middleware.routing import RoutingMiddleware, RoutingOperation
-from connexion.middleware.security import SecurityOperation
+from connexion.middleware.security import SecurityAPI, SecurityOperation
+from connexion.security import SecurityHandlerFactory
 
 KNOWN: dict[Callable[..., Any], str] = {
     RequestValidationOperation.__call__: "af472716211911b9",
@@ -18,6 +19,8 @@ KNOWN: dict[Callable[..., Any], str] = {
     RoutingMiddleware.add_api: "a25f6d00c2c1d3d2",
     RoutingOperation.__call__: "634b2f09f2375ba4",
     RoutedMiddleware.__call__: "10e95f7a2d823872",
+    SecurityAPI.make_operation: "8051a99c0921b5fd",
+    SecurityHandlerFactory.verify_security: "eb34fea712e0643a",
     SecurityOperation.__call__: "64eb38b0d5982445",
 }
 
