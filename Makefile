@@ -61,8 +61,8 @@ bench: .venv/bench ## Measure our speed beside the alternatives (ARGS="webhooks 
 	@touch $@
 
 .PHONY: faults
-faults: install ## Kill server, relay and website a thousand times, and look for what is lost (long)
-	BACKLOG_EVENTS=1000 $(BIN)/python -m pytest tests/faults/test_backlogs.py
+faults: install ## Kill server, relay and website a thousand times, break wires and disks, and look for what is lost (long)
+	BACKLOG_EVENTS=1000 KILL_EVERY=1 $(BIN)/python -m pytest tests/faults
 	CHAOS_KILLS=1000 CHAOS_EVENTS=6000 $(BIN)/python -m pytest tests/end_to_end -k killed -s
 
 .PHONY: check
