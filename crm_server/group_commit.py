@@ -68,9 +68,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._database = database
         self._write = write
         self._gathered: list[Waiting] = []
-        self._batches: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Waiting]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._batches: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._is_free = True
         self._waiting = 0
         self._ended = float("-inf")
@@ -110,7 +108,7 @@ class GroupCommit(Generic[Item, Outcome]):
         loop = waiting.future.get_loop()
         if self._is_free:
             self._is_free = False
-            loop.call_soon(self._hand_over, loop, 0)
+            loop.call_soon(self._hand_over, 0)
         # A timer by hand: asyncio.timeout costs several times as much, on every request.
         timer = loop.call_later(seconds, _give_up, waiting.future)
         try:
@@ -119,20 +117,19 @@ class GroupCommit(Generic[Item, Outcome]):
             timer.cancel()
             self._waiting -= 1
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+    def _hand_over(self, before: int) -> None:
         """Give the thread what has gathered, once the loop has gone round without another."""
         count = len(self._gathered)
         if before < count < LARGEST_BATCH:
-            loop.call_soon(self._hand_over, loop, count)
+            asyncio.get_running_loop().call_soon(self._hand_over, count)
         elif count:
             batch, self._gathered = self._gathered[:LARGEST_BATCH], self._gathered[LARGEST_BATCH:]
-            self._batches.put((loop, batch))
+            self._batches.put(batch)
         else:
             self._is_free = True
 
     def _run(self) -> None:
-        while (given := self._batches.get()) is not None:
-            loop, batch = given
+        while (batch := self._batches.get()) is not None:
             # Whoever has gone, or has waited too long, is not written: the sender will ask again.
             wanted = [waiting for waiting in batch if not waiting.future.done()]
             try:
@@ -142,7 +139,7 @@ class GroupCommit(Generic[Item, Outcome]):
                 log.error("A bug: %s", describe(error))
                 _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
             self._pause()  # here, so that what comes meanwhile is of the next batch
-            loop.call_soon_threadsafe(self._hand_over, loop, 0)
+            batch[0].future.get_loop().call_soon_threadsafe(self._hand_over, 0)
 
     def _commit(self, wanted: list[Waiting]) -> None:
         self._commit_group([waiting for waiting in wanted if waiting.job is None])

@@ -96,6 +96,17 @@ def receipt(request: Request, **over: object) -> Reply:
     return reply(202, body | over)
 
 
+def receipt_when(go_on: threading.Event, arrived: threading.Event) -> Answer:
+    """Take an event as the CRM does, but not before it is let; `arrived` tells that one came."""
+
+    def answer(request: Request) -> Reply:
+        arrived.set()
+        go_on.wait(10)
+        return receipt(request)
+
+    return answer
+
+
 def always(answer: Reply) -> Answer:
     """Answer the same to everything."""
     return lambda _: answer

@@ -1,6 +1,7 @@
 """One server for the tests that only ask it, and others for those that break it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, make_url
@@ -8,8 +9,20 @@ from sqlalchemy import Connection, make_url
 from crm_server import staff
 from crm_server.audit_trail import Actor
 from crm_server.database import Database
+from crm_server.migrations import migrate
+from crm_server.settings import Settings
 from crm_server.staff import RANKS, Role
 from tests.servers import Crm, start_crm
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """A migrated database of the test's own, without a server."""
+    settings = Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{tmp_path}/crm.sqlite3"})
+    database = Database(settings.url)
+    migrate(database)
+    yield database
+    database.close()
 
 
 @pytest.fixture(scope="session")

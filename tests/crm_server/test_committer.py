@@ -2,8 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from sqlalchemy import Connection, text
 from crm_server.database import Database
 from crm_server.errors import Unavailable
 from crm_server.group_commit import GroupCommit
-from crm_server.migrations import migrate
-from crm_server.settings import Settings
 
 
 class Ledger:
@@ -35,15 +32,6 @@ class Ledger:
             connection.execute(text("PRAGMA defer_foreign_keys = ON"))
             connection.execute(text("INSERT INTO rejection_reasons VALUES ('nothing', 'x')"))
         return [number * 2 for number in numbers]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    settings = Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{tmp_path}/crm.sqlite3"})
-    database = Database(settings.url)
-    migrate(database)
-    yield database
-    database.close()
 
 
 Commits = GroupCommit[int, int]

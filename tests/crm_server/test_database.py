@@ -1,8 +1,6 @@
 """The database itself refuses what must not be, whoever asks."""
 
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -12,19 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from crm_server.approval_queue import Filter, listed
 from crm_server.database import Database
-from crm_server.migrations import STEPS, migrate
+from crm_server.migrations import STEPS
 from crm_server.pages import Window, count, merged
-from crm_server.settings import Settings
 from crm_server.tables import approvals, metadata
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    settings = Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{tmp_path}/crm.sqlite3"})
-    database = Database(settings.url)
-    migrate(database)
-    yield database
-    database.close()
 
 
 def add_approval(connection: Connection, **over: str | None) -> None:

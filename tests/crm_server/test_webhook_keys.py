@@ -5,13 +5,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from crm_server.database import Database
-from crm_server.migrations import migrate
-from crm_server.settings import Settings
 from crm_server.webhook_keys import fingerprint, list_keys, record_use
 from tests.crm_server.answers import post, until
 from tests.factories import repair_request
@@ -29,15 +26,6 @@ def rotating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
         until(lambda: len(used(crm)) == 2)
         yield crm
     assert OLD not in crm.log
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    settings = Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{tmp_path}/crm.sqlite3"})
-    database = Database(settings.url)
-    migrate(database)
-    yield database
-    database.close()
 
 
 def use(crm: Crm, key: str) -> int:

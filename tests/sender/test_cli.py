@@ -16,7 +16,18 @@ from typing import Any
 import pytest
 
 from tests.factories import customer_registration, repair_request
-from tests.receiver import TEST_OK, Receiver, Reply, Request, always, first, html, problem, receipt, reply
+from tests.receiver import (
+    TEST_OK,
+    Receiver,
+    Reply,
+    always,
+    first,
+    html,
+    problem,
+    receipt,
+    receipt_when,
+    reply,
+)
 from tests.sender.site import SENTINEL, Site, cli, eventually, sender_environment
 from tests.servers import KEY
 
@@ -65,13 +76,7 @@ def test_a_relay_that_is_told_to_stop_records_what_is_in_flight_and_exits_0(
     site: Site, receiver: Receiver, number: signal.Signals
 ) -> None:
     arrived, go_on = threading.Event(), threading.Event()
-
-    def slow(request: Request) -> Reply:
-        arrived.set()
-        go_on.wait(10)
-        return receipt(request)
-
-    receiver.event = slow
+    receiver.event = receipt_when(go_on, arrived)
     [event] = site.book()
     relay = site.start_relay()
     assert arrived.wait(20)

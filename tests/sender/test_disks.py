@@ -19,7 +19,7 @@ from sender import CRM
 from sender.errors import OutboxError
 from tests.factories import repair_request
 from tests.faults.disks import FAULTS, full, garbled, overwritten
-from tests.receiver import Receiver, Reply, Request, first, receipt
+from tests.receiver import Receiver, first, receipt_when
 from tests.sender.site import SENTINEL, Site, eventually
 
 UNUSABLE = "the outbox cannot be used: "
@@ -99,13 +99,7 @@ def test_a_disk_that_is_full_when_a_delivery_is_recorded_loses_and_repeats_nothi
     site: Site, receiver: Receiver
 ) -> None:
     arrived, go_on = threading.Event(), threading.Event()
-
-    def slow(request: Request) -> Reply:
-        arrived.set()
-        go_on.wait(10)
-        return receipt(request)
-
-    receiver.event = first(slow)
+    receiver.event = first(receipt_when(go_on, arrived))
     [event] = site.book(repair__notes=SENTINEL)
     with relaying(site) as (relay, lines):
         assert arrived.wait(20)
@@ -122,13 +116,7 @@ def test_a_relay_that_ends_before_it_could_record_a_delivery_makes_the_next_one_
     site: Site, receiver: Receiver
 ) -> None:
     arrived, go_on = threading.Event(), threading.Event()
-
-    def slow(request: Request) -> Reply:
-        arrived.set()
-        go_on.wait(10)
-        return receipt(request)
-
-    receiver.event = first(slow)
+    receiver.event = first(receipt_when(go_on, arrived))
     [event] = site.book()
     relay = site.start_relay("--drain")
     assert arrived.wait(20)

@@ -28,6 +28,7 @@ from tests.receiver import (
     html,
     problem,
     receipt,
+    receipt_when,
     reply,
     speaks,
 )
@@ -345,13 +346,7 @@ def test_an_event_that_is_retried_waits_for_the_later_one_of_its_customer_in_fli
     site: Site, receiver: Receiver
 ) -> None:
     arrived, go_on = threading.Event(), threading.Event()
-
-    def slow(request: Request) -> Reply:
-        arrived.set()
-        go_on.wait(10)
-        return receipt(request)
-
-    receiver.event = first(problem(400, "invalid-event"), slow)
+    receiver.event = first(problem(400, "invalid-event"), receipt_when(go_on, arrived))
     failed, later = site.book(2, customer__websiteUserId="ada")
     with running(Relay(site.settings())):
         assert arrived.wait(10)
@@ -392,13 +387,7 @@ def test_a_drain_gives_up_after_one_schedule_when_the_crm_is_away(site: Site, re
 
 def test_a_stop_records_what_is_in_flight_and_gives_back_the_rest(site: Site, receiver: Receiver) -> None:
     arrived, go_on = threading.Event(), threading.Event()
-
-    def slow(request: Request) -> Reply:
-        arrived.set()
-        go_on.wait(10)
-        return receipt(request)
-
-    receiver.event = slow
+    receiver.event = receipt_when(go_on, arrived)
     site.book(20)
     relay = Relay(site.settings())
     with running(relay):
@@ -464,13 +453,7 @@ def test_a_locked_outbox_is_logged_and_waited_out_and_results_are_kept(
     monkeypatch.setattr("sender.database.BUSY_WAIT", 0.1)
     caplog.set_level(logging.INFO)
     arrived, go_on = threading.Event(), threading.Event()
-
-    def slow(request: Request) -> Reply:
-        arrived.set()
-        go_on.wait(10)
-        return receipt(request)
-
-    receiver.event = slow
+    receiver.event = receipt_when(go_on, arrived)
     [event] = site.book()
     with running(Relay(site.settings())), closing(sqlite3.connect(site.database)) as other:
         assert arrived.wait(10)
