@@ -50,6 +50,8 @@ Found = TypeVar("Found")
 
 FRESH_SECONDS = 5.0
 """So long a commit shows that the database can be written."""
+RECEIVING_SECONDS = 1.0
+"""So long after an event more are expected."""
 PROBE_SECONDS = 1.0
 """How long health waits for a write, and how long it believes what it found."""
 
@@ -110,6 +112,11 @@ class ApprovalQueue:
         Raises Unavailable when it could not be stored, or when nobody knows whether it was.
         """
         return await self._commits.submit(event)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether events have come within the last second."""
+        return time.monotonic() - self._commits.state.grouped_at < RECEIVING_SECONDS
 
     async def judge(self, identity: Identity) -> Verdict:
         """Tell what `receive` would find, and store nothing."""

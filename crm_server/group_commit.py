@@ -9,7 +9,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -28,6 +29,8 @@ LARGEST_BATCH = 200
 """How many rows one transaction holds at most, so that a batch stays a matter of milliseconds."""
 PAUSE_SECONDS = 0.001
 """Between write transactions, so that another process that waits for the lock gets its turn."""
+LOOKS, LOOK_SECONDS = 8, 0.0001
+"""How often, and how far apart, it is looked whether as many wait as the last batch held."""
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class State:
 
     succeeded_at: float = float("-inf")
     """By the monotonic clock."""
+    grouped_at: float = float("-inf")
+    """When items were last written."""
     failed: bool = False
     """Whether the last one did."""
 
@@ -72,6 +77,7 @@ class GroupCommit(Generic[Item, Outcome]):
         self._is_free = True
         self._waiting = 0
         self._ended = float("-inf")
+        self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
     def start(self) -> None:
@@ -139,7 +145,10 @@ class GroupCommit(Generic[Item, Outcome]):
                 log.error("A bug: %s", describe(error))
                 _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
             self._pause()  # here, so that what comes meanwhile is of the next batch
+            self._be_patient(len(batch))
             batch[0].future.get_loop().call_soon_threadsafe(self._hand_over, 0)
+        if self._connection is not None:
+            self._connection.close()
 
     def _commit(self, wanted: list[Waiting]) -> None:
         self._commit_group([waiting for waiting in wanted if waiting.job is None])
@@ -151,11 +160,23 @@ class GroupCommit(Generic[Item, Outcome]):
         """Wait until the last transaction is a moment past."""
         time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
 
+    def _be_patient(self, count: int) -> None:
+        """Wait a little for as many as the last batch held.
+
+        Clients that ask one thing after another ask again once they are answered. Whoever is just late for
+        one batch waits for all of the next.
+        """
+        for _ in range(LOOKS):
+            if len(self._gathered) >= count:
+                break
+            time.sleep(LOOK_SECONDS)
+
     def _commit_group(self, group: list[Waiting]) -> None:
         if not group:
             return
         items = [waiting.item for waiting in group]
         outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
+        self.state.grouped_at = self._ended
         if phase == "write" and len(group) > 1:
             # One of them spoils it for all: each in its own transaction, then.
             for waiting in group:
@@ -168,6 +189,18 @@ class GroupCommit(Generic[Item, Outcome]):
         outcomes, _ = self._transact(lambda connection: [job(connection)], 1)
         _answer([waiting], outcomes)
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """Give a connection in a write transaction; it is kept for the next one, unless this one fails."""
+        connection, self._connection = self._connection or self._database.connect_writer(), None
+        try:
+            with self._database.writing_on(connection):
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
     def _transact(
         self, work: Callable[[Connection], Sequence[Any]], count: int
     ) -> tuple[Sequence[Any], Phase | None]:
@@ -175,7 +208,7 @@ class GroupCommit(Generic[Item, Outcome]):
         phase: Phase = "begin"
         self._pause()
         try:
-            with self._database.writing() as connection:
+            with self._writing() as connection:
                 phase = "write"
                 outcomes = work(connection)
                 phase = "commit"

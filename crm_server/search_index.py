@@ -15,8 +15,8 @@ from crm_server.errors import Unavailable, describe
 
 LOOK_SECONDS = 0.25
 """How often it is looked for new requests."""
-SHARE = 4
-"""So many times as long as a batch took, the writer is left to others."""
+SHARE, BUSY_SHARE = 2, 20
+"""So many times as long as a batch took, the processor and the writer are left to others; while webhooks come."""
 FORGET_SECONDS = 600.0
 """How often searches whose day is over are erased."""
 AWAY_SECONDS = 5.0
@@ -35,7 +35,8 @@ async def keep_indexed(queue: ApprovalQueue) -> None:
                 forgotten = time.monotonic()
             began = time.monotonic()
             indexed = await index_some(queue)
-            await asyncio.sleep(SHARE * (time.monotonic() - began) if indexed else LOOK_SECONDS)
+            share = BUSY_SHARE if queue.is_receiving else SHARE
+            await asyncio.sleep(share * (time.monotonic() - began) if indexed else LOOK_SECONDS)
         except Unavailable:
             await asyncio.sleep(AWAY_SECONDS)
         except Exception as error:
