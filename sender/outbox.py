@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Float,
+    Integer,
     Select,
+    Update,
     and_,
     bindparam,
     case,
@@ -126,56 +130,86 @@ def _reopen(connection: Connection, ids: Collection[str], now: float, **values: 
 # the relay's work: pending, leased
 
 
-def heads() -> Select[Any]:
-    """Select the pending events with no earlier undelivered one of their customer."""
-    earlier = outbox.alias("earlier")
-    waits = exists().where(
-        earlier.c.order_key == outbox.c.order_key,
-        earlier.c.sequence < outbox.c.sequence,
-        _is(earlier.c.status, "pending", "held"),
-    )
-    return select(outbox.c.sequence).where(_UNFINISHED, _is(outbox.c.status, "pending"), ~waits)
+# Built once: to build a statement takes longer than to run it.
+_earlier, _in_flight, _that = outbox.alias("earlier"), outbox.alias("in_flight"), outbox.alias("that")
+_now, _lease = bindparam("now", type_=Float), bindparam("lease", type_=Float)
+_HEADS = select(outbox.c.sequence).where(
+    _UNFINISHED,
+    _is(outbox.c.status, "pending"),
+    ~exists().where(
+        _earlier.c.order_key == outbox.c.order_key,
+        _earlier.c.sequence < outbox.c.sequence,
+        _is(_earlier.c.status, "pending", "held"),
+    ),
+)
+"""The pending events with no earlier undelivered one of their customer."""
+_DUE = _HEADS.where(
+    or_(outbox.c.due_at <= _now, outbox.c.due_at > _now + bindparam("longest_delay", type_=Float)),
+    ~exists().where(
+        _in_flight.c.order_key == outbox.c.order_key,
+        _is(_in_flight.c.status, "pending", "held"),
+        _in_flight.c.lease_until > _now,
+        _in_flight.c.lease_until <= _now + 2 * _lease,
+    ),
+).order_by(outbox.c.sequence)
+_DUE_AFTER = _DUE.where(
+    outbox.c.sequence > select(_that.c.sequence).where(_that.c.id == bindparam("after")).scalar_subquery()
+)
 
 
-def due(now: float, *, lease: float, longest_delay: float, after: str | None = None) -> Select[Any]:
-    """Select what may be claimed: of the `heads` those that are due and whose customer has no lease, oldest first.
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What may be claimed: the first undelivered event of each customer, if it is due and they have no lease.
 
     The lease is the customer's: a later event may be in flight when one is put back to pending. A due
     time further ahead than the longest possible counts as over, and so does a lease (by twice, for
     another relay's clock or time-out may differ a little), so that a clock that jumped cannot park
-    the work. `after`: only those later than this event.
+    the work.
     """
-    due_at, in_flight = outbox.c.due_at, outbox.alias("in_flight")
-    is_due = or_(due_at <= now, due_at > now + longest_delay)
-    is_leased = exists().where(
-        in_flight.c.order_key == outbox.c.order_key,
-        _is(in_flight.c.status, "pending", "held"),
-        in_flight.c.lease_until > now,
-        in_flight.c.lease_until <= now + 2 * lease,
-    )
-    may_be_claimed = heads().where(is_due, ~is_leased)
-    if after is not None:
-        that = outbox.alias("that")
-        sequence = select(that.c.sequence).where(that.c.id == after).scalar_subquery()
-        may_be_claimed = may_be_claimed.where(outbox.c.sequence > sequence)
-    return may_be_claimed.order_by(outbox.c.sequence)
+
+    now: float
+    lease: float
+    longest_delay: float
+    after: str | None = None
+    """Only those later than this event."""
+
+    @property
+    def statement(self) -> Select[Any]:
+        """Selects their sequences, oldest first."""
+        return _DUE if self.after is None else _DUE_AFTER
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The statement's."""
+        after = {} if self.after is None else {"after": self.after}
+        return {"now": self.now, "lease": self.lease, "longest_delay": self.longest_delay, **after}
 
 
-def is_any(connection: Connection, events: Select[Any]) -> bool:
+def is_any_due(connection: Connection, due: Due) -> bool:
     """Say whether there is any such event, without taking a lock."""
-    return connection.execute(events.limit(1)).first() is not None
+    return connection.execute(due.statement.limit(1), due.parameters).first() is not None
 
 
-def claim(
-    connection: Connection, due: Select[Any], token: str, lease_until: float, limit: int
-) -> list[Delivery]:
+def is_any_head(connection: Connection) -> bool:
+    """Say whether any pending event is the first of its customer, so that it will go by itself."""
+    return connection.execute(_HEADS.limit(1)).first() is not None
+
+
+def claim(connection: Connection, due: Due, token: str, lease_until: float, limit: int) -> list[Delivery]:
     """Lease up to `limit` of what is `due`, oldest first."""
-    if connection.dialect.name == "postgresql":
+    to_claim = {"token": token, "until": lease_until, "most": limit}
+    rows = connection.execute(_claim(due.statement, connection.dialect.name), due.parameters | to_claim)
+    return [Delivery(*row[1:]) for row in sorted(rows)]
+
+
+@cache
+def _claim(due: Select[Any], dialect: str) -> Update:
+    if dialect == "postgresql":
         due = due.with_for_update(skip_locked=True, of=outbox)
-    rows = connection.execute(
+    return (
         update(outbox)
-        .where(outbox.c.sequence.in_(due.limit(limit)))
-        .values(lease_token=token, lease_until=lease_until)
+        .where(outbox.c.sequence.in_(due.limit(bindparam("most", type_=Integer))))
+        .values(lease_token=bindparam("token"), lease_until=bindparam("until"))
         .returning(
             outbox.c.sequence,
             outbox.c.id,
@@ -190,22 +224,16 @@ def claim(
             outbox.c.lease_token,
         )
     )
-    return [Delivery(*row[1:]) for row in sorted(rows)]
 
 
-def give_back(connection: Connection, deliveries: Sequence[Delivery]) -> None:
-    """End the leases of events that were not sent."""
-    mine = tuple_(outbox.c.id, outbox.c.lease_token).in_([(d.id, d.lease_token) for d in deliveries])
-    connection.execute(update(outbox).where(mine).values(lease_token=None, lease_until=None))
-
-
+# The fence: who lost the lease records nothing.
+_IS_MINE = tuple_(outbox.c.id, outbox.c.lease_token).in_(bindparam("leases", expanding=True))
+_STILL_LEASED = (
+    select(outbox.c.id).where(_IS_MINE, outbox.c.status == "pending").with_for_update()  # no words to SQLite
+)
 _RECORD = (
     update(outbox)
-    .where(
-        outbox.c.id == bindparam("of_id"),
-        outbox.c.lease_token == bindparam("of_token"),  # the fence: who lost the lease records nothing
-        outbox.c.status == "pending",
-    )
+    .where(outbox.c.id == bindparam("of_id"))
     .values(
         status=bindparam("to_status"),
         payload=case((bindparam("to_status") == "delivered", None), else_=outbox.c.payload),
@@ -220,44 +248,52 @@ _RECORD = (
         lease_until=None,
     )
 )
+_GIVE_BACK = update(outbox).where(_IS_MINE).values(lease_token=None, lease_until=None)
+
+
+def give_back(connection: Connection, deliveries: Sequence[Delivery]) -> None:
+    """End the leases of events that were not sent."""
+    if deliveries:
+        connection.execute(_GIVE_BACK, {"leases": _leases(deliveries)})
 
 
 def record(
     connection: Connection, decisions: Sequence[tuple[Delivery, Decision]], now: float, actor: str
 ) -> list[bool]:
     """Write what became of attempts. Return for each whether its lease still held, so that it was written."""
-    written = [_record_one(connection, delivery, decision, now) for delivery, decision in decisions]
+    leases = _leases([delivery for delivery, _ in decisions])
+    still = set(connection.scalars(_STILL_LEASED, {"leases": leases})) if leases else set()
+    written = [(delivery, decision) for delivery, decision in decisions if delivery.id in still]
+    if written:
+        connection.execute(_RECORD, [_recorded(delivery, decision, now) for delivery, decision in written])
     entries = [
         (delivery.id, "attempted" if decision.status == "pending" else decision.status, decision.words)
-        for (delivery, decision), held in zip(decisions, written, strict=True)
-        if held
+        for delivery, decision in written
     ]
     _write_trail(connection, entries, now, actor)
     delivered = sum(verb == "delivered" for _, verb, _ in entries)
     if delivered:
         connection.execute(update(state).values(delivered=state.c.delivered + delivered))
         _note_erasure(connection, now)
-    return written
+    return [delivery.id in still for delivery, _ in decisions]
 
 
-def _record_one(connection: Connection, delivery: Delivery, decision: Decision, now: float) -> bool:
-    finished = decision.status in {"delivered", "failed"}
-    result = connection.execute(
-        _RECORD,
-        {
-            "of_id": delivery.id,
-            "of_token": delivery.lease_token,
-            "to_status": decision.status,
-            "to_attempts": decision.attempts,
-            "to_due_at": now + decision.due_in,
-            "to_held_for": decision.held_for,
-            "to_held_by": decision.held_by,
-            "to_reason": decision.reason,
-            "to_answer": decision.answer,
-            "to_finished_at": now if finished else None,
-        },
-    )
-    return result.rowcount == 1
+def _leases(deliveries: Sequence[Delivery]) -> list[tuple[str, str]]:
+    return [(delivery.id, delivery.lease_token) for delivery in deliveries]
+
+
+def _recorded(delivery: Delivery, decision: Decision, now: float) -> dict[str, Any]:
+    return {
+        "of_id": delivery.id,
+        "to_status": decision.status,
+        "to_attempts": decision.attempts,
+        "to_due_at": now + decision.due_in,
+        "to_held_for": decision.held_for,
+        "to_held_by": decision.held_by,
+        "to_reason": decision.reason,
+        "to_answer": decision.answer,
+        "to_finished_at": now if decision.status in {"delivered", "failed"} else None,
+    }
 
 
 def _write_trail(

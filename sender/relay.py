@@ -19,9 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
 
 from generated.operations import RELEASES, WEBHOOKS
@@ -251,7 +249,7 @@ class Relay:
         `after`: an event whose later ones get their turn first, so that it alone cannot hold them up.
         """
         with reading(self._engine) as connection:
-            if not outbox.is_any(connection, self._due(after)):
+            if not outbox.is_any_due(connection, self._due(after)):
                 return self._send_due(pool, limit, None) if after else []
         if not self._in_flight:
             self._halt.clear()
@@ -263,9 +261,9 @@ class Relay:
         self._in_flight |= {pool.submit(self._attempt, delivery, claimed) for delivery in deliveries}
         return deliveries
 
-    def _due(self, after: str | None) -> Select[Any]:
+    def _due(self, after: str | None) -> outbox.Due:
         longest_delay = max(self._settings.retry_schedule, default=0.0) * (1 + JITTER)
-        return outbox.due(self._clock(), lease=self._settings.lease, longest_delay=longest_delay, after=after)
+        return outbox.Due(self._clock(), self._settings.lease, longest_delay, after)
 
     # one attempt, in a thread of the pool
 
@@ -456,7 +454,7 @@ class Relay:
             return False
         with reading(self._engine) as connection:
             counts = outbox.counts(connection)
-            moves = outbox.is_any(connection, outbox.heads())
+            moves = outbox.is_any_head(connection)
         if not counts.pending and not counts.held:
             return True
         if moves and not self._outage and not any(map(is_path, self._held)):

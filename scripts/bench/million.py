@@ -75,7 +75,7 @@ def measure_site(site: Site) -> dict[str, float]:
 
     def claim() -> None:
         with engine.begin() as connection:
-            heads = outbox.due(time.time(), lease=10, longest_delay=3600)
+            heads = outbox.Due(time.time(), lease=10, longest_delay=3600)
             outbox.claim(connection, heads, "bench", time.time() + 10, 1)
 
     def status() -> None:

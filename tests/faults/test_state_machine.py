@@ -268,7 +268,7 @@ class BothSides(RuleBasedStateMachine):
         ]
         token = str(uuid.uuid4())
         with self.engine.begin() as connection:
-            due = outbox.due(self.clock.now, lease=LEASE, longest_delay=max(SCHEDULE) * (1 + JITTER))
+            due = outbox.Due(self.clock.now, lease=LEASE, longest_delay=max(SCHEDULE) * (1 + JITTER))
             deliveries = outbox.claim(connection, due, token, self.clock.now + LEASE, limit)
         assert [delivery.id for delivery in deliveries] == [event.id for event in expected]
         for event, delivery in zip(expected, deliveries, strict=True):
