@@ -65,10 +65,13 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
     return create_apps(settings, ["webhooks"], hurry or Hurry())["webhooks"]
 
 
-def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict[Part, ConnexionMiddleware]:
-    """Return an ASGI app for each part, all on one database and one queue.
+def create_apps(
+    settings: Settings, parts: Sequence[Part], hurry: Hurry, keeps_index: Callable[[], bool] = lambda: True
+) -> dict[Part, ConnexionMiddleware]:
+    """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
-    The first one's lifespan is that of database and queue: it must be around the others'. Raises
+    The first one's lifespan is that of database and queue: it must be around the others'. Of several
+    processes that serve these apps one `keeps_index`, which is asked in the process. Raises
     ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
@@ -78,12 +81,14 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
     if "webhooks" in parts:
         with database.reading() as connection:
             warn_of_old_keys(connection, webhook_keys(settings))
+    database.close()  # a process that is forked off must not share a connection
     queue = ApprovalQueue(database)
 
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
-        indexing = [asyncio.create_task(keep_indexed(queue))] if "staff" in parts else []
+        is_indexing = "staff" in parts and keeps_index()
+        indexing = [asyncio.create_task(keep_indexed(queue))] if is_indexing else []
         yield
         for task in indexing:
             task.cancel()

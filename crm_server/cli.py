@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import approval_queue, staff
+from crm_server import approval_queue, staff, workers
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
 from crm_server.database import Database
@@ -71,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
         "--frontend-port", type=port, default=3001, help="port of the staff (default: %(default)s)"
     )
     serve.add_argument("--only", choices=["webhooks", "staff"], help="serve this part alone")
+    serve.add_argument(
+        "--workers", type=positive, default=1, help="processes that serve; above 1 with PostgreSQL alone"
+    )
     serve.set_defaults(run=run_serve)
 
     migrate_ = commands.add_parser("migrate", help="create the database or bring it up to date")
@@ -148,8 +151,20 @@ def port(text: str) -> int:
     return number
 
 
+def positive(text: str) -> int:
+    """Read a number from 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     """Receive webhooks, and serve staff, until stopped."""
+    if options.workers > 1 and settings.url.get_backend_name() == "sqlite":
+        message = "--workers above 1 needs PostgreSQL, for SQLite has one writer: see CRM_DATABASE_URL"
+        print(f"crm-server: {message}.", file=sys.stderr)
+        return 2
     # Connexion imports Starlette's test client, which warns of its own future on every start.
     warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
     # Imported here: the other commands need none of it, and it takes a second.
@@ -157,12 +172,13 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     from crm_server.http_server import event_loop, listen, serve
     from crm_server.middleware.bodies import Hurry
 
-    hurry = Hurry()
+    hurry, is_first = Hurry(), True
     doors: dict[Part, tuple[int, str, str]] = {
         "webhooks": (options.port, "--port", "receiving webhooks"),
         "staff": (options.frontend_port, "--frontend-port", "serving staff"),
     }
-    apps = create_apps(settings, [part for part in doors if options.only in (None, part)], hurry)
+    parts = [part for part in doors if options.only in (None, part)]
+    apps = create_apps(settings, parts, hurry, keeps_index=lambda: is_first)
     listeners = {part: listen(options.host, *doors[part][:2]) for part in apps}
     for part, listener in listeners.items():
         host, number = listener.getsockname()[:2]
@@ -171,9 +187,29 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
         print(f"crm-server: {doors[part][2]} on {address}", flush=True)
     gc.collect()
     gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        runner.run(serve([(app, listeners[part]) for part, app in apps.items()], hurry))
-    return 0
+
+    def work(number: int = 0, leash: int | None = None) -> None:
+        nonlocal is_first
+        is_first = number == 0
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            runner.run(serve([(app, listeners[part]) for part, app in apps.items()], hurry, leash))
+
+    if options.workers == 1:
+        work()
+        return 0
+    warn_of_counting_apart(options.workers, settings)
+    return workers.run(options.workers, work)
+
+
+def warn_of_counting_apart(count: int, settings: Settings) -> None:
+    """Warn when each of several processes counts requests for itself."""
+    if settings.rate_limit_storage.get_secret_value() == "memory://":
+        log.warning(
+            "Each of %d workers counts requests for itself, so the limits are up to %d times as high: set"
+            " RATE_LIMIT_STORAGE_URL to a Redis in which they count together.",
+            count,
+            count,
+        )
 
 
 def warn_if_exposed(host: str, settings: Settings) -> None:

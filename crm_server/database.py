@@ -10,7 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, CursorResult, Dialect, Engine, Insert, Table, create_engine, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    CursorResult,
+    Dialect,
+    Engine,
+    ExceptionContext,
+    Insert,
+    Table,
+    create_engine,
+    event,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -19,6 +30,27 @@ from crm_server.errors import ConfigurationError, Unavailable
 
 BUSY_SECONDS = 4.0
 """How long a writer waits for another; less than the sender's time-out."""
+
+WRITERS = 4351072946310297411
+"""The number of the lock in PostgreSQL that whoever writes holds."""
+
+TURN = f"""
+SELECT set_config('lock_timeout', '{BUSY_SECONDS}s', true),
+    set_config('idle_in_transaction_session_timeout', '{BUSY_SECONDS}s', true),
+    set_config('synchronous_commit', 'on', true),
+    pg_advisory_xact_lock({WRITERS})
+"""
+"""Begins a transaction that writes to PostgreSQL: one at a time, as SQLite has it, and on the disk when it
+is committed. One whose process hangs is ended, so that the others get their turn."""
+
+DEAD_PEER = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 5000,
+}
+"""How soon a PostgreSQL that is gone without a word is given up (libpq, 32.1.2); a URL may say otherwise."""
 
 PRAGMAS = (
     f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
@@ -43,7 +75,8 @@ class Database:
         self.url = url
         self.file = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
         self.engine = open_engine(url)
-        self._writer = self.engine.execution_options(writes=True)
+        level = {} if self.file else {"isolation_level": "READ COMMITTED"}
+        self._writer = self.engine.execution_options(writes=True, **level)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -76,7 +109,7 @@ class Database:
             # Once more: only a commit into files that are still there is a durable one.
             self._check_files(connection)
         except (DatabaseError, Unavailable) as error:
-            if self.file and not isinstance(error, IntegrityError):
+            if not isinstance(error, IntegrityError):
                 self._start_afresh(connection)
             raise
 
@@ -98,8 +131,9 @@ class Database:
         """Close every connection: an old one goes on seeing a file that was mended as it was before.
 
         To close the last one also saves what only a deleted log holds: SQLite copies it into the database.
+        Of PostgreSQL an old one may lead to a server that is no longer the one that is written to.
         """
-        if self._is_replaced(connection):
+        if self.file and self._is_replaced(connection):
             self._empty_log(connection)
         connection.invalidate()
         self.engine.dispose()
@@ -126,12 +160,44 @@ class Database:
 
 
 def open_engine(url: URL) -> Engine:
-    """Return an engine whose errors hold no parameters and whose connections have our pragmas."""
-    if url.get_backend_name() != "sqlite":
-        try:
-            return create_engine(url, hide_parameters=True)
-        except ModuleNotFoundError:
-            raise ConfigurationError("PostgreSQL needs a driver: install psycopg[binary].") from None
+    """Return an engine whose errors hold no parameters, and which begins transactions as we need them.
+
+    One that reads sees one state of the database from its beginning to its end. One that writes is alone.
+    """
+    return open_sqlite(url) if url.get_backend_name() == "sqlite" else open_postgresql(url)
+
+
+def open_postgresql(url: URL) -> Engine:
+    """Return an engine on PostgreSQL."""
+    given = {name: value for name, value in DEAD_PEER.items() if name not in url.query}
+    try:
+        engine = create_engine(
+            url, hide_parameters=True, isolation_level="REPEATABLE READ", connect_args=given
+        )
+    except ModuleNotFoundError:
+        raise ConfigurationError("PostgreSQL needs a driver: install psycopg[binary].") from None
+    event.listen(engine, "begin", begin_postgresql)
+    event.listen(engine, "handle_error", leave_values_out)
+    return engine
+
+
+def begin_postgresql(connection: Connection) -> None:
+    """Wait for our turn, if the transaction that has begun will write."""
+    if connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql(TURN)
+
+
+def leave_values_out(context: ExceptionContext) -> None:
+    """Leave in an error what is wrong, and not its details, in which PostgreSQL repeats the row."""
+    error: Any = context.original_exception
+    words = error.diag.message_primary if hasattr(error, "diag") else None
+    if words and context.sqlalchemy_exception:
+        error.args = (words,)
+        context.sqlalchemy_exception.args = (words,)
+
+
+def open_sqlite(url: URL) -> Engine:
+    """Return an engine on SQLite, whose connections have our pragmas."""
     path = str(url.database)
 
     def connect() -> sqlite3.Connection:

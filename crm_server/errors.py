@@ -133,17 +133,28 @@ CURES = {
     "SQLITE_IOERR": "Its disk is full or failing: make room, or look for what is wrong with it.",
     "SQLITE_NOTADB": "The file is no database: restore it from a backup, or correct CRM_DATABASE_URL.",
     "SQLITE_READONLY": "We may not write there: mend the permissions of the file, its -wal and -shm, its folder.",
+    "25006": "It is one that may only be read: name the one that is written to in CRM_DATABASE_URL.",
+    "42501": "Its user may not do that: grant it, or name another user in CRM_DATABASE_URL.",
+    "53": "It has no room, memory or connections left: make room, or allow more.",
+    "55P03": "Another program holds it locked: end that one first.",
 }
-"""What an operator can do about an error of SQLite; each also stands for its extended codes."""
+"""What an operator can do about an error of SQLite or of PostgreSQL (its SQLSTATE); each also stands for the
+codes that begin with it."""
 
 
 def cure_of(error: BaseException) -> str:
     """Return what an operator can do about an error of the database."""
-    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-    return next((cure for code, cure in CURES.items() if name.startswith(code)), "See CRM_DATABASE_URL.")
+    code = code_of(error)
+    other = "See CRM_DATABASE_URL." if code else "See that it runs and lets us in, and CRM_DATABASE_URL."
+    return next((cure for beginning, cure in CURES.items() if code.startswith(beginning)), other)
 
 
 def name_of(error: BaseException) -> str:
-    """Return an error's kind, with SQLite's own name for it where it has one."""
-    code = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-    return f"{type(error).__name__} {code}".strip()
+    """Return an error's kind, with the database's own name for it where it has one."""
+    return f"{type(error).__name__} {code_of(error)}".strip()
+
+
+def code_of(error: BaseException) -> str:
+    """Return SQLite's name or PostgreSQL's number for an error, or nothing."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""

@@ -78,10 +78,11 @@ class GroupCommit(Generic[Item, Outcome]):
         self._waiting = 0
         self._ended = float("-inf")
         self._connection: Connection | None = None
-        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, made here: of one that was made before a fork Python thinks that it has ended."""
+        self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
@@ -89,12 +90,13 @@ class GroupCommit(Generic[Item, Outcome]):
         while self._gathered and self.alive:
             await asyncio.sleep(PAUSE_SECONDS)
         self._batches.put(None)
-        await asyncio.to_thread(self._thread.join, 2 * BUSY_SECONDS)
+        if self._thread:
+            await asyncio.to_thread(self._thread.join, 2 * BUSY_SECONDS)
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
     async def submit(self, item: Item) -> Outcome:
         """Write an item with others in one transaction; return its outcome after the commit."""

@@ -1,4 +1,4 @@
-"""The HTTP server: granian, embedded, in this one process, so that its end is the end of everything."""
+"""The HTTP server: granian, embedded in our process, so that its end is the end of everything."""
 
 import asyncio
 import logging
@@ -108,15 +108,17 @@ def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def serve(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry) -> None:
+async def serve(
+    apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, leash: int | None = None
+) -> None:
     """Serve each app on its socket until SIGTERM or SIGINT, then answer what was accepted, and return.
 
-    The first app's lifespan is around those of the others.
+    The first app's lifespan is around those of the others. A `leash` that can be read is as SIGTERM.
     """
     async with AsyncExitStack() as running:
         for app, _ in apps:
             await running.enter_async_context(lifespan(app))
-        await answer(apps, hurry)
+        await answer(apps, hurry, leash)
 
 
 @asynccontextmanager
@@ -148,18 +150,23 @@ async def lifespan(app: ASGIApp) -> AsyncIterator[None]:
         await running
 
 
-async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry) -> None:
+async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, leash: int | None) -> None:
     """Answer requests until SIGTERM or SIGINT, and for a bounded time those that were accepted."""
     servers: list[Any] = [ExclusiveServer(app, listener, len(apps)) for app, listener in apps]
 
+    loop = asyncio.get_running_loop()
+
     def stop() -> None:
+        if leash is not None:
+            loop.remove_reader(leash)
         hurry.begin()
         for server in servers:
             server.stop()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    if leash is not None:
+        loop.add_reader(leash, stop)
     async with asyncio.TaskGroup() as answering:
         for server in servers:
             answering.create_task(answer_one(server))

@@ -33,9 +33,6 @@ MOST_ASKED = 8
 """Words of one search; more make it no finer."""
 BATCH = 50
 """Requests that one transaction puts into the index: some milliseconds, for webhooks wait meanwhile."""
-LOOK_BACK: Mapping[str, int] = {"sqlite": 0, "postgresql": 1000}
-"""So many sequences below the newest document are looked through for requests without one: PostgreSQL may
-commit a lower sequence later."""
 COMMON = 10_000
 """A word that more requests than this have finds nothing quickly."""
 KEPT_FOR = timedelta(days=1)
@@ -136,9 +133,7 @@ def waiting(connection: Connection) -> Sequence[Any]:
     statement = (
         select(c.sequence, c.event, c.contract, c.payload)
         .outerjoin(search_documents, search_documents.c.sequence == c.sequence)
-        .where(
-            c.sequence > newest - LOOK_BACK[connection.dialect.name], search_documents.c.sequence.is_(None)
-        )
+        .where(c.sequence > newest, search_documents.c.sequence.is_(None))
         .order_by(c.sequence)
         .limit(BATCH)
     )

@@ -12,12 +12,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
+
+from tests import postgresql
+from tests.postgresql import shared_postgresql
 
 KEY = "a-key-of-the-tests-0123456789"
 UNLIMITED = {
@@ -51,6 +54,7 @@ class Crm:
     only: str | None = "webhooks"
     """The part that is served alone."""
     program: Sequence[str] = PROGRAM
+    workers: int = 1
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
@@ -67,6 +71,11 @@ class Crm:
     def database(self) -> Path:
         """The SQLite file, unless CRM_DATABASE_URL says otherwise."""
         return self.directory / "var" / "crm.sqlite3"
+
+    @property
+    def database_url(self) -> str:
+        """The database's address."""
+        return self.env.get("CRM_DATABASE_URL", f"sqlite:///{self.database}")
 
     @property
     def log(self) -> str:
@@ -96,7 +105,14 @@ class Crm:
         with (self.directory / f"server-{self.port}.log").open("ab") as log:
             program = (sys.executable, "-m", *launcher, "crm_server") if launcher else self.program
             self.process = start_serve(
-                self.directory, self.env, self.port, log, program, self.only, self.frontend_port
+                self.directory,
+                self.env,
+                self.port,
+                log,
+                program,
+                self.only,
+                self.frontend_port,
+                self.workers,
             )
         port, probe = self.port, f"{self.url}/health"
         if self.only != "webhooks":  # both ports are opened before either answers
@@ -130,14 +146,13 @@ class Crm:
             self.stop()
         self.start()
 
-    def rows(self, statement: str, *parameters: object) -> list[sqlite3.Row]:
-        """Read from the database file, beside the server."""
-        connection = sqlite3.connect(self.database, timeout=10)
-        connection.row_factory = sqlite3.Row
-        try:
+    def rows(self, statement: str, *parameters: object) -> Sequence[Any]:
+        """Read from the database, or write to it, beside the server."""
+        if self.database_url.startswith("postgresql"):
+            return postgresql.run(self.database_url, statement, *parameters)
+        with closing(sqlite3.connect(self.database, timeout=10)) as connection, connection:
+            connection.row_factory = sqlite3.Row
             return connection.execute(statement, parameters).fetchall()
-        finally:
-            connection.close()
 
     def post(
         self, event: str, payload: object, *, headers: dict[str, str] | None = None, timeout: float = 30
@@ -155,10 +170,12 @@ def start_serve(
     program: Sequence[str] = PROGRAM,
     only: str | None = "webhooks",
     frontend_port: int = 0,
+    workers: int = 1,
 ) -> "subprocess.Popen[bytes]":
     """Start `crm-server serve`; it may not listen yet."""
     command = [*program, "serve", "--port", str(port), "--frontend-port", str(frontend_port)]
     command += ["--only", only] if only else []
+    command += ["--workers", str(workers)] if workers > 1 else []
     return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)
 
 
@@ -178,6 +195,21 @@ def migrated_database() -> Path:
     return crm.database
 
 
+@functools.cache
+def migrated_template() -> str:
+    """Return the name of an empty database that `crm-server migrate` made in the shared PostgreSQL."""
+    name = shared_postgresql().create()
+    with tempfile.TemporaryDirectory() as directory:
+        env = clean_environment(CRM_DATABASE_URL=shared_postgresql().url(name))
+        Crm(Path(directory), env, port=0).migrate()
+    return name
+
+
+def new_postgresql() -> str:
+    """Return the address of a new database in the shared PostgreSQL, which is migrated and empty."""
+    return shared_postgresql().url(shared_postgresql().create(migrated_template()))
+
+
 @contextmanager
 def start_crm(
     directory: Path,
@@ -185,14 +217,28 @@ def start_crm(
     port: int | None = None,
     only: str | None = "webhooks",
     program: Sequence[str] = PROGRAM,
+    engine: str = "sqlite",
+    workers: int = 1,
     **env: str,
 ) -> Iterator[Crm]:
-    """Start a migrated CRM in `directory`, with settings `env` beside its key; end it after the block."""
+    """Start a migrated CRM in `directory`, with settings `env` beside its key; end it after the block.
+
+    Its database is a new one of an `engine`, unless the settings name one.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"WEBHOOK_API_KEY": KEY, **UNLIMITED, **env}
-    crm = Crm(directory, clean_environment(**settings), port=port or free_port(), only=only, program=program)
+    crm = Crm(
+        directory,
+        clean_environment(**settings),
+        port=port or free_port(),
+        only=only,
+        program=program,
+        workers=workers,
+    )
     if "CRM_DATABASE_URL" in env or crm.database.exists():
         crm.migrate()
+    elif engine == "postgresql":
+        crm.env["CRM_DATABASE_URL"] = new_postgresql()
     else:
         crm.database.parent.mkdir(exist_ok=True)
         shutil.copy(migrated_database(), crm.database)

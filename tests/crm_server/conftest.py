@@ -1,10 +1,11 @@
 """One server for the tests that only ask it, and others for those that break it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, make_url
+from sqlalchemy import Connection
 
 from crm_server import staff
 from crm_server.audit_trail import Actor
@@ -12,22 +13,47 @@ from crm_server.database import Database
 from crm_server.migrations import migrate
 from crm_server.settings import Settings
 from crm_server.staff import RANKS, Role
+from tests.postgresql import shared_postgresql
 from tests.servers import Crm, start_crm
+
+ON_BOTH = pytest.mark.engines("sqlite", "postgresql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked with `engines` on each of these; everything else on SQLite, which is the default."""
+    if "engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("engines")
+        metafunc.parametrize("engine", marker.args if marker else ("sqlite",), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine of the databases that a test is given."""
+    return str(request.param)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(tmp_path: Path, engine: str) -> Iterator[Database]:
     """A migrated database of the test's own, without a server."""
-    settings = Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{tmp_path}/crm.sqlite3"})
-    database = Database(settings.url)
+    with open_new(tmp_path, engine) as database:
+        yield database
+
+
+@contextmanager
+def open_new(directory: Path, engine: str) -> Iterator[Database]:
+    """Open a new database that is migrated, on an engine."""
+    url = f"sqlite:///{directory}/crm.sqlite3"
+    if engine == "postgresql":
+        url = shared_postgresql().url(shared_postgresql().create())
+    database = Database(Settings.model_validate({"CRM_DATABASE_URL": url}).url)
     migrate(database)
     yield database
     database.close()
 
 
 @pytest.fixture(scope="session")
-def crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
-    with start_crm(tmp_path_factory.mktemp("crm"), only=None) as crm:
+def crm(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Crm]:
+    with start_crm(tmp_path_factory.mktemp("crm"), only=None, engine=engine) as crm:
         yield crm
     assert_nothing_private(crm)
 
@@ -50,7 +76,7 @@ def staff_token(crm: Crm, name: str, role: Role) -> str:
 
 def in_database(crm: Crm, write: Callable[[Connection], str]) -> str:
     """Write beside a server, as the command line does."""
-    database = Database(make_url(f"sqlite:///{crm.database}"))
+    database = Database(Settings.model_validate({"CRM_DATABASE_URL": crm.database_url}).url)
     try:
         with database.writing() as connection:
             return write(connection)
@@ -59,9 +85,9 @@ def in_database(crm: Crm, write: Callable[[Connection], str]) -> str:
 
 
 @pytest.fixture
-def own_crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
+def own_crm(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Crm]:
     """A server that the test may stop, kill and starve."""
-    with start_crm(tmp_path_factory.mktemp("own")) as crm:
+    with start_crm(tmp_path_factory.mktemp("own"), engine=engine) as crm:
         yield crm
     assert_nothing_private(crm)
 

@@ -1,6 +1,5 @@
 """Decisions that are taken back, and the tickets that come of those that stand, over HTTP."""
 
-import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +8,11 @@ import pytest
 from crm_server.decisions import TICKET_TRANSITIONS
 from crm_server.staff import Role
 from tests.crm_server.answers import Answer, ask, post
+from tests.crm_server.conftest import ON_BOTH
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm
+
+pytestmark = ON_BOTH
 
 Tokens = Mapping[Role, str]
 
@@ -139,17 +141,10 @@ def test_what_a_registration_filled_in_is_empty_again_and_nothing_else(crm: Crm,
 def test_what_is_erased_stays_decided(own_crm: Crm) -> None:
     approval = receive(own_crm, "repair-request", repair_request())
     assert own_crm.cli("approvals", "approve", approval).returncode == 0
-    erase(own_crm)
+    own_crm.rows("UPDATE approvals SET payload = NULL, erased_at = received_at")
     done = own_crm.cli("approvals", "reopen", approval)
     assert done.returncode == 1
     assert "erased" in done.stderr
-
-
-def erase(crm: Crm) -> None:
-    connection = sqlite3.connect(crm.database)
-    connection.execute("UPDATE approvals SET payload = NULL, erased_at = received_at")
-    connection.commit()
-    connection.close()
 
 
 def test_a_number_that_another_ticket_has_is_decided_with_one_of_its_own(
@@ -182,6 +177,7 @@ def test_a_ticket_goes_one_step_at_a_time_and_never_back(crm: Crm, tokens: Token
     assert {entry["actor"] for entry in history} == {"staff:Approver"}
 
 
+@pytest.mark.engines("sqlite")
 def test_the_database_knows_no_other_state(crm: Crm) -> None:
     (table,) = crm.rows("SELECT sql FROM sqlite_master WHERE name = 'tickets'")
     states = {*TICKET_TRANSITIONS, *TICKET_TRANSITIONS.values()}

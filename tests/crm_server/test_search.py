@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +13,16 @@ from sqlalchemy import insert, select, text
 from crm_server import search
 from crm_server.approval_queue import Filter, page
 from crm_server.database import Database, new_id
-from crm_server.migrations import migrate
 from crm_server.pages import Window
 from crm_server.search import Document, asked_words, document, ends_of
-from crm_server.settings import Settings
 from crm_server.staff import Role
 from crm_server.tables import approvals, search_documents, search_terms
 from tests.crm_server.answers import Answer, ask, post, until
+from tests.crm_server.conftest import ON_BOTH, open_new
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm
+
+pytestmark = ON_BOTH
 
 Tokens = Mapping[Role, str]
 
@@ -150,12 +150,9 @@ def test_an_index_that_lags_behind_catches_up_after_a_restart(own_crm: Crm) -> N
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    directory: Path = tmp_path_factory.mktemp("search")
-    database = Database(Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{directory}/crm"}).url)
-    migrate(database)
-    yield database
-    database.close()
+def database(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Database]:
+    with open_new(tmp_path_factory.mktemp("search"), engine) as database:
+        yield database
 
 
 NAMES = ["Ann", "Änn", "anna", "Bob", "bo%", "b_b", "Zoë", "12345", "STRASSE", "straße", "ǅ"]
@@ -228,6 +225,7 @@ def test_rows_and_document_of_a_request_hold_the_same_words(
             assert by_row == words | {(word, True) for word in row.personal_words.split()}
 
 
+@pytest.mark.engines("sqlite")
 def test_the_rarest_word_is_looked_up_in_the_index(database: Database) -> None:
     with database.reading() as connection:
         where = search.conditions(connection, "zoe ann", personal=True)

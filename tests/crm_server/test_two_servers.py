@@ -7,14 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.crm_server.answers import Answer, post
+from tests.crm_server.conftest import ON_BOTH
 from tests.factories import repair_request
 from tests.servers import Crm, start_crm
 
+pytestmark = ON_BOTH
+
 
 @pytest.fixture
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Crm, Crm]]:
+def pair(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[tuple[Crm, Crm]]:
     directory = tmp_path_factory.mktemp("pair")
-    with start_crm(directory) as one, start_crm(directory) as other:
+    with (
+        start_crm(directory, engine=engine) as one,
+        start_crm(directory, CRM_DATABASE_URL=one.database_url) as other,
+    ):
         yield one, other
 
 

