@@ -15,12 +15,14 @@ from typing import Any, Literal
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.main import ConnexionMiddleware
 from connexion.resolver import Resolver
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server.api import Handler, approvals, audit, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
+from crm_server.frontend import Pages
+from crm_server.frontend.rendering import send_page
 from crm_server.middleware.authentication import WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
@@ -35,6 +37,7 @@ from crm_server.middleware.contract import (
 from crm_server.middleware.networks import Networks
 from crm_server.middleware.problem_answers import ProblemAnswers
 from crm_server.middleware.rate_limit import KeyRateLimit, Limit, SharedCounters
+from crm_server.middleware.sessions import Sessions
 from crm_server.middleware.signatures import Signatures
 from crm_server.middleware.staff_access import StaffAccess, required_roles
 from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
@@ -57,7 +60,7 @@ STAFF_OPERATIONS: Mapping[str, Handler] = {
 """The staff API's operations, by operationId."""
 
 
-def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddleware:
+def create_app(settings: Settings, hurry: Hurry | None = None) -> ASGIApp:
     """Return the webhook receiver as an ASGI app with a lifespan, on a database that is migrated.
 
     Raises ConfigurationError with the cure.
@@ -67,7 +70,7 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ConnexionMiddl
 
 def create_apps(
     settings: Settings, parts: Sequence[Part], hurry: Hurry, keeps_index: Callable[[], bool] = lambda: True
-) -> dict[Part, ConnexionMiddleware]:
+) -> dict[Part, ASGIApp]:
     """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
     The first one's lifespan is that of database and queue: it must be around the others'. Of several
@@ -98,7 +101,7 @@ def create_apps(
 
     # Connexion logs values of requests at every level: "%r" of each 4xx, the whole scope when debugging.
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
-    make = {"webhooks": webhooks_app, "staff": staff_app}
+    make: dict[Part, Callable[..., ASGIApp]] = {"webhooks": webhooks_app, "staff": staff_app}
     return {
         part: make[part](queue, settings, hurry, running if part == parts[0] else within_another)
         for part in parts
@@ -120,13 +123,6 @@ def webhooks_app(
     storage = settings.rate_limit_storage.get_secret_value()
     shared = None if storage == "memory://" else SharedCounters(storage)
 
-    @asynccontextmanager
-    async def counting(app: Any) -> AsyncIterator[None]:
-        async with lifespan(app):
-            yield
-        if shared:
-            await shared.close()
-
     middlewares: list[Any] = [
         ProblemAnswers,
         partial(
@@ -147,7 +143,7 @@ def webhooks_app(
     app = ConnexionMiddleware(
         Dispatch(queue, webhooks.OPERATIONS),
         import_name=__name__,
-        lifespan=counting,
+        lifespan=ending(lifespan, shared),
         middlewares=middlewares,
     )
     app.add_api(
@@ -158,6 +154,19 @@ def webhooks_app(
         validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
+
+
+def ending(lifespan: Lifespan, shared: SharedCounters | None) -> Lifespan:
+    """Return a lifespan at whose end the counters in Redis are let go."""
+
+    @asynccontextmanager
+    async def counting(app: Any) -> AsyncIterator[None]:
+        async with lifespan(app):
+            yield
+        if shared:
+            await shared.close()
+
+    return counting
 
 
 def webhook_keys(settings: Settings) -> list[str]:
@@ -180,7 +189,34 @@ def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def staff_app(
+def staff_app(queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan) -> ASGIApp:
+    """Return the staff's side: the API, and beside it the pages."""
+    storage = settings.rate_limit_storage.get_secret_value()
+    shared = None if storage == "memory://" else SharedCounters(storage)
+    proxied = partial(Networks, allowed=(), proxies=settings.trusted_proxies)
+    pages = Pages(queue, Limit(settings.login_limit, "log-in", shared), hurry)
+    return Beside(
+        BASE_PATHS["staff"],
+        staff_api(queue, settings, hurry, ending(lifespan, shared)),
+        ProblemAnswers(proxied(Sessions(pages, queue=queue)), send_problem=send_page),
+    )
+
+
+class Beside:
+    """An app below a path, whose lifespan it is too, and another for all other paths."""
+
+    def __init__(self, path: str, below: ASGIApp, elsewhere: ASGIApp) -> None:
+        """Name the path, without a slash at its end."""
+        self._path, self._below, self._elsewhere = path, below, elsewhere
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request to whom it is for."""
+        path = scope.get("path", self._path)
+        is_below = path == self._path or path.startswith(f"{self._path}/")
+        await (self._below if is_below else self._elsewhere)(scope, receive, send)
+
+
+def staff_api(
     queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
 ) -> ConnexionMiddleware:
     """Return the staff API."""
@@ -189,7 +225,9 @@ def staff_app(
     optional = optional_bodies(contract)
     middlewares: list[Any] = [
         ProblemAnswers,
+        partial(Networks, allowed=(), proxies=settings.trusted_proxies),
         Routing,
+        partial(Sessions, queue=queue),
         partial(StaffAccess, queue=queue, roles=required_roles(contract)),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry, optional=optional),
         RequestValidation,

@@ -182,7 +182,8 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     listeners = {part: listen(options.host, *doors[part][:2]) for part in apps}
     for part, listener in listeners.items():
         host, number = listener.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{number}{BASE_PATHS[part]}"
+        path = "/" if part == "staff" else BASE_PATHS[part]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{number}{path}"
         warn_if_exposed(host, settings)
         print(f"crm-server: {doors[part][2]} on {address}", flush=True)
     gc.collect()

@@ -54,12 +54,14 @@ class Settings(BaseSettings):
     """How many wrong keys of one address are answered 401; then 429. A right key is never refused for it."""
     rate_limit_storage: Annotated[SecretStr, Field(alias="RATE_LIMIT_STORAGE_URL")] = SecretStr("memory://")
     """Where requests are counted: in this process, or in a Redis that several servers share."""
+    login_limit: Annotated[str, Field(alias="CRM_LOGIN_LIMIT")] = "10/minute"
+    """How often somebody may try to log in, by name and by address."""
     signing_secrets: Annotated[tuple[SecretStr, ...], NoDecode, Field(alias="WEBHOOK_SIGNING_SECRET")] = ()
     """Secrets that a webhook may be signed by; without one no signature is asked for."""
     allowed_networks: Annotated[tuple[Network, ...], NoDecode, Field(alias="WEBHOOK_ALLOWED_NETWORKS")] = ()
     """Where webhooks may come from; without one, from anywhere."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, Field(alias="CRM_TRUSTED_PROXIES")] = ()
-    """The proxies whose `X-Forwarded-For` is believed."""
+    """The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
 
     @field_validator("webhook_keys", mode="before")
     @classmethod
@@ -79,7 +81,7 @@ class Settings(BaseSettings):
             value, read_network, "each part is an address or a network, as 10.0.0.0/8 or 2001:db8::/32"
         )
 
-    @field_validator("rate_limit", "failure_limit")
+    @field_validator("rate_limit", "failure_limit", "login_limit")
     @classmethod
     def _check_limit(cls, value: str) -> str:
         import limits  # noqa: PLC0415  # most commands never need it, and it takes 90 ms

@@ -4,6 +4,7 @@ Each verb runs in the caller's transaction and puts itself on the trail. A passw
 makes it, a token as its SHA-256: it is random, so that nothing slower is needed.
 """
 
+import functools
 import hashlib
 import re
 import secrets
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
 from crm_server.database import insert_or_ignore, new_id, utc_now
 from crm_server.errors import Refused, StaffNotAdded, UnknownStaff
-from crm_server.tables import staff, staff_tokens
+from crm_server.tables import staff, staff_sessions, staff_tokens
 
 Role = Literal["viewer", "approver", "admin"]
 RANKS: Mapping[Role, int] = {role: rank for rank, role in enumerate(get_args(Role))}
@@ -57,6 +59,24 @@ def hash_password(password: str) -> str:
     return PasswordHasher().hash(password)
 
 
+def is_password(password: str, password_hash: str | None) -> bool:
+    """Tell whether a password is the one that is kept, in the same time when none is."""
+    if len(password) > LONGEST_PASSWORD:
+        return False
+    try:
+        return (
+            PasswordHasher().verify(password_hash or nobodys_hash(), password) and password_hash is not None
+        )
+    except VerificationError:
+        return False
+
+
+@functools.cache
+def nobodys_hash() -> str:
+    """Return the hash of a password that nobody has."""
+    return hash_password(secrets.token_urlsafe(TOKEN_BYTES))
+
+
 def add(connection: Connection, name: str, role: Role, password_hash: str | None, actor: Actor) -> None:
     """Add somebody.
 
@@ -92,13 +112,25 @@ def make_token(connection: Connection, name: str, actor: Actor) -> str:
 
 
 def set_password(connection: Connection, name: str, password_hash: str, actor: Actor) -> None:
-    """Give somebody another password.
+    """Give somebody another password; who is logged in with the old one is logged out.
 
     Raises UnknownStaff.
     """
     found = _find(connection, name)
     connection.execute(update(staff).where(staff.c.id == found.id).values(password_hash=password_hash))
+    _end_sessions(connection, found.id)
     _note(connection, actor, "set-password", found.id)
+
+
+def set_role(connection: Connection, name: str, role: Role, actor: Actor) -> None:
+    """Let somebody do more or less, from now on.
+
+    Raises UnknownStaff.
+    """
+    found = _find(connection, name)
+    if found.role != role:
+        connection.execute(update(staff).where(staff.c.id == found.id).values(role=role))
+        _note(connection, actor, "set-role", found.id)
 
 
 def revoke(connection: Connection, name: str, actor: Actor) -> None:
@@ -118,6 +150,7 @@ def disable(connection: Connection, name: str, actor: Actor) -> None:
     """
     revoke(connection, name, actor)
     found = _find(connection, name)
+    _end_sessions(connection, found.id)
     if found.disabled_at is None:
         connection.execute(update(staff).where(staff.c.id == found.id).values(disabled_at=utc_now()))
         _note(connection, actor, "disable", found.id)
@@ -139,6 +172,10 @@ def _find(connection: Connection, name: str) -> Row[Any]:
     if row is None:
         raise UnknownStaff(f"There is nobody called {name}.")
     return row
+
+
+def _end_sessions(connection: Connection, staff_id: str) -> None:
+    connection.execute(delete(staff_sessions).where(staff_sessions.c.staff_id == staff_id))
 
 
 def _digest(token: bytes) -> str:

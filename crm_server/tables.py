@@ -61,12 +61,14 @@ approvals = Table(
     CheckConstraint("(payload IS NULL) = (erased_at IS NOT NULL)", name="erased"),
     CheckConstraint("length(digest) = 64", name="digest"),
     Index(None, "event", "status", "sequence"),
+    Index(None, "received_at"),
+    Index(None, "decided_at", "status"),
     sqlite_autoincrement=True,
 )
 """What the website asked for, in order of receipt (`sequence`), and what became of it.
 
 One index serves every list: each pair of event and status is a stream of its own, and a list merges the
-streams that it wants.
+streams that it wants. Those on times serve the figures of a day.
 """
 
 rejection_reasons = Table(
@@ -182,6 +184,18 @@ staff_tokens = Table(
     Column("created_at", String(27), nullable=False),
 )
 """Bearer tokens of the staff API, each as the SHA-256 of a random text that only its owner has."""
+
+staff_sessions = Table(
+    "staff_sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("staff_id", String(36), ForeignKey("staff.id"), nullable=False, index=True),
+    Column("started_at", String(27), nullable=False),
+    Column("seen_at", String(27), nullable=False),
+    CheckConstraint("started_at <= seen_at", name="order"),
+)
+"""Who is logged in on the pages, each as the SHA-256 of what only their browser has; `seen_at` is true to the
+minute."""
 
 webhook_keys = Table(
     "webhook_keys",

@@ -3,14 +3,13 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable
-from ipaddress import IPv6Address
 from typing import Any
 
 from connexion.security import AbstractSecurityHandler
 from starlette.types import Scope
 
 from crm_server.middleware.contract import Asker
-from crm_server.middleware.networks import read_address
+from crm_server.middleware.networks import address_bytes
 from crm_server.middleware.rate_limit import Limit, too_many
 from crm_server.problems import Problem
 from crm_server.webhook_keys import KeyUse, fingerprint
@@ -54,17 +53,16 @@ class WebhookKeys(AbstractSecurityHandler):
 
     async def refuse(self, scope: Scope) -> None:
         """Raise the 401, or the 429 for an address that has failed too often."""
-        if seconds := await self._failures.hit(self.group(scope["crm.address"])):
+        if seconds := await self._failures.hit(group(address_bytes(scope["crm.address"]), self._secret)):
             raise too_many("Too many wrong keys came from this address.", seconds)
         detail = "Send the webhook key as 'Authorization: Bearer KEY'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
 
-    def group(self, text: str) -> str:
-        """Return the group that an address is counted in; whoever has an IPv6 address has its /64."""
-        address = read_address(text)
-        who = address.packed[:8] if isinstance(address, IPv6Address) else str(address).encode()
-        digest = hashlib.blake2b(who, key=self._secret, digest_size=4).digest()
-        return str(int.from_bytes(digest) % GROUPS)
+
+def group(who: bytes, secret: bytes = b"") -> str:
+    """Return the group that somebody's failures are counted in."""
+    digest = hashlib.blake2b(who, key=secret, digest_size=4).digest()
+    return str(int.from_bytes(digest) % GROUPS)
 
 
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

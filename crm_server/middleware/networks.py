@@ -18,7 +18,8 @@ Address = IPv4Address | IPv6Address
 class Networks:
     """Puts the sender's address into `scope["crm.address"]`, and refuses one outside the allowed networks.
 
-    `X-Forwarded-For` is believed only when the peer is a trusted proxy; `Forwarded` (RFC 7239) never is.
+    `X-Forwarded-For` is believed only when the peer is a trusted proxy, and so is `X-Forwarded-Proto`, which
+    makes the scheme `https`; `Forwarded` (RFC 7239) never is.
     Without allowed networks every address is taken.
     """
 
@@ -41,7 +42,11 @@ class Networks:
         """Pass a request on, or raise the 403."""
         if scope["type"] == "http":
             peer = scope["client"][0] if scope.get("client") else ""
-            address = self.behind_proxies(peer, scope) if self._proxies and self._is_proxy(peer) else peer
+            address = peer
+            if self._proxies and self._is_proxy(peer):
+                address = self.behind_proxies(peer, scope)
+                if dict(scope["headers"]).get(b"x-forwarded-proto") == b"https":
+                    scope["scheme"] = "https"
             if not self._is_allowed(address) and (scope["method"], scope["path"]) not in self._open_to_all:
                 detail = "This address is not in the networks that the CRM takes requests from."
                 raise Problem("forbidden-network", detail)
@@ -79,3 +84,9 @@ def read_address(text: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def address_bytes(text: str) -> bytes:
+    """Return what an address is counted by; whoever has an IPv6 address has its /64."""
+    address = read_address(text)
+    return address.packed[:8] if isinstance(address, IPv6Address) else str(address).encode()

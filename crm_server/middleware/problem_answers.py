@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,15 +14,18 @@ DRAIN_BYTES = 4 << 20
 DRAIN_SECONDS = 1.0
 """How much of an unread body is taken after an error, and for how long, so that the answer can be read."""
 
+SendProblem = Callable[[Problem, Scope, Send], Awaitable[None]]
+"""What writes a problem as an answer to a request."""
+
 log = logging.getLogger(__name__)
 
 
 class ProblemAnswers:
     """Turns exceptions into problems (RFC 9457)."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap an app."""
-        self.app = app
+    def __init__(self, app: ASGIApp, *, send_problem: SendProblem | None = None) -> None:
+        """Wrap an app; `send_problem` writes problems otherwise than as JSON."""
+        self.app, self._send_problem = app, send_problem or send_json
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, in any case."""
@@ -49,7 +53,7 @@ class ProblemAnswers:
             # and with that the client's connection, until the garbage is collected.
             error.__traceback__ = None
             if not started:
-                await send_problem(problem, send)
+                await self._send_problem(problem, scope, send)
             if not body_ended:
                 await drain(receive)
 
@@ -70,8 +74,8 @@ def problem_of(error: Exception) -> Problem:
     return Problem("internal-error", "The CRM failed. Nothing was stored; send it again.")
 
 
-async def send_problem(problem: Problem, send: Send) -> None:
-    """Send a problem."""
+async def send_json(problem: Problem, scope: Scope, send: Send) -> None:
+    """Send a problem as JSON."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": problem.body()})

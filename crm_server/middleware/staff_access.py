@@ -1,4 +1,4 @@
-"""Who may use the staff API: the token's owner, and the role that the contract wants for the operation."""
+"""Who may use the staff API: a token's owner or who has logged in, in the role that the contract wants."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,9 @@ from crm_server.approval_queue import ApprovalQueue
 from crm_server.middleware.authentication import bearer
 from crm_server.middleware.bodies import operation_id
 from crm_server.middleware.contract import operations
+from crm_server.middleware.sessions import SAFE_METHODS, require_csrf, require_own_origin
 from crm_server.problems import Problem
+from crm_server.sessions import Session
 from crm_server.staff import RANKS, Role, Staff
 
 
@@ -32,12 +34,18 @@ class StaffAccess:
         await self.app(scope, receive, send)
 
     async def identify(self, scope: Scope) -> Staff:
-        """Return who asks; raise the 401."""
+        """Return who asks; raise the 401, and the 403 for what another site has a browser ask by session."""
         token = bearer(scope["headers"])
+        session: Session | None = scope["crm.session"]
         if token is not None:
             who = await self.queue.read(lambda connection: staff.of_token(connection, token))
             if who is not None:
                 return who
+        elif session is not None:
+            if scope["method"] not in SAFE_METHODS:
+                require_own_origin(scope)
+                require_csrf(session, dict(scope["headers"]).get(b"x-csrf-token", b"").decode("latin-1"))
+            return session.staff
         detail = "Send a staff token as 'Authorization: Bearer TOKEN'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
 

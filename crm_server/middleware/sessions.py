@@ -1,0 +1,71 @@
+"""Who has logged in: the session that a request's cookie opens, and what a request by session must show."""
+
+import hmac
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from crm_server import sessions
+from crm_server.approval_queue import ApprovalQueue
+from crm_server.problems import Problem
+from crm_server.sessions import Session
+
+COOKIE = "crm_staff"
+"""Cookies ignore ports: the name tells it from those of other programs on the same host."""
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+POLLED = "/approvals/arrived"
+"""What pages ask by themselves, so that it is no sign that somebody is there."""
+
+
+class Sessions:
+    """Puts the session of a request into `scope["crm.session"]`, None without one."""
+
+    def __init__(self, app: ASGIApp, *, queue: ApprovalQueue) -> None:
+        """Wrap an app."""
+        self.app, self._queue = app, queue
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find the session, and pass the request on."""
+        if scope["type"] == "http":
+            token = session_token(scope["headers"])
+            scope["crm.session"] = await self.find(token, scope["path"]) if token else None
+        await self.app(scope, receive, send)
+
+    async def find(self, token: str, path: str) -> Session | None:
+        """Return a session, and keep that it was used."""
+        session = await self._queue.read(lambda connection: sessions.find(connection, token))
+        if session and not session.is_noted and path != POLLED:
+            await self._queue.write(lambda connection: sessions.touch(connection, token))
+        return session
+
+
+def session_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the token in a request's cookie."""
+    text = "; ".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
+    try:
+        found = SimpleCookie(text).get(COOKIE)
+    except CookieError:
+        return None
+    return found.value if found else None
+
+
+def require_own_origin(scope: Scope) -> None:
+    """Raise the 403 unless a request that changes something comes from a page of this very server.
+
+    Browsers say where a request comes from (RFC 6454, section 7), and no page can have them say otherwise.
+    """
+    headers = dict(scope["headers"])
+    own = f"{scope['scheme']}://{headers.get(b'host', b'').decode('latin-1')}"
+    if headers.get(b"origin", b"").decode("latin-1").lower() != own.lower():
+        detail = (
+            "The request does not come from a page of this server. Behind a proxy, pass on Host and"
+            " X-Forwarded-Proto, and name the proxy in CRM_TRUSTED_PROXIES."
+        )
+        raise Problem("forbidden", detail)
+
+
+def require_csrf(session: Session, given: str) -> None:
+    """Raise the 403 unless a request shows the CSRF token of its session."""
+    if not hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "replace")):
+        raise Problem("forbidden", "The page was of another session. Open it again, and try once more.")
