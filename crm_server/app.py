@@ -17,8 +17,9 @@ from connexion.middleware.main import ConnexionMiddleware
 from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
 
-from crm_server.api import Handler, approvals, audit, records, webhooks
+from crm_server.api import Handler, approvals, audit, bulk_decisions, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
+from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.middleware.authentication import WebhookKeys
@@ -51,6 +52,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 BASE_PATHS: Mapping[Part, str] = {"webhooks": "/webhooks", "staff": "/api"}
 STAFF_OPERATIONS: Mapping[str, Handler] = {
     **approvals.OPERATIONS,
+    **bulk_decisions.OPERATIONS,
     **records.OPERATIONS,
     **audit.OPERATIONS,
 }
@@ -83,11 +85,12 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
-        indexing = [asyncio.create_task(keep_indexed(queue))] if "staff" in parts else []
+        kept = (keep_indexed, keep_deciding) if "staff" in parts else ()
+        tasks = [asyncio.create_task(keep(queue)) for keep in kept]
         yield
-        for task in indexing:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*indexing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await queue.close()
         database.close()
 

@@ -36,7 +36,7 @@ from crm_server.database import (
     utc_now,
 )
 from crm_server.decisions import TRANSITIONS, Verb, records_of
-from crm_server.errors import AlreadyDecided, CannotReopen, Unavailable, UnknownApproval
+from crm_server.errors import AlreadyDecided, CannotReopen, Erased, Unavailable, UnknownApproval
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
 from crm_server.pages import Page, Window, read_page
@@ -283,8 +283,12 @@ class Filter:
 
 def page(connection: Connection, window: Window, wanted: Filter) -> Page:
     """Read a page of the requests that a filter lets pass."""
-    streams = found(connection, wanted) if wanted.words is not None else listed(wanted)
-    return read_page(connection, streams, approvals.c.sequence, window)
+    return read_page(connection, streams(connection, wanted), approvals.c.sequence, window)
+
+
+def streams(connection: Connection, wanted: Filter) -> list[Select[Any]]:
+    """Return what a filter lets pass, as streams that have no row in common."""
+    return found(connection, wanted) if wanted.words is not None else listed(wanted)
 
 
 def listed(wanted: Filter) -> list[Select[Any]]:
@@ -352,10 +356,12 @@ def approve(
 ) -> Row[Any]:
     """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
 
-    A `ticket_number` stands in for one that another ticket has. Raises UnknownApproval, AlreadyDecided and
-    NumberTaken.
+    A `ticket_number` stands in for one that another ticket has. Raises UnknownApproval, AlreadyDecided,
+    Erased and NumberTaken.
     """
     row = decide_once(connection, approval_id, "approve", actor)
+    if row.payload is None:
+        raise Erased("What was received is erased: reject it.")
     wanted = records_of(read_event(row))
     at, who = row.decided_at, {"at": row.decided_at, "actor": actor}
     customer_id, created = records.add_customer(connection, wanted.customer, at)

@@ -23,6 +23,8 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "request-timeout": (408, "Request timeout"),
     "already-decided": (409, "Already decided"),
     "cannot-reopen": (409, "The decision stands"),
+    "erased": (409, "Erased"),
+    "preview-changed": (409, "The preview has changed"),
     "number-taken": (409, "The ticket number is taken"),
     "ticket-moved": (409, "The ticket is elsewhere"),
     "conflict": (409, "Conflict"),

@@ -145,6 +145,54 @@ decision_records = Table(
 )
 """Which records an approval created, filled in part (`fields`, a JSON list of columns), or used."""
 
+bulk_jobs = Table(
+    "bulk_jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("verb", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, info=personal),
+    Column("total", Integer, nullable=False),
+    Column("decided", Integer, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("origin", String(64)),
+    Column("started_at", String(27), nullable=False),
+    Column("finished_at", String(27)),
+    CheckConstraint("verb IN ('approve', 'reject')", name="verb"),
+    CheckConstraint("state IN ('running', 'done')", name="state"),
+    CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished_at"),
+    CheckConstraint("state = 'running' OR reason IS NULL", name="reason"),
+    CheckConstraint("decided + refused <= total", name="counts"),
+    CheckConstraint("state = 'running' OR decided + refused = total", name="all"),
+)
+"""Decisions on everything that matched a filter. `reason` is there as long as it is needed."""
+
+bulk_parts = Table(
+    "bulk_parts",
+    metadata,
+    Column("job_id", String(36), ForeignKey("bulk_jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("sequences", Text, nullable=False),
+)
+"""What a job has still to decide, in order: JSON lists of the requests' sequences."""
+
+bulk_refusals = Table(
+    "bulk_refusals",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("job_id", String(36), ForeignKey("bulk_jobs.id"), nullable=False, index=True),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), nullable=False),
+    Column("why", String(32), nullable=False),
+    Column("status", String(16)),
+    Column("by", String(128)),
+    Column("at", String(27)),
+    CheckConstraint("(status IS NULL) = (at IS NULL)", name="at"),
+    CheckConstraint('(status IS NULL) = ("by" IS NULL)', name="by"),
+    sqlite_autoincrement=True,
+)
+"""Requests that a job could not decide; `status`, `by` and `at` are the decision that stands, where one does."""
+
 audit_trail = Table(
     "audit_trail",
     metadata,

@@ -80,6 +80,22 @@ class Rejecting(ContractModel):
     """In staff's words. May have several lines, and is not blank."""
 
 
+class Preview(ContractModel):
+    """What a decision on everything would decide."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    count: Annotated[StrictInt, Field(ge=0, le=999999999999)]
+    """How many requests, exactly."""
+    as_of: Annotated[StrictInt, Field(ge=0, le=999999999999)]
+    """The newest request when it was counted; none that is newer is among them."""
+    digest: Annotated[StrictStr, Field(max_length=64, pattern="^[0-9a-f]{64}$")]
+    """Stands for which requests they are."""
+
+
 class SearchWords(ContractModel):
     """What is searched for."""
 
@@ -354,6 +370,46 @@ class Decided(ContractModel):
     """When."""
 
 
+class DecidingAll(ContractModel):
+    """What everything that matches becomes. A rejection has a reason."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    verb: Literal["approve", "reject"]
+    """What is decided."""
+    reason: Annotated[
+        StrictStr | None,
+        Field(
+            max_length=5000,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """Why, in staff's words, for a rejection. May have several lines, and is not blank."""
+    event: Literal["customer-registration", "repair-request"] | None = None
+    """Only requests that this webhook brought, as in the preview."""
+    search: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9-]{1,64}$")] = None
+    """Only requests in which the words of this saved search are found, as in the preview."""
+    preview: Preview
+
+
+class RefusedDecision(ContractModel):
+    """A request that could not be decided, and why."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The request's id."""
+    why: StrictStr
+    """The type of the problem that deciding it alone would be answered with."""
+    decided: Decided | None = None
+    """The decision that stands, for `already-decided`."""
+
+
 class ApprovalDetail(Approval):
     """An approval request with its history. Open to later fields."""
 
@@ -399,5 +455,36 @@ class Problem(ContractModel):
     """Every fault of the body or the parameters."""
     ticket_status: StrictStr | None = None
     """Where the ticket is."""
+    preview: Preview | None = None
+    """What would be decided now."""
     decided: Decided | None = None
     """The decision that stands."""
+
+
+class Decisions(ContractModel):
+    """A decision on everything that matched. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The decision's id."""
+    verb: StrictStr
+    """`approve` or `reject`."""
+    state: StrictStr
+    """`running` or `done`."""
+    by: StrictStr
+    """Who decides."""
+    started_at: AwareDatetime
+    """When it was sent."""
+    finished_at: Annotated[AwareDatetime | None, Field(...)]
+    """When it was done."""
+    total: StrictInt
+    """How many requests it is on."""
+    decided: StrictInt
+    """How many it has decided."""
+    refused_total: StrictInt
+    """How many it could not decide."""
+    refused: list[RefusedDecision]
+    """Those that it could not decide, oldest first, 200 at most."""

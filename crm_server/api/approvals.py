@@ -14,7 +14,7 @@ from crm_server.api.masking import mask_payload, masked
 from crm_server.approval_queue import ApprovalQueue, Filter, Shown
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
-from crm_server.errors import AlreadyDecided, CannotReopen, NumberTaken, UnknownApproval
+from crm_server.errors import AlreadyDecided, Refused, UnknownApproval
 from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.staff import Staff
@@ -24,16 +24,30 @@ from generated.approvals import Approving, Rejecting, SearchWords
 async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
     """List a page of requests."""
     asked, staff = scope["crm.parameters"], scope["crm.staff"]
-    window, search_id = window_of(asked, int), asked.get("search")
+    window = window_of(asked, int)
 
     def read(connection: Any) -> Page:
-        words = None if search_id is None else search.saved(connection, staff.id, search_id, utc_now())
-        if words is None and search_id is not None:
-            raise Problem("not-found", "This is none of your searches of the last day.")
-        wanted = Filter(asked.get("status"), asked.get("event"), words, personal=staff.may("approver"))
-        return approval_queue.page(connection, window, wanted)
+        return approval_queue.page(connection, window, filter_of(connection, staff, asked))
 
     return page_answer(await queue.read(read), partial(item, staff))
+
+
+def filter_of(connection: Any, staff: Staff, asked: Mapping[str, Any]) -> Filter:
+    """Return the filter that is asked for; raise 404 for a search that is not theirs."""
+    return Filter(
+        asked.get("status"),
+        asked.get("event"),
+        words_of(connection, staff, asked.get("search")),
+        personal=staff.may("approver"),
+    )
+
+
+def words_of(connection: Any, staff: Staff, search_id: str | None) -> str | None:
+    """Return the words of a saved search; raise 404 when it is not theirs."""
+    words = None if search_id is None else search.saved(connection, staff.id, search_id, utc_now())
+    if words is None and search_id is not None:
+        raise Problem("not-found", "This is none of your searches of the last day.")
+    return words
 
 
 async def save_search(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -75,11 +89,9 @@ async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str
     except AlreadyDecided as error:
         decision = {"status": error.status, "by": error.by, "at": error.at}
         detail = "Somebody has decided this request before."
-        raise Problem("already-decided", detail, decided=decision) from None
-    except CannotReopen as error:
-        raise Problem("cannot-reopen", str(error)) from None
-    except NumberTaken as error:
-        raise Problem("number-taken", str(error)) from None
+        raise Problem(error.kind, detail, decided=decision) from None
+    except Refused as error:
+        raise Problem(error.kind, str(error)) from None
     return await shown(queue, scope)
 
 
