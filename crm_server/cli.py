@@ -21,6 +21,7 @@ from crm_server import approval_queue, staff
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
 from crm_server.database import Database
+from crm_server.decisions import COMPARED, Choice
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
 from crm_server.settings import Settings, load_settings
@@ -102,6 +103,14 @@ def add_approvals(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--ticket-number",
         type=ticket_number,
         help="the ticket's number, where the one that was sent is taken",
+    )
+    approve.add_argument("--customer-id", help="the customer, where their websiteUserId is not known yet")
+    approve.add_argument(
+        "--use-sent",
+        action="append",
+        choices=COMPARED,
+        metavar="FIELD",
+        help=f"a field of the customer that becomes what was sent: {', '.join(COMPARED)}; may be repeated",
     )
     reopen = commands.add_parser("reopen", help="take a decision back")
     reopen.set_defaults(run=run_reopen)
@@ -237,8 +246,9 @@ def print_table(lines: Sequence[Sequence[str]]) -> None:
 
 def run_approve(settings: Settings, options: argparse.Namespace) -> int:
     """Approve a request."""
+    choice = Choice(options.ticket_number, options.customer_id, options.use_sent or ())
     with opened(settings).writing() as connection:
-        row = approval_queue.approve(connection, options.id, actor(), options.ticket_number)
+        row = approval_queue.approve(connection, options.id, actor(), choice)
     return print_decided(row, options)
 
 

@@ -12,6 +12,8 @@ CrmError
     ├── AlreadyDecided     somebody has decided this request before
     ├── CannotReopen       the decision stands: what came of it is in use, or gone
     ├── Erased             what was received is erased
+    ├── CustomerKnown      the request's websiteUserId is another customer's
+    ├── UnknownCustomer    no customer has this id
     ├── NumberTaken        another ticket has this number
     ├── PreviewChanged     what a decision on everything would decide is no longer what was seen
     ├── UnknownDecisions   no decision on everything has this id
@@ -104,6 +106,18 @@ class Erased(Refused):
     """What was received is erased: it can be rejected, and nothing can be made of it."""
 
     kind = "erased"
+
+
+class CustomerKnown(Refused):
+    """The request's `websiteUserId` is another customer's."""
+
+    kind = "customer-known"
+
+
+class UnknownCustomer(Refused):
+    """No customer has this id."""
+
+    kind = "no-such-customer"
 
 
 class NumberTaken(Refused):

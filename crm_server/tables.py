@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
 
 metadata = MetaData(
@@ -94,6 +95,17 @@ customers = Table(
 )
 """The CRM's customers; `preferences` is JSON, `registered_at` is in the website's own zone."""
 
+Index("ix_customers_email", func.lower(customers.c.email))
+
+customer_website_users = Table(
+    "customer_website_users",
+    metadata,
+    Column("website_user_id", String(64), primary_key=True),
+    Column("customer_id", String(36), ForeignKey("customers.id"), nullable=False, index=True),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), nullable=False, index=True),
+)
+"""Ids that a customer has on the website beside the first, each with the decision that said so."""
+
 tickets = Table(
     "tickets",
     metadata,
@@ -130,6 +142,22 @@ ticket_notes = Table(
     Column("text", Text, info=personal),
 )
 """What staff note on a ticket."""
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("record", String(32), nullable=False),
+    Column("record_id", String(36), nullable=False, index=True),
+    Column("field", String(32), nullable=False),
+    Column("before", Text, info=personal),
+    Column("at", String(27), nullable=False),
+    Column("author", String(128), nullable=False),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), index=True),
+    CheckConstraint("record IN ('customer', 'ticket')", name="record"),
+    sqlite_autoincrement=True,
+)
+"""What a record's column said before it was corrected; by a decision, where there is an `approval_id`."""
 
 decision_records = Table(
     "decision_records",

@@ -354,6 +354,7 @@ _DETAILS: Mapping[str, tuple[str, str]] = {
     "maximum": ("is too large", "at most {}"),
     "maxItems": ("has too many items", "at most {}"),
     "maxProperties": ("has too many names", "at most {}"),
+    "minProperties": ("has too few names", "at least {}"),
 }
 """By the schema's keyword: what is wrong and what was expected, around the keyword's own value.
 

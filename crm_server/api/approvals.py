@@ -1,6 +1,7 @@
 """The approval queue for staff: list, search, show, approve, reject, reopen."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -10,15 +11,16 @@ from crm_server import approval_queue, search
 from crm_server.api import Answer, Handler
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
-from crm_server.api.masking import mask_payload, masked
+from crm_server.api.masking import mask_payload, masked, visible
 from crm_server.approval_queue import ApprovalQueue, Filter, Shown
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
+from crm_server.decisions import COMPARED, Choice
 from crm_server.errors import AlreadyDecided, Refused, UnknownApproval
 from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.staff import Staff
-from generated.approvals import Approving, Rejecting, SearchWords
+from generated.approvals import Approving, Difference, Rejecting, SearchWords, Suggestion
 
 
 async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -64,8 +66,10 @@ async def show_approval(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 async def approve(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Approve a request."""
-    number = Approving.model_validate(scope["crm.json"]).ticket_number
-    return await decided(queue, scope, partial(approval_queue.approve, ticket_number=number))
+    given = Approving.model_validate(scope["crm.json"])
+    use_sent = [pointer.removeprefix("/") for pointer in given.use_sent or ()]
+    choice = Choice(given.ticket_number, given.customer_id, use_sent)
+    return await decided(queue, scope, partial(approval_queue.approve, choice=choice))
 
 
 async def reject(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -118,8 +122,19 @@ def item(staff: Staff, row: Any) -> dict[str, Any]:
 
 def detail(staff: Staff, found: Shown) -> dict[str, Any]:
     """Return a request with its history as this member of staff may see it."""
-    reason = found.reason if staff.may("approver") else masked(found.reason)
-    return {**item(staff, found.row), "reason": reason, "history": [entry(row) for row in found.history]}
+    seen = found.comparison
+    differences = [{**asdict(each), "field": f"/{each.field}"} for each in seen.differences]
+    suggestions = [
+        {"customer_id": row.id, **{name: row._mapping[name] for name in COMPARED}} for row in seen.suggestions
+    ]
+    return {
+        **item(staff, found.row),
+        "reason": found.reason if staff.may("approver") else masked(found.reason),
+        "customer_id": seen.customer_id,
+        "differences": [visible(staff, each, Difference) for each in differences],
+        "suggestions": [visible(staff, each, Suggestion) for each in suggestions],
+        "history": [entry(row) for row in found.history],
+    }
 
 
 OPERATIONS: Mapping[str, Handler] = {

@@ -1,4 +1,4 @@
-"""Decisions on everything that matches a filter."""
+"""Decisions that staff are sure of: on everything that matches, whose request it is, what is corrected."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,6 +14,7 @@ SEQUENCE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def upgrade() -> None:
     """Create what is new."""
     create_jobs()
+    create_corrections()
 
 
 def create_jobs() -> None:
@@ -65,3 +66,40 @@ def create_jobs() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_bulk_refusals_job_id", "bulk_refusals", ["job_id"])
+
+
+def create_corrections() -> None:
+    """Create: Who is the same customer, and what fields said before they were corrected."""
+    op.create_index("ix_customers_email", "customers", [sa.text("lower(email)")])
+    op.create_table(
+        "customer_website_users",
+        sa.Column("website_user_id", sa.String(length=64), nullable=False),
+        sa.Column("customer_id", sa.String(length=36), nullable=False),
+        sa.Column("approval_id", sa.String(length=36), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["customer_id"], ["customers.id"], name="fk_customer_website_users_customer_id"
+        ),
+        sa.ForeignKeyConstraint(
+            ["approval_id"], ["approvals.id"], name="fk_customer_website_users_approval_id"
+        ),
+        sa.PrimaryKeyConstraint("website_user_id", name="pk_customer_website_users"),
+    )
+    for column in ("customer_id", "approval_id"):
+        op.create_index(f"ix_customer_website_users_{column}", "customer_website_users", [column])
+    op.create_table(
+        "corrections",
+        sa.Column("sequence", SEQUENCE, autoincrement=True, nullable=False),
+        sa.Column("record", sa.String(length=32), nullable=False),
+        sa.Column("record_id", sa.String(length=36), nullable=False),
+        sa.Column("field", sa.String(length=32), nullable=False),
+        sa.Column("before", sa.Text(), nullable=True),
+        sa.Column("at", sa.String(length=27), nullable=False),
+        sa.Column("author", sa.String(length=128), nullable=False),
+        sa.Column("approval_id", sa.String(length=36), nullable=True),
+        sa.CheckConstraint("record IN ('customer', 'ticket')", name="ck_corrections_record"),
+        sa.ForeignKeyConstraint(["approval_id"], ["approvals.id"], name="fk_corrections_approval_id"),
+        sa.PrimaryKeyConstraint("sequence", name="pk_corrections"),
+        sqlite_autoincrement=True,
+    )
+    for column in ("record_id", "approval_id"):
+        op.create_index(f"ix_corrections_{column}", "corrections", [column])
