@@ -22,7 +22,7 @@ from crm_server.approval_queue import ApprovalQueue
 from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
-from crm_server.middleware.authentication import WebhookKeys
+from crm_server.middleware.authentication import Failures, WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
     EventRules,
@@ -81,6 +81,8 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
         with database.reading() as connection:
             warn_of_old_keys(connection, webhook_keys(settings))
     queue = ApprovalQueue(database)
+    storage = settings.rate_limit_storage.get_secret_value()
+    shared = None if storage == "memory://" else SharedCounters(storage)
 
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
@@ -92,13 +94,15 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await queue.close()
+        if shared:
+            await shared.close()
         database.close()
 
     # Connexion logs values of requests at every level: "%r" of each 4xx, the whole scope when debugging.
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
     make = {"webhooks": webhooks_app, "staff": staff_app}
     return {
-        part: make[part](queue, settings, hurry, running if part == parts[0] else within_another)
+        part: make[part](queue, settings, hurry, shared, running if part == parts[0] else within_another)
         for part in parts
     }
 
@@ -110,21 +114,15 @@ async def within_another(_: Any) -> AsyncIterator[None]:
 
 
 def webhooks_app(
-    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+    queue: ApprovalQueue,
+    settings: Settings,
+    hurry: Hurry,
+    shared: SharedCounters | None,
+    lifespan: Lifespan,
 ) -> ConnexionMiddleware:
     """Return what receives webhooks."""
     contract = load_contract()
     require_same_operations(contract, webhooks.OPERATIONS)
-    storage = settings.rate_limit_storage.get_secret_value()
-    shared = None if storage == "memory://" else SharedCounters(storage)
-
-    @asynccontextmanager
-    async def counting(app: Any) -> AsyncIterator[None]:
-        async with lifespan(app):
-            yield
-        if shared:
-            await shared.close()
-
     middlewares: list[Any] = [
         ProblemAnswers,
         partial(
@@ -145,7 +143,7 @@ def webhooks_app(
     app = ConnexionMiddleware(
         Dispatch(queue, webhooks.OPERATIONS),
         import_name=__name__,
-        lifespan=counting,
+        lifespan=lifespan,
         middlewares=middlewares,
     )
     app.add_api(
@@ -179,16 +177,24 @@ def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def staff_app(
-    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+    queue: ApprovalQueue,
+    settings: Settings,
+    hurry: Hurry,
+    shared: SharedCounters | None,
+    lifespan: Lifespan,
 ) -> ConnexionMiddleware:
     """Return the staff API."""
     contract = load_contract(STAFF_CONTRACT)
     require_same_operations(contract, STAFF_OPERATIONS)
     optional = optional_bodies(contract)
+    # Of what servers of one database share, so that they group addresses alike.
+    secret = settings.database_url.get_secret_value().encode()
+    failures = Failures(Limit(settings.failure_limit, "staff-failure", shared), secret)
     middlewares: list[Any] = [
         ProblemAnswers,
+        partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,
-        partial(StaffAccess, queue=queue, roles=required_roles(contract)),
+        partial(StaffAccess, queue=queue, roles=required_roles(contract), failures=failures),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry, optional=optional),
         RequestValidation,
         LifespanMiddleware,

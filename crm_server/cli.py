@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,6 +28,9 @@ from crm_server.settings import Settings, load_settings
 from crm_server.staff import RANKS
 from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
 from generated.approvals import Approving
+
+if TYPE_CHECKING:
+    from crm_server.app import Part
 
 HIGHEST_PORT = 65535
 
@@ -176,7 +179,7 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     for part, listener in listeners.items():
         host, number = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{number}{BASE_PATHS[part]}"
-        warn_if_exposed(host, settings)
+        warn_if_exposed(part, host, settings)
         print(f"crm-server: {doors[part][2]} on {address}", flush=True)
     gc.collect()
     gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
@@ -185,13 +188,18 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def warn_if_exposed(host: str, settings: Settings) -> None:
-    """Warn of a listener beyond loopback that takes webhooks from anywhere."""
-    if not ip_address(host).is_loopback and not settings.allowed_networks:
+def warn_if_exposed(part: "Part", host: str, settings: Settings) -> None:
+    """Warn of a listener beyond loopback that takes requests from anywhere."""
+    name, allowed = {
+        "webhooks": ("WEBHOOK_ALLOWED_NETWORKS", settings.allowed_networks),
+        "staff": ("STAFF_ALLOWED_NETWORKS", settings.staff_networks),
+    }[part]
+    if not ip_address(host).is_loopback and not allowed:
         log.warning(
-            "Listening beyond this machine, on %s, without WEBHOOK_ALLOWED_NETWORKS: whoever reaches the port"
-            " may try keys. Name the networks that webhooks come from.",
+            "Listening beyond this machine, on %s, without %s: whoever reaches the port may try keys. Name the"
+            " networks that requests come from.",
             host,
+            name,
         )
 
 

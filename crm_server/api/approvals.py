@@ -85,7 +85,7 @@ async def reopen(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str, Actor], Any]) -> Answer:
     """Decide a request; answer with what it is then."""
-    approval_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["client"][0])
+    approval_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["crm.address"])
     try:
         await queue.write(lambda connection: decide(connection, approval_id, actor))
     except UnknownApproval:

@@ -37,7 +37,7 @@ async def decide_all(queue: ApprovalQueue, scope: Scope) -> Answer:
         )
     except PreviewChanged as error:
         raise Problem("preview-changed", str(error), preview=error.preview) from None
-    actor = staff.at(scope["client"][0])
+    actor = staff.at(scope["crm.address"])
     job_id = await queue.write(
         lambda connection: bulk_decisions.begin(connection, parts, seen.count, given.verb, reason, actor)
     )

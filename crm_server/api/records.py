@@ -132,7 +132,7 @@ def correct(kind: Kind, right: dict[str, Any], connection: Any, record_id: str, 
 
 async def change(queue: ApprovalQueue, scope: Scope, write: Callable[..., None]) -> None:
     """Change the record that is named; raise 404 and 409."""
-    record_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["client"][0])
+    record_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["crm.address"])
     try:
         await queue.write(lambda connection: write(connection, record_id, actor=actor))
     except (UnknownCustomer, UnknownTicket):

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server import staff
 from crm_server.approval_queue import ApprovalQueue
-from crm_server.middleware.authentication import bearer
+from crm_server.middleware.authentication import Failures, bearer
 from crm_server.middleware.bodies import operation_id
 from crm_server.middleware.contract import operations
 from crm_server.problems import Problem
@@ -17,9 +17,11 @@ from crm_server.staff import RANKS, Role, Staff
 class StaffAccess:
     """Puts who asks into `scope["crm.staff"]`, before a byte of the body is read; raises 401 and 403."""
 
-    def __init__(self, app: ASGIApp, *, queue: ApprovalQueue, roles: Mapping[str, Role]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, queue: ApprovalQueue, roles: Mapping[str, Role], failures: Failures
+    ) -> None:
         """Wrap an app; `roles` is the least role for each operation."""
-        self.app, self.queue, self.roles = app, queue, roles
+        self.app, self.queue, self.roles, self.failures = app, queue, roles, failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass when it may."""
@@ -32,12 +34,13 @@ class StaffAccess:
         await self.app(scope, receive, send)
 
     async def identify(self, scope: Scope) -> Staff:
-        """Return who asks; raise the 401."""
+        """Return who asks; raise the 401, or the 429 for an address that has failed too often."""
         token = bearer(scope["headers"])
         if token is not None:
             who = await self.queue.read(lambda connection: staff.of_token(connection, token))
             if who is not None:
                 return who
+        await self.failures.count(scope["crm.address"])
         detail = "Send a staff token as 'Authorization: Bearer TOKEN'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
 
