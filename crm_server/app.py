@@ -17,7 +17,7 @@ from connexion.middleware.main import ConnexionMiddleware
 from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
 
-from crm_server.api import Handler, approvals, audit, bulk_decisions, records, webhooks
+from crm_server.api import Handler, Stream, approvals, audit, bulk_decisions, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
 from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
@@ -218,6 +218,20 @@ def require_same_operations(contract: Mapping[str, Any], handlers: Mapping[str, 
         raise RuntimeError(f"Contract and OPERATIONS differ: {sorted(named ^ set(handlers))}")
 
 
+async def send_stream(stream: Stream, send: Send) -> None:
+    """Send a long answer; the client's pace is ours."""
+    headers = {
+        **SAFE_HEADERS,
+        "content-type": stream.media_type,
+        "content-disposition": f'attachment; filename="{stream.filename}"',
+    }
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": encoded})
+    async for part in stream.parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 HEADERS = [
     (name.encode(), value.encode())
     for name, value in {"content-type": "application/json", **SAFE_HEADERS}.items()
@@ -237,5 +251,8 @@ class Dispatch:
         if name is None:
             raise not_found()
         answer = await self._handlers[name](self._queue, scope)
+        if isinstance(answer, Stream):
+            await send_stream(answer, send)
+            return
         await send({"type": "http.response.start", "status": answer.status, "headers": HEADERS})
         await send({"type": "http.response.body", "body": json.dumps(answer.content).encode()})

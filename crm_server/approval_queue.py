@@ -93,6 +93,10 @@ class ReceivedEvent:
     contract: str
     payload: str
     """Its JSON, character for character."""
+    by: str | None = None
+    """The fingerprint of the key that it came with."""
+    origin: str | None = None
+    """The address that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,8 @@ def new_row(event: ReceivedEvent, now: str) -> dict[str, Any]:
         "payload": event.payload,
         "digest": identity.digest,
         "status": "pending_approval",
+        "received_by": event.by,
+        "received_from": event.origin,
         "now": now,
     }
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import approval_queue, staff
+from crm_server import approval_queue, audit_trail, staff
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
 from crm_server.database import Database
 from crm_server.decisions import COMPARED, Choice
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
+from crm_server.pages import Window
 from crm_server.settings import Settings, load_settings
 from crm_server.staff import RANKS
 from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from crm_server.app import Part
 
 HIGHEST_PORT = 65535
+AUDIT_PAGE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="list the webhook keys by fingerprint, and when they were used")
     keys.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(run=run_keys)
+
+    audit = commands.add_parser("audit", help="print the audit trail, oldest first")
+    notation = audit.add_mutually_exclusive_group()
+    notation.add_argument(
+        "--json", dest="notation", action="store_const", const="jsonl", help="print JSON lines"
+    )
+    notation.add_argument("--csv", dest="notation", action="store_const", const="csv", help="print CSV")
+    audit.set_defaults(run=run_audit)
 
     approvals = commands.add_parser("approvals", help="see and decide what waits for approval")
     add_approvals(approvals.add_subparsers(required=True, metavar="COMMAND"))
@@ -230,6 +240,22 @@ def state_of(key: KeyInUse) -> str:
     if not key.is_set:
         return "no longer set"
     return f"in use for more than {LARGEST_AGE_DAYS} days: change it" if key.is_due else "set"
+
+
+def run_audit(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the audit trail, a page at a time."""
+    database, after, is_first = opened(settings), None, True
+    while is_first or after is not None:
+        with database.reading() as connection:
+            page = audit_trail.page(connection, Window(AUDIT_PAGE, newest_first=False, after=after))
+        if options.notation:
+            head = audit_trail.head_of(options.notation) if is_first else ""
+            sys.stdout.write(head + audit_trail.as_lines(page.rows, options.notation))
+        else:
+            for row in page.rows:
+                print(row.at, row.actor, row.verb, row.record, row.record_id, row.origin or "")
+        after, is_first = page.next, False
+    return 0
 
 
 def run_list(settings: Settings, options: argparse.Namespace) -> int:

@@ -55,6 +55,8 @@ approvals = Table(
     Column("decided_at", String(27)),
     Column("decided_by", String(128)),
     Column("erased_at", String(27)),
+    Column("received_by", String(12)),
+    Column("received_from", String(64)),
     UniqueConstraint("event", "natural_key"),
     CheckConstraint("status IN ('pending_approval', 'approved', 'rejected')", name="status"),
     CheckConstraint("(status = 'pending_approval') = (decided_at IS NULL)", name="decided_at"),
@@ -67,7 +69,7 @@ approvals = Table(
 """What the website asked for, in order of receipt (`sequence`), and what became of it.
 
 One index serves every list: each pair of event and status is a stream of its own, and a list merges the
-streams that it wants.
+streams that it wants. `received_by` is the webhook key's fingerprint, `received_from` the sender's address.
 """
 
 rejection_reasons = Table(

@@ -486,7 +486,7 @@ class AuditEntry(ContractModel):
     at: AwareDatetime
     """When."""
     actor: StrictStr
-    """Who: `staff:` or `cli:` and a name."""
+    """Who: `staff:` or `cli:` and a name, `webhook:` and a key's fingerprint."""
     origin: Annotated[StrictStr | None, Field(...)]
     """From which address; nothing for the command line."""
     verb: StrictStr

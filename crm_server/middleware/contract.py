@@ -259,7 +259,7 @@ def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
         webhook_id=scope["crm.headers"].get("webhook-id"),
         digest=digest(webhook, body),
     )
-    return ReceivedEvent(identity, release, text)
+    return ReceivedEvent(identity, release, text, scope["crm.key"], scope["crm.address"])
 
 
 def operations(contract: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from crm_server.staff import Role
+from crm_server.webhook_keys import fingerprint
 from generated.operations import CURRENT, RELEASES
 from tests.crm_server.answers import Answer, ask, post
 from tests.factories import customer_registration, repair_request
@@ -90,7 +91,10 @@ def test_an_approval_writes_ticket_and_trail_with_who_and_from_where(crm: Crm, t
     customer = ask(crm, tokens["admin"], "GET", "/customers?limit=1").json["items"][0]
     assert customer["id"] == ticket["customer_id"]
     trail = ask(crm, tokens["viewer"], "GET", f"/audit?record_id={approval}").json["items"]
-    assert trail == decided["history"]
+    assert trail[:-1] == decided["history"]
+    received = trail[-1]
+    assert (received["verb"], received["at"]) == ("receive", decided["received_at"])
+    assert (received["actor"], received["origin"]) == (f"webhook:{fingerprint(crm.key)}", "127.0.0.1")
 
 
 @pytest.mark.parametrize("body", [None, b"{}"])

@@ -15,6 +15,8 @@ def upgrade() -> None:
     """Create what is new."""
     create_jobs()
     create_corrections()
+    op.add_column("approvals", sa.Column("received_by", sa.String(length=12), nullable=True))
+    op.add_column("approvals", sa.Column("received_from", sa.String(length=64), nullable=True))
 
 
 def create_jobs() -> None:
