@@ -17,13 +17,14 @@ from connexion.middleware.main import ConnexionMiddleware
 from connexion.resolver import Resolver
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from crm_server.api import Handler, approvals, audit, records, webhooks
+from crm_server.api import Handler, Stream, approvals, audit, bulk_decisions, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
+from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.frontend import Pages
 from crm_server.frontend.rendering import send_page
-from crm_server.middleware.authentication import WebhookKeys
+from crm_server.middleware.authentication import Failures, WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
     EventRules,
@@ -54,6 +55,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 BASE_PATHS: Mapping[Part, str] = {"webhooks": "/webhooks", "staff": "/api"}
 STAFF_OPERATIONS: Mapping[str, Handler] = {
     **approvals.OPERATIONS,
+    **bulk_decisions.OPERATIONS,
     **records.OPERATIONS,
     **audit.OPERATIONS,
 }
@@ -86,24 +88,30 @@ def create_apps(
             warn_of_old_keys(connection, webhook_keys(settings))
     database.close()  # a process that is forked off must not share a connection
     queue = ApprovalQueue(database)
+    storage = settings.rate_limit_storage.get_secret_value()
+    shared = None if storage == "memory://" else SharedCounters(storage)
 
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
-        is_indexing = "staff" in parts and keeps_index()
-        indexing = [asyncio.create_task(keep_indexed(queue))] if is_indexing else []
+        kept = [keep_deciding] if "staff" in parts else []
+        if "staff" in parts and keeps_index():
+            kept.append(keep_indexed)
+        tasks = [asyncio.create_task(keep(queue)) for keep in kept]
         yield
-        for task in indexing:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*indexing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await queue.close()
+        if shared:
+            await shared.close()
         database.close()
 
     # Connexion logs values of requests at every level: "%r" of each 4xx, the whole scope when debugging.
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
     make: dict[Part, Callable[..., ASGIApp]] = {"webhooks": webhooks_app, "staff": staff_app}
     return {
-        part: make[part](queue, settings, hurry, running if part == parts[0] else within_another)
+        part: make[part](queue, settings, hurry, shared, running if part == parts[0] else within_another)
         for part in parts
     }
 
@@ -115,14 +123,15 @@ async def within_another(_: Any) -> AsyncIterator[None]:
 
 
 def webhooks_app(
-    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+    queue: ApprovalQueue,
+    settings: Settings,
+    hurry: Hurry,
+    shared: SharedCounters | None,
+    lifespan: Lifespan,
 ) -> ConnexionMiddleware:
     """Return what receives webhooks."""
     contract = load_contract()
     require_same_operations(contract, webhooks.OPERATIONS)
-    storage = settings.rate_limit_storage.get_secret_value()
-    shared = None if storage == "memory://" else SharedCounters(storage)
-
     middlewares: list[Any] = [
         ProblemAnswers,
         partial(
@@ -143,7 +152,7 @@ def webhooks_app(
     app = ConnexionMiddleware(
         Dispatch(queue, webhooks.OPERATIONS),
         import_name=__name__,
-        lifespan=ending(lifespan, shared),
+        lifespan=lifespan,
         middlewares=middlewares,
     )
     app.add_api(
@@ -154,19 +163,6 @@ def webhooks_app(
         validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
-
-
-def ending(lifespan: Lifespan, shared: SharedCounters | None) -> Lifespan:
-    """Return a lifespan at whose end the counters in Redis are let go."""
-
-    @asynccontextmanager
-    async def counting(app: Any) -> AsyncIterator[None]:
-        async with lifespan(app):
-            yield
-        if shared:
-            await shared.close()
-
-    return counting
 
 
 def webhook_keys(settings: Settings) -> list[str]:
@@ -189,16 +185,20 @@ def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def staff_app(queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan) -> ASGIApp:
+def staff_app(
+    queue: ApprovalQueue,
+    settings: Settings,
+    hurry: Hurry,
+    shared: SharedCounters | None,
+    lifespan: Lifespan,
+) -> ASGIApp:
     """Return the staff's side: the API, and beside it the pages."""
-    storage = settings.rate_limit_storage.get_secret_value()
-    shared = None if storage == "memory://" else SharedCounters(storage)
-    proxied = partial(Networks, allowed=(), proxies=settings.trusted_proxies)
+    guarded = partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies)
     pages = Pages(queue, Limit(settings.login_limit, "log-in", shared), hurry)
     return Beside(
         BASE_PATHS["staff"],
-        staff_api(queue, settings, hurry, ending(lifespan, shared)),
-        ProblemAnswers(proxied(Sessions(pages, queue=queue)), send_problem=send_page),
+        staff_api(queue, settings, hurry, shared, lifespan),
+        ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page),
     )
 
 
@@ -217,18 +217,25 @@ class Beside:
 
 
 def staff_api(
-    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+    queue: ApprovalQueue,
+    settings: Settings,
+    hurry: Hurry,
+    shared: SharedCounters | None,
+    lifespan: Lifespan,
 ) -> ConnexionMiddleware:
     """Return the staff API."""
     contract = load_contract(STAFF_CONTRACT)
     require_same_operations(contract, STAFF_OPERATIONS)
     optional = optional_bodies(contract)
+    # Of what servers of one database share, so that they group addresses alike.
+    secret = settings.database_url.get_secret_value().encode()
+    failures = Failures(Limit(settings.failure_limit, "staff-failure", shared), secret)
     middlewares: list[Any] = [
         ProblemAnswers,
-        partial(Networks, allowed=(), proxies=settings.trusted_proxies),
+        partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,
         partial(Sessions, queue=queue),
-        partial(StaffAccess, queue=queue, roles=required_roles(contract)),
+        partial(StaffAccess, queue=queue, roles=required_roles(contract), failures=failures),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry, optional=optional),
         RequestValidation,
         LifespanMiddleware,
@@ -252,6 +259,20 @@ def require_same_operations(contract: Mapping[str, Any], handlers: Mapping[str, 
         raise RuntimeError(f"Contract and OPERATIONS differ: {sorted(named ^ set(handlers))}")
 
 
+async def send_stream(stream: Stream, send: Send) -> None:
+    """Send a long answer; the client's pace is ours."""
+    headers = {
+        **SAFE_HEADERS,
+        "content-type": stream.media_type,
+        "content-disposition": f'attachment; filename="{stream.filename}"',
+    }
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": encoded})
+    async for part in stream.parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
 HEADERS = [
     (name.encode(), value.encode())
     for name, value in {"content-type": "application/json", **SAFE_HEADERS}.items()
@@ -271,5 +292,8 @@ class Dispatch:
         if name is None:
             raise not_found()
         answer = await self._handlers[name](self._queue, scope)
+        if isinstance(answer, Stream):
+            await send_stream(answer, send)
+            return
         await send({"type": "http.response.start", "status": answer.status, "headers": HEADERS})
         await send({"type": "http.response.body", "body": json.dumps(answer.content).encode()})

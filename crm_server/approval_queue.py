@@ -35,8 +35,24 @@ from crm_server.database import (
     new_id,
     utc_now,
 )
-from crm_server.decisions import TRANSITIONS, Verb, records_of
-from crm_server.errors import AlreadyDecided, CannotReopen, Unavailable, UnknownApproval
+from crm_server.decisions import (
+    NO_CHOICE,
+    TRANSITIONS,
+    Choice,
+    Difference,
+    Records,
+    Verb,
+    differences,
+    records_of,
+)
+from crm_server.errors import (
+    AlreadyDecided,
+    CannotReopen,
+    CustomerKnown,
+    Erased,
+    Unavailable,
+    UnknownApproval,
+)
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
 from crm_server.pages import Page, Window, read_page
@@ -77,6 +93,10 @@ class ReceivedEvent:
     contract: str
     payload: str
     """Its JSON, character for character."""
+    by: str | None = None
+    """The fingerprint of the key that it came with."""
+    origin: str | None = None
+    """The address that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +226,8 @@ def new_row(event: ReceivedEvent, now: str) -> dict[str, Any]:
         "payload": event.payload,
         "digest": identity.digest,
         "status": "pending_approval",
+        "received_by": event.by,
+        "received_from": event.origin,
         "now": now,
     }
 
@@ -283,8 +305,12 @@ class Filter:
 
 def page(connection: Connection, window: Window, wanted: Filter) -> Page:
     """Read a page of the requests that a filter lets pass."""
-    streams = found(connection, wanted) if wanted.words is not None else listed(wanted)
-    return read_page(connection, streams, approvals.c.sequence, window)
+    return read_page(connection, streams(connection, wanted), approvals.c.sequence, window)
+
+
+def streams(connection: Connection, wanted: Filter) -> list[Select[Any]]:
+    """Return what a filter lets pass, as streams that have no row in common."""
+    return found(connection, wanted) if wanted.words is not None else listed(wanted)
 
 
 def listed(wanted: Filter) -> list[Select[Any]]:
@@ -314,21 +340,55 @@ class Shown:
     row: Row[Any]
     reason: str | None
     """Why it was rejected; None also once it is erased."""
+    comparison: "Comparison"
     history: list[Row[Any]]
     """What was done to it, oldest first."""
 
 
-def show(connection: Connection, approval_id: str) -> Shown:
-    """Read one request and its history.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a request that waits says of a customer, beside what is on record."""
+
+    customer_id: str | None = None
+    """The customer with its `websiteUserId`."""
+    differences: Sequence[Difference] = ()
+    """From that customer's record."""
+    suggestions: Sequence[Row[Any]] = ()
+    """Customers with an equal e-mail address, where its `websiteUserId` is not known."""
+
+
+def compare(connection: Connection, row: Row[Any]) -> Comparison:
+    """Look for the customer of a request; nothing is compared once it is decided or erased."""
+    if row.status != "pending_approval" or row.payload is None:
+        return Comparison()
+    sent = records_of(read_event(row)).customer
+    known = records.find_customer(connection, sent["website_user_id"])
+    if known is None:
+        return Comparison(suggestions=records.customers_with_email(connection, sent["email"]))
+    return Comparison(known.id, list(differences(known._asdict(), sent)))
+
+
+def find_approval(connection: Connection, approval_id: str) -> Row[Any]:
+    """Read one request.
 
     Raises UnknownApproval.
     """
     row = connection.execute(select(approvals).where(approvals.c.id == approval_id)).one_or_none()
     if row is None:
         raise UnknownApproval(f"There is no approval request {approval_id}.")
+    return row
+
+
+def show(connection: Connection, approval_id: str) -> Shown:
+    """Read one request, its history, and how it compares with what is on record.
+
+    Raises UnknownApproval.
+    """
+    row = find_approval(connection, approval_id)
     of_this = rejection_reasons.c.approval_id == approval_id
     reason = connection.execute(select(rejection_reasons.c.reason).where(of_this)).scalar()
-    return Shown(row, reason, list(audit_trail.history(connection, approval_id)))
+    history = list(audit_trail.history(connection, approval_id))
+    return Shown(row, reason, compare(connection, row), history)
 
 
 def as_json(row: Row[Any]) -> dict[str, Any]:
@@ -347,34 +407,66 @@ def as_json(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def approve(
-    connection: Connection, approval_id: str, actor: Actor, ticket_number: str | None = None
-) -> Row[Any]:
+def approve(connection: Connection, approval_id: str, actor: Actor, choice: Choice = NO_CHOICE) -> Row[Any]:
     """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
 
-    A `ticket_number` stands in for one that another ticket has. Raises UnknownApproval, AlreadyDecided and
-    NumberTaken.
+    Raises UnknownApproval, AlreadyDecided, Erased, CustomerKnown, UnknownCustomer and NumberTaken.
     """
     row = decide_once(connection, approval_id, "approve", actor)
+    if row.payload is None:
+        raise Erased("What was received is erased: reject it.")
     wanted = records_of(read_event(row))
-    at, who = row.decided_at, {"at": row.decided_at, "actor": actor}
-    customer_id, created = records.add_customer(connection, wanted.customer, at)
-    fields = [name for name, value in wanted.customer.items() if value is not None]
-    if not created:
-        completed = wanted.completes
-        fields = records.complete_customer(connection, customer_id, wanted.customer) if completed else []
-    if fields:
-        verb, pointers = ("create" if created else "complete"), [f"/{name}" for name in fields]
-        audit_trail.append(
-            connection, **who, verb=verb, record="customer", record_id=customer_id, pointers=pointers
-        )
-    remember(connection, approval_id, "customer", customer_id, created=created, fields=fields)
+    customer_id = record_customer(connection, row, wanted, actor, choice)
     if wanted.ticket:
-        ticket = wanted.ticket | ({"ticket_number": ticket_number} if ticket_number else {})
+        ticket = wanted.ticket | ({"ticket_number": choice.ticket_number} if choice.ticket_number else {})
+        at = row.decided_at
         ticket_id = records.open_ticket(connection, customer_id, ticket, at)
-        audit_trail.append(connection, **who, verb="open", record="ticket", record_id=ticket_id)
+        audit_trail.append(connection, at=at, actor=actor, verb="open", record="ticket", record_id=ticket_id)
         remember(connection, approval_id, "ticket", ticket_id, created=True)
     return row
+
+
+def record_customer(
+    connection: Connection, row: Row[Any], wanted: Records, actor: Actor, choice: Choice
+) -> str:
+    """Find, or make, the customer of a request that is approved, and write what it says of them; return the id.
+
+    Raises CustomerKnown and UnknownCustomer.
+    """
+    at, sent = row.decided_at, wanted.customer
+    user_id, chosen = sent["website_user_id"], choice.customer_id
+    known = records.find_customer(connection, user_id)
+    if chosen and known and known.id != chosen:
+        raise CustomerKnown("Its websiteUserId is another customer's.")
+    if chosen and not known:
+        records.join_customer(connection, chosen, user_id, row.id)
+    customer_id, created = records.add_customer(connection, sent, at)
+    if created:
+        done = {"create": [name for name, value in sent.items() if value is not None]}
+    else:
+        done = {
+            "join": [records.JOINED] if chosen and not known else [],
+            "complete": records.complete_customer(connection, customer_id, sent) if wanted.completes else [],
+        }
+    for verb, fields in done.items():
+        if fields:
+            pointers = [f"/{name}" for name in fields]
+            audit_trail.append(
+                connection,
+                at=at,
+                actor=actor,
+                verb=verb,
+                record="customer",
+                record_id=customer_id,
+                pointers=pointers,
+            )
+    right = {name: sent[name] for name in choice.use_sent if sent[name] is not None}
+    corrected = records.correct(
+        connection, "customer", customer_id, right, at=at, actor=actor, approval_id=row.id
+    )
+    fields = [name for names in (*done.values(), corrected) for name in names]
+    remember(connection, row.id, "customer", customer_id, created=created, fields=fields)
+    return customer_id
 
 
 def remember(
@@ -396,7 +488,7 @@ def reopen(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
 
     Raises UnknownApproval and CannotReopen.
     """
-    before = show(connection, approval_id).row
+    before = find_approval(connection, approval_id)
     if before.payload is None:
         raise CannotReopen("The payload is erased.")
     row = decide_once(connection, approval_id, "reopen", actor)
@@ -427,12 +519,15 @@ def take_back(connection: Connection, effect: Row[Any], actor: Actor) -> None:
         later = (c.record_id == effect.record_id) & (c.sequence > effect.sequence)
         if connection.execute(select(c.sequence).where(later).limit(1)).first():
             raise CannotReopen("A later decision used the customer.")
-        records.remove_customer(connection, effect.record_id, None if effect.created else fields)
+        if effect.created:
+            records.remove_customer(connection, effect.record_id)
+        else:
+            records.restore_customer(connection, effect.record_id, effect.approval_id, fields)
     audit_trail.append(
         connection,
         at=utc_now(),
         actor=actor,
-        verb="remove" if effect.created else "empty",
+        verb="remove" if effect.created else "restore",
         record=effect.record,
         record_id=effect.record_id,
         pointers=[] if effect.created else [f"/{name}" for name in fields],

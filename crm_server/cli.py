@@ -12,23 +12,29 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import approval_queue, staff, workers
+from crm_server import approval_queue, audit_trail, staff, workers
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
 from crm_server.database import Database
+from crm_server.decisions import COMPARED, Choice
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
+from crm_server.pages import Window
 from crm_server.settings import Settings, load_settings
 from crm_server.staff import RANKS
 from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
 from generated.approvals import Approving
 
+if TYPE_CHECKING:
+    from crm_server.app import Part
+
 HIGHEST_PORT = 65535
+AUDIT_PAGE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +89,14 @@ def parser() -> argparse.ArgumentParser:
     keys.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(run=run_keys)
 
+    audit = commands.add_parser("audit", help="print the audit trail, oldest first")
+    notation = audit.add_mutually_exclusive_group()
+    notation.add_argument(
+        "--json", dest="notation", action="store_const", const="jsonl", help="print JSON lines"
+    )
+    notation.add_argument("--csv", dest="notation", action="store_const", const="csv", help="print CSV")
+    audit.set_defaults(run=run_audit)
+
     approvals = commands.add_parser("approvals", help="see and decide what waits for approval")
     add_approvals(approvals.add_subparsers(required=True, metavar="COMMAND"))
 
@@ -105,6 +119,14 @@ def add_approvals(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--ticket-number",
         type=ticket_number,
         help="the ticket's number, where the one that was sent is taken",
+    )
+    approve.add_argument("--customer-id", help="the customer, where their websiteUserId is not known yet")
+    approve.add_argument(
+        "--use-sent",
+        action="append",
+        choices=COMPARED,
+        metavar="FIELD",
+        help=f"a field of the customer that becomes what was sent: {', '.join(COMPARED)}; may be repeated",
     )
     reopen = commands.add_parser("reopen", help="take a decision back")
     reopen.set_defaults(run=run_reopen)
@@ -184,7 +206,7 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
         host, number = listener.getsockname()[:2]
         path = "/" if part == "staff" else BASE_PATHS[part]
         address = f"http://{f'[{host}]' if ':' in host else host}:{number}{path}"
-        warn_if_exposed(host, settings)
+        warn_if_exposed(part, host, settings)
         print(f"crm-server: {doors[part][2]} on {address}", flush=True)
     gc.collect()
     gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
@@ -213,13 +235,18 @@ def warn_of_counting_apart(count: int, settings: Settings) -> None:
         )
 
 
-def warn_if_exposed(host: str, settings: Settings) -> None:
-    """Warn of a listener beyond loopback that takes webhooks from anywhere."""
-    if not ip_address(host).is_loopback and not settings.allowed_networks:
+def warn_if_exposed(part: "Part", host: str, settings: Settings) -> None:
+    """Warn of a listener beyond loopback that takes requests from anywhere."""
+    name, allowed = {
+        "webhooks": ("WEBHOOK_ALLOWED_NETWORKS", settings.allowed_networks),
+        "staff": ("STAFF_ALLOWED_NETWORKS", settings.staff_networks),
+    }[part]
+    if not ip_address(host).is_loopback and not allowed:
         log.warning(
-            "Listening beyond this machine, on %s, without WEBHOOK_ALLOWED_NETWORKS: whoever reaches the port"
-            " may try keys. Name the networks that webhooks come from.",
+            "Listening beyond this machine, on %s, without %s: whoever reaches the port may try keys. Name the"
+            " networks that requests come from.",
             host,
+            name,
         )
 
 
@@ -252,6 +279,22 @@ def state_of(key: KeyInUse) -> str:
     return f"in use for more than {LARGEST_AGE_DAYS} days: change it" if key.is_due else "set"
 
 
+def run_audit(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the audit trail, a page at a time."""
+    database, after, is_first = opened(settings), None, True
+    while is_first or after is not None:
+        with database.reading() as connection:
+            page = audit_trail.page(connection, Window(AUDIT_PAGE, newest_first=False, after=after))
+        if options.notation:
+            head = audit_trail.head_of(options.notation) if is_first else ""
+            sys.stdout.write(head + audit_trail.as_lines(page.rows, options.notation))
+        else:
+            for row in page.rows:
+                print(row.at, row.actor, row.verb, row.record, row.record_id, row.origin or "")
+        after, is_first = page.next, False
+    return 0
+
+
 def run_list(settings: Settings, options: argparse.Namespace) -> int:
     """Print the requests."""
     with opened(settings).reading() as connection:
@@ -274,8 +317,9 @@ def print_table(lines: Sequence[Sequence[str]]) -> None:
 
 def run_approve(settings: Settings, options: argparse.Namespace) -> int:
     """Approve a request."""
+    choice = Choice(options.ticket_number, options.customer_id, options.use_sent or ())
     with opened(settings).writing() as connection:
-        row = approval_queue.approve(connection, options.id, actor(), options.ticket_number)
+        row = approval_queue.approve(connection, options.id, actor(), choice)
     return print_decided(row, options)
 
 

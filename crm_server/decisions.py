@@ -1,7 +1,7 @@
 """The states of requests and tickets as tables, and what an approval means for the CRM's records. Pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -22,6 +22,40 @@ TRANSITIONS: Mapping[tuple[str, Verb], str] = {
 
 TICKET_TRANSITIONS: Mapping[str, str] = {"open": "in_repair", "in_repair": "ready", "ready": "closed"}
 """Where a ticket goes from each of its states."""
+
+COMPARED = ("first_name", "last_name", "email", "phone")
+"""The fields of a customer that staff compare, and may choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What staff choose when they approve."""
+
+    ticket_number: str | None = None
+    """The ticket's, where another ticket has the one that was sent."""
+    customer_id: str | None = None
+    """The customer, where the `websiteUserId` is not known yet."""
+    use_sent: Sequence[str] = ()
+    """Those of COMPARED that become what was sent."""
+
+
+NO_CHOICE = Choice()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field of which a customer's record and a request say something else."""
+
+    field: str
+    on_record: str
+    sent: str
+
+
+def differences(on_record: Mapping[str, Any], sent: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield where a customer's record and a request differ; what one of them does not say is no difference."""
+    for name in COMPARED:
+        if on_record[name] is not None and sent[name] is not None and on_record[name] != sent[name]:
+            yield Difference(name, on_record[name], sent[name])
 
 
 @dataclass(frozen=True, slots=True)

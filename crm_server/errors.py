@@ -11,7 +11,12 @@ CrmError
     ├── UnknownApproval    no approval request has this id
     ├── AlreadyDecided     somebody has decided this request before
     ├── CannotReopen       the decision stands: what came of it is in use, or gone
+    ├── Erased             what was received is erased
+    ├── CustomerKnown      the request's websiteUserId is another customer's
+    ├── UnknownCustomer    no customer has this id
     ├── NumberTaken        another ticket has this number
+    ├── PreviewChanged     what a decision on everything would decide is no longer what was seen
+    ├── UnknownDecisions   no decision on everything has this id
     ├── UnknownTicket      no ticket has this id
     ├── TicketMoved        from where the ticket is now it does not go there
     ├── UnknownStaff       nobody of the staff has this name
@@ -19,6 +24,7 @@ CrmError
 """
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -71,6 +77,9 @@ class InvalidEvent(InvalidBody):
 class Refused(CrmError):
     """As things are this cannot be done; nothing was changed. The message says why."""
 
+    kind = "refused"
+    """The word that stands for why, to the staff and in reports."""
+
 
 class UnknownApproval(Refused):
     """No approval request has this id."""
@@ -78,6 +87,8 @@ class UnknownApproval(Refused):
 
 class AlreadyDecided(Refused):
     """Somebody has decided this request before."""
+
+    kind = "already-decided"
 
     def __init__(self, approval_id: str, status: str, by: str, at: str) -> None:
         """Say who made what of which request, and when."""
@@ -88,9 +99,44 @@ class AlreadyDecided(Refused):
 class CannotReopen(Refused):
     """The decision stands: what came of it is in use, or gone."""
 
+    kind = "cannot-reopen"
+
+
+class Erased(Refused):
+    """What was received is erased: it can be rejected, and nothing can be made of it."""
+
+    kind = "erased"
+
+
+class CustomerKnown(Refused):
+    """The request's `websiteUserId` is another customer's."""
+
+    kind = "customer-known"
+
+
+class UnknownCustomer(Refused):
+    """No customer has this id."""
+
+    kind = "no-such-customer"
+
 
 class NumberTaken(Refused):
     """Another ticket has this number; approve with a number of its own."""
+
+    kind = "number-taken"
+
+
+class PreviewChanged(Refused):
+    """What a decision on everything would decide is no longer what was seen."""
+
+    def __init__(self, preview: Mapping[str, object]) -> None:
+        """Show what it would decide now."""
+        super().__init__("Some of these requests have been decided since: look again.")
+        self.preview = preview
+
+
+class UnknownDecisions(Refused):
+    """No decision on everything has this id."""
 
 
 class UnknownTicket(Refused):

@@ -1,20 +1,53 @@
-"""Customers, repair tickets and notes: every statement on their tables, each in the caller's transaction."""
+"""Customers, repair tickets, notes and corrections: every statement on their tables, each in the caller's transaction."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, or_, select, update
 from sqlalchemy import Row as Found
 
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
 from crm_server.database import insert_or_ignore, new_id, utc_now
 from crm_server.decisions import TICKET_TRANSITIONS
-from crm_server.errors import CannotReopen, NumberTaken, TicketMoved, UnknownTicket
+from crm_server.errors import CannotReopen, NumberTaken, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.pages import Page, Window, read_page
-from crm_server.tables import customers, ticket_notes, tickets
+from crm_server.tables import corrections, customer_website_users, customers, ticket_notes, tickets
 
 Row = dict[str, Any]
+Kind = Literal["customer", "ticket"]
+
+TABLES: Mapping[Kind, Table] = {"customer": customers, "ticket": tickets}
+MOST_SUGGESTED = 10
+"""Customers with an equal e-mail address that are suggested."""
+JOINED = "website_user_ids"
+"""Stands in the list of what a decision did to a customer, when it gave them another id on the website."""
+
+
+def find_customer(connection: Connection, website_user_id: str) -> Found[Any] | None:
+    """Read the customer who has this id on the website, as their first or as another."""
+    other = customer_website_users.c
+    joined = select(other.customer_id).where(other.website_user_id == website_user_id).scalar_subquery()
+    mine = or_(customers.c.website_user_id == website_user_id, customers.c.id == joined)
+    return connection.execute(select(customers).where(mine)).first()
+
+
+def customers_with_email(connection: Connection, email: str) -> Sequence[Found[Any]]:
+    """Read the customers with an equal e-mail address, whatever its case; newest first, some at most."""
+    equal = func.lower(customers.c.email) == email.lower()
+    found = select(customers).where(equal).order_by(customers.c.id.desc()).limit(MOST_SUGGESTED)
+    return connection.execute(found).all()
+
+
+def join_customer(connection: Connection, customer_id: str, website_user_id: str, approval_id: str) -> None:
+    """Give a customer another id on the website, by a decision.
+
+    Raises UnknownCustomer.
+    """
+    find_record(connection, "customer", customer_id)
+    row = {"website_user_id": website_user_id, "customer_id": customer_id, "approval_id": approval_id}
+    connection.execute(insert(customer_website_users), row)
 
 
 def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, bool]:
@@ -22,6 +55,9 @@ def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, b
 
     Two at once make one: who comes second finds the row of the first.
     """
+    known = find_customer(connection, customer["website_user_id"])
+    if known is not None:
+        return str(known.id), False
     row = {"id": new_id(), "created_at": at, **customer}
     connection.execute(insert_or_ignore(connection.dialect.name, customers), row)
     key = customers.c.website_user_id == customer["website_user_id"]
@@ -67,22 +103,119 @@ def remove_ticket(connection: Connection, ticket_id: str) -> None:
 
     Raises CannotReopen.
     """
-    ticket = find_ticket(connection, ticket_id)
+    ticket = find_record(connection, "ticket", ticket_id, lock=False)
     notes = select(func.count()).where(ticket_notes.c.ticket_id == ticket_id)
     if ticket.status != "open":
         raise CannotReopen(f"The ticket has moved on: it is {ticket.status}.")
     if connection.execute(notes).scalar_one():
         raise CannotReopen("The ticket has a note.")
+    if corrections_of(connection, ticket_id):
+        raise CannotReopen("The ticket has been corrected.")
     connection.execute(delete(tickets).where(tickets.c.id == ticket_id))
 
 
-def remove_customer(connection: Connection, customer_id: str, fields: list[str] | None) -> None:
-    """Remove a customer, or empty what was filled in."""
-    this = customers.c.id == customer_id
-    if fields is None:
-        connection.execute(delete(customers).where(this))
-    else:
-        connection.execute(update(customers).where(this).values(dict.fromkeys(fields)))
+def remove_customer(connection: Connection, customer_id: str) -> None:
+    """Remove a customer on whom nothing was done.
+
+    Raises CannotReopen.
+    """
+    if corrections_of(connection, customer_id):
+        raise CannotReopen("The customer has been corrected since.")
+    connection.execute(delete(customers).where(customers.c.id == customer_id))
+
+
+def restore_customer(
+    connection: Connection, customer_id: str, approval_id: str, fields: Sequence[str]
+) -> None:
+    """Take back what a decision filled in, corrected or joined.
+
+    Raises CannotReopen.
+    """
+    before: dict[str, str | None] = dict.fromkeys(name for name in fields if name != JOINED)
+    since = 0
+    for row in corrections_of(connection, customer_id):
+        if row.approval_id == approval_id:
+            before[row.field], since = row.before, row.sequence
+    later = (row for row in corrections_of(connection, customer_id) if row.sequence > since)
+    if any(row.field in before for row in later):
+        raise CannotReopen("The customer has been corrected since.")
+    if before:
+        connection.execute(update(customers).where(customers.c.id == customer_id).values(before))
+    for table in (corrections, customer_website_users):
+        connection.execute(delete(table).where(table.c.approval_id == approval_id))
+
+
+def correct(
+    connection: Connection,
+    kind: Kind,
+    record_id: str,
+    right: Row,
+    *,
+    at: str,
+    actor: Actor,
+    approval_id: str | None = None,
+) -> list[str]:
+    """Write what is right, and keep what was there before; return the names of what has changed.
+
+    Raises UnknownCustomer and UnknownTicket.
+    """
+    row = find_record(connection, kind, record_id)._mapping
+    changed = {name: value for name, value in right.items() if row[name] != value}
+    if changed:
+        of_all = {"record": kind, "record_id": record_id, "at": at, "author": actor.name}
+        rows = [
+            {**of_all, "approval_id": approval_id, "field": name, "before": row[name]} for name in changed
+        ]
+        connection.execute(insert(corrections), rows)
+        table = TABLES[kind]
+        connection.execute(update(table).where(table.c.id == record_id).values(changed))
+        audit_trail.append(
+            connection,
+            at=at,
+            actor=actor,
+            verb="correct",
+            record=kind,
+            record_id=record_id,
+            pointers=[f"/{name}" for name in changed],
+        )
+    return list(changed)
+
+
+def corrections_of(connection: Connection, record_id: str) -> Sequence[Found[Any]]:
+    """Read what was corrected of a record, oldest first."""
+    mine = corrections.c.record_id == record_id
+    return connection.execute(select(corrections).where(mine).order_by(corrections.c.sequence)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCustomer:
+    """A customer with all that is known of them."""
+
+    row: Found[Any]
+    website_user_ids: list[str]
+    """The first one first."""
+    corrections: Sequence[Found[Any]]
+    """Oldest first."""
+    history: list[Found[Any]]
+    """Oldest first."""
+
+
+def show_customer(connection: Connection, customer_id: str) -> ShownCustomer:
+    """Read a customer, their ids on the website, what was corrected, and their history.
+
+    Raises UnknownCustomer.
+    """
+    row = find_record(connection, "customer", customer_id, lock=False)
+    other = customer_website_users.c
+    others = (
+        select(other.website_user_id).where(other.customer_id == customer_id).order_by(other.website_user_id)
+    )
+    return ShownCustomer(
+        row,
+        [row.website_user_id, *connection.execute(others).scalars()],
+        corrections_of(connection, customer_id),
+        list(audit_trail.history(connection, customer_id)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +225,26 @@ class ShownTicket:
     row: Found[Any]
     notes: list[Found[Any]]
     """Oldest first."""
+    corrections: Sequence[Found[Any]]
+    """Oldest first."""
     history: list[Found[Any]]
     """Oldest first."""
 
 
 def show_ticket(connection: Connection, ticket_id: str) -> ShownTicket:
-    """Read a ticket, its notes and its history.
+    """Read a ticket, its notes, what was corrected, and its history.
 
     Raises UnknownTicket.
     """
-    row = find_ticket(connection, ticket_id)
+    row = find_record(connection, "ticket", ticket_id, lock=False)
     mine = ticket_notes.c.ticket_id == ticket_id
     notes = connection.execute(select(ticket_notes).where(mine).order_by(ticket_notes.c.id)).all()
-    return ShownTicket(row, list(notes), list(audit_trail.history(connection, ticket_id)))
+    return ShownTicket(
+        row,
+        list(notes),
+        corrections_of(connection, ticket_id),
+        list(audit_trail.history(connection, ticket_id)),
+    )
 
 
 def move_ticket(connection: Connection, ticket_id: str, status: str, actor: Actor) -> None:
@@ -112,7 +252,7 @@ def move_ticket(connection: Connection, ticket_id: str, status: str, actor: Acto
 
     Raises UnknownTicket and TicketMoved.
     """
-    ticket = find_ticket(connection, ticket_id, lock=True)
+    ticket = find_record(connection, "ticket", ticket_id)
     if TICKET_TRANSITIONS.get(ticket.status) != status:
         raise TicketMoved(ticket_id, ticket.status)
     connection.execute(update(tickets).where(tickets.c.id == ticket_id).values(status=status))
@@ -126,20 +266,21 @@ def add_note(connection: Connection, ticket_id: str, text: str, actor: Actor) ->
 
     Raises UnknownTicket.
     """
-    find_ticket(connection, ticket_id, lock=True)
+    find_record(connection, "ticket", ticket_id)
     at = utc_now()
     row = {"id": new_id(), "ticket_id": ticket_id, "at": at, "author": actor.name, "text": text}
     connection.execute(insert(ticket_notes), row)
     audit_trail.append(connection, at=at, actor=actor, verb="note", record="ticket", record_id=ticket_id)
 
 
-def find_ticket(connection: Connection, ticket_id: str, *, lock: bool = False) -> Found[Any]:
-    """Read a ticket; with `lock` nobody else changes it before the transaction ends.
+def find_record(connection: Connection, kind: Kind, record_id: str, *, lock: bool = True) -> Found[Any]:
+    """Read a customer or a ticket; with `lock` nobody else changes it before the transaction ends.
 
-    Raises UnknownTicket.
+    Raises UnknownCustomer and UnknownTicket.
     """
-    statement = select(tickets).where(tickets.c.id == ticket_id)
+    table = TABLES[kind]
+    statement = select(table).where(table.c.id == record_id)
     row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
     if row is None:
-        raise UnknownTicket(f"There is no ticket {ticket_id}.")
+        raise {"customer": UnknownCustomer, "ticket": UnknownTicket}[kind](f"There is no {kind} {record_id}.")
     return row

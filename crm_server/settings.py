@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     """Secrets that a webhook may be signed by; without one no signature is asked for."""
     allowed_networks: Annotated[tuple[Network, ...], NoDecode, Field(alias="WEBHOOK_ALLOWED_NETWORKS")] = ()
     """Where webhooks may come from; without one, from anywhere."""
+    staff_networks: Annotated[tuple[Network, ...], NoDecode, Field(alias="STAFF_ALLOWED_NETWORKS")] = ()
+    """Where staff may come from; without one, from anywhere."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, Field(alias="CRM_TRUSTED_PROXIES")] = ()
     """The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
 
@@ -74,7 +76,7 @@ class Settings(BaseSettings):
     def _split_secrets(cls, value: Any) -> Any:
         return split(value, read_secret, "each part is base64, with whsec_ before it or without")
 
-    @field_validator("allowed_networks", "trusted_proxies", mode="before")
+    @field_validator("allowed_networks", "staff_networks", "trusted_proxies", mode="before")
     @classmethod
     def _split_networks(cls, value: Any) -> Any:
         return split(

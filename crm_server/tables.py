@@ -18,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
 
 metadata = MetaData(
@@ -54,6 +55,8 @@ approvals = Table(
     Column("decided_at", String(27)),
     Column("decided_by", String(128)),
     Column("erased_at", String(27)),
+    Column("received_by", String(12)),
+    Column("received_from", String(64)),
     UniqueConstraint("event", "natural_key"),
     CheckConstraint("status IN ('pending_approval', 'approved', 'rejected')", name="status"),
     CheckConstraint("(status = 'pending_approval') = (decided_at IS NULL)", name="decided_at"),
@@ -68,7 +71,8 @@ approvals = Table(
 """What the website asked for, in order of receipt (`sequence`), and what became of it.
 
 One index serves every list: each pair of event and status is a stream of its own, and a list merges the
-streams that it wants. Those on times serve the figures of a day.
+streams that it wants. Those on times serve the figures of a day. `received_by` is the webhook key's
+fingerprint, `received_from` the sender's address.
 """
 
 rejection_reasons = Table(
@@ -95,6 +99,17 @@ customers = Table(
     Column("created_at", String(27), nullable=False),
 )
 """The CRM's customers; `preferences` is JSON, `registered_at` is in the website's own zone."""
+
+Index("ix_customers_email", func.lower(customers.c.email))
+
+customer_website_users = Table(
+    "customer_website_users",
+    metadata,
+    Column("website_user_id", String(64), primary_key=True),
+    Column("customer_id", String(36), ForeignKey("customers.id"), nullable=False, index=True),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), nullable=False, index=True),
+)
+"""Ids that a customer has on the website beside the first, each with the decision that said so."""
 
 tickets = Table(
     "tickets",
@@ -133,6 +148,22 @@ ticket_notes = Table(
 )
 """What staff note on a ticket."""
 
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("record", String(32), nullable=False),
+    Column("record_id", String(36), nullable=False, index=True),
+    Column("field", String(32), nullable=False),
+    Column("before", Text, info=personal),
+    Column("at", String(27), nullable=False),
+    Column("author", String(128), nullable=False),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), index=True),
+    CheckConstraint("record IN ('customer', 'ticket')", name="record"),
+    sqlite_autoincrement=True,
+)
+"""What a record's column said before it was corrected; by a decision, where there is an `approval_id`."""
+
 decision_records = Table(
     "decision_records",
     metadata,
@@ -146,6 +177,54 @@ decision_records = Table(
     sqlite_autoincrement=True,
 )
 """Which records an approval created, filled in part (`fields`, a JSON list of columns), or used."""
+
+bulk_jobs = Table(
+    "bulk_jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("verb", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, info=personal),
+    Column("total", Integer, nullable=False),
+    Column("decided", Integer, nullable=False),
+    Column("refused", Integer, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("origin", String(64)),
+    Column("started_at", String(27), nullable=False),
+    Column("finished_at", String(27)),
+    CheckConstraint("verb IN ('approve', 'reject')", name="verb"),
+    CheckConstraint("state IN ('running', 'done')", name="state"),
+    CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished_at"),
+    CheckConstraint("state = 'running' OR reason IS NULL", name="reason"),
+    CheckConstraint("decided + refused <= total", name="counts"),
+    CheckConstraint("state = 'running' OR decided + refused = total", name="all"),
+)
+"""Decisions on everything that matched a filter. `reason` is there as long as it is needed."""
+
+bulk_parts = Table(
+    "bulk_parts",
+    metadata,
+    Column("job_id", String(36), ForeignKey("bulk_jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("sequences", Text, nullable=False),
+)
+"""What a job has still to decide, in order: JSON lists of the requests' sequences."""
+
+bulk_refusals = Table(
+    "bulk_refusals",
+    metadata,
+    Column("sequence", Sequence, primary_key=True, autoincrement=True),
+    Column("job_id", String(36), ForeignKey("bulk_jobs.id"), nullable=False, index=True),
+    Column("approval_id", String(36), ForeignKey("approvals.id"), nullable=False),
+    Column("why", String(32), nullable=False),
+    Column("status", String(16)),
+    Column("by", String(128)),
+    Column("at", String(27)),
+    CheckConstraint("(status IS NULL) = (at IS NULL)", name="at"),
+    CheckConstraint('(status IS NULL) = ("by" IS NULL)', name="by"),
+    sqlite_autoincrement=True,
+)
+"""Requests that a job could not decide; `status`, `by` and `at` are the decision that stands, where one does."""
 
 audit_trail = Table(
     "audit_trail",

@@ -307,7 +307,7 @@ def _counted(faults: Iterable[Fault]) -> tuple[tuple[Fault, ...], int]:
 def _faults_of(rules: BodyRules, value: Any, schema_location: str, location: str) -> Iterator[Fault]:
     """Describe one error by where it is: its message holds the value, and `iter_errors` copies all of it."""
     path = schema_location.split("/")[1:]
-    for whole in {"oneOf", "propertyNames"} & set(path):
+    for whole in {"not", "oneOf", "propertyNames"} & set(path):
         path = path[: path.index(whole) + 1]
     *parents, keyword = path
     parent = _at(rules.schema, parents)
@@ -329,6 +329,10 @@ def _faults_of(rules: BodyRules, value: Any, schema_location: str, location: str
         case "oneOf":
             kinds = " or ".join(choice["type"] for choice in parent["oneOf"])
             yield Fault(_pointer(rules, place), "is none of what is allowed", kinds)
+        case "not":
+            # "If so, then required" in words that OpenAPI 3.0 has: not (so, and not required).
+            for name in parent["not"]["not"]["required"]:
+                yield Fault(_pointer(rules, (*place, name)), "is required here", _type_of(parent, name))
         case "propertyNames":
             wanted = f"names that match {parent['propertyNames']['pattern']}"
             yield Fault(_pointer(rules, place), "has a name of the wrong form", wanted)
@@ -350,6 +354,7 @@ _DETAILS: Mapping[str, tuple[str, str]] = {
     "maximum": ("is too large", "at most {}"),
     "maxItems": ("has too many items", "at most {}"),
     "maxProperties": ("has too many names", "at most {}"),
+    "minProperties": ("has too few names", "at least {}"),
 }
 """By the schema's keyword: what is wrong and what was expected, around the keyword's own value.
 

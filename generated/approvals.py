@@ -19,6 +19,13 @@ class Approving(ContractModel):
     )
     ticket_number: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9._:-]{1,64}$")] = None
     """The ticket's number, where another ticket has the one that was sent."""
+    customer_id: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9-]{1,64}$")] = None
+    """The customer who sent it, where their `websiteUserId` is not known yet."""
+    use_sent: Annotated[
+        list[Literal["/first_name", "/last_name", "/email", "/phone"]] | None,
+        Field(max_length=4),
+    ] = None
+    """The fields of the customer that become what was sent; the others stay as they are."""
 
 
 class Reopening(ContractModel):
@@ -78,6 +85,22 @@ class Rejecting(ContractModel):
         ),
     ]
     """In staff's words. May have several lines, and is not blank."""
+
+
+class Preview(ContractModel):
+    """What a decision on everything would decide."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    count: Annotated[StrictInt, Field(ge=0, le=999999999999)]
+    """How many requests, exactly."""
+    as_of: Annotated[StrictInt, Field(ge=0, le=999999999999)]
+    """The newest request when it was counted; none that is newer is among them."""
+    digest: Annotated[StrictStr, Field(max_length=64, pattern="^[0-9a-f]{64}$")]
+    """Stands for which requests they are."""
 
 
 class SearchWords(ContractModel):
@@ -155,6 +178,175 @@ class ApprovalPage(ContractModel):
     """How many there are on all pages, counted up to 10,000."""
     total_exact: StrictBool
     """Whether `total` is all."""
+
+
+class Difference(ContractModel):
+    """A field of which record and request say something else."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    field: Literal["/first_name", "/last_name", "/email", "/phone"]
+    """JSON pointer to a field of the customer."""
+    on_record: Annotated[StrictStr, Field(json_schema_extra={"personal-data": True})]
+    """What the customer's record says."""
+    sent: Annotated[StrictStr, Field(json_schema_extra={"personal-data": True})]
+    """What the request says."""
+
+
+class Suggestion(ContractModel):
+    """A customer who may have sent a request. Nobody has verified an e-mail address."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    customer_id: StrictStr
+    """What `customer_id` of an approval takes."""
+    first_name: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Given name."""
+    last_name: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Family name."""
+    email: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """E-mail address."""
+    phone: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Telephone number."""
+
+
+class Correction(ContractModel):
+    """A field that was corrected. The first `before` of a field is what was sent."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    at: AwareDatetime
+    """When."""
+    author: StrictStr
+    """Who."""
+    field: StrictStr
+    """JSON pointer to the field."""
+    before: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What it said before, nothing once it is erased."""
+
+
+class CorrectingCustomer(ContractModel):
+    """The fields that are wrong, and what is right."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    first_name: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=200,
+            min_length=1,
+            pattern="^[^\\x00-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """Given name."""
+    last_name: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=200,
+            min_length=1,
+            pattern="^[^\\x00-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """Family name."""
+    email: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=254,
+            pattern="^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$",
+        ),
+    ] = None
+    """E-mail address."""
+    phone: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=64,
+            min_length=1,
+            pattern="^[^\\x00-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """Telephone number."""
+
+
+class CorrectingTicket(ContractModel):
+    """The fields that are wrong, and what is right."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    customer_name: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=400,
+            min_length=1,
+            pattern="^[^\\x00-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """The customer's name."""
+    customer_email: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=254,
+            pattern="^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*$",
+        ),
+    ] = None
+    """The customer's e-mail address."""
+    device_type: Annotated[
+        StrictStr | None,
+        Field(max_length=200, min_length=1, pattern="^[^\\x00-\\x1f\\x7f]*$"),
+    ] = None
+    """The device."""
+    device_model: Annotated[
+        StrictStr | None,
+        Field(max_length=200, min_length=1, pattern="^[^\\x00-\\x1f\\x7f]*$"),
+    ] = None
+    """The exact model."""
+    issue_description: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=5000,
+            min_length=1,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """What is wrong."""
+    address: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=1000,
+            min_length=1,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """Postal address."""
+    notes: Annotated[
+        StrictStr | None,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=5000,
+            min_length=1,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """What staff should know."""
 
 
 class Customer(ContractModel):
@@ -294,7 +486,7 @@ class AuditEntry(ContractModel):
     at: AwareDatetime
     """When."""
     actor: StrictStr
-    """Who: `staff:` or `cli:` and a name."""
+    """Who: `staff:` or `cli:` and a name, `webhook:` and a key's fingerprint."""
     origin: Annotated[StrictStr | None, Field(...)]
     """From which address; nothing for the command line."""
     verb: StrictStr
@@ -354,6 +546,46 @@ class Decided(ContractModel):
     """When."""
 
 
+class DecidingAll(ContractModel):
+    """What everything that matches becomes. A rejection has a reason."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    verb: Literal["approve", "reject"]
+    """What is decided."""
+    reason: Annotated[
+        StrictStr | None,
+        Field(
+            max_length=5000,
+            pattern="^[^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]*$",
+        ),
+    ] = None
+    """Why, in staff's words, for a rejection. May have several lines, and is not blank."""
+    event: Literal["customer-registration", "repair-request"] | None = None
+    """Only requests that this webhook brought, as in the preview."""
+    search: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9-]{1,64}$")] = None
+    """Only requests in which the words of this saved search are found, as in the preview."""
+    preview: Preview
+
+
+class RefusedDecision(ContractModel):
+    """A request that could not be decided, and why."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The request's id."""
+    why: StrictStr
+    """The type of the problem that deciding it alone would be answered with."""
+    decided: Decided | None = None
+    """The decision that stands, for `already-decided`."""
+
+
 class ApprovalDetail(Approval):
     """An approval request with its history. Open to later fields."""
 
@@ -363,6 +595,27 @@ class ApprovalDetail(Approval):
     )
     reason: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
     """Why it was rejected."""
+    customer_id: Annotated[StrictStr | None, Field(...)]
+    """The customer with its `websiteUserId`, if there is one, while it waits."""
+    differences: list[Difference]
+    """What it says of that customer, and the record says otherwise."""
+    suggestions: list[Suggestion]
+    """Customers with an equal e-mail address, newest first, ten at most, while its `websiteUserId` is not known."""
+    history: list[AuditEntry]
+    """What was done to it, oldest first."""
+
+
+class CustomerDetail(Customer):
+    """A customer with what was corrected and done. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    website_user_ids: list[StrictStr]
+    """Every id that the customer has on the website."""
+    corrections: list[Correction]
+    """What staff corrected, oldest first. Fields hold what is right."""
     history: list[AuditEntry]
     """What was done to it, oldest first."""
 
@@ -374,6 +627,8 @@ class TicketDetail(Ticket):
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
+    corrections: list[Correction]
+    """What staff corrected, oldest first. Fields hold what is right."""
     staff_notes: list[Note]
     """What staff noted, oldest first."""
     history: list[AuditEntry]
@@ -399,5 +654,36 @@ class Problem(ContractModel):
     """Every fault of the body or the parameters."""
     ticket_status: StrictStr | None = None
     """Where the ticket is."""
+    preview: Preview | None = None
+    """What would be decided now."""
     decided: Decided | None = None
     """The decision that stands."""
+
+
+class Decisions(ContractModel):
+    """A decision on everything that matched. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The decision's id."""
+    verb: StrictStr
+    """`approve` or `reject`."""
+    state: StrictStr
+    """`running` or `done`."""
+    by: StrictStr
+    """Who decides."""
+    started_at: AwareDatetime
+    """When it was sent."""
+    finished_at: Annotated[AwareDatetime | None, Field(...)]
+    """When it was done."""
+    total: StrictInt
+    """How many requests it is on."""
+    decided: StrictInt
+    """How many it has decided."""
+    refused_total: StrictInt
+    """How many it could not decide."""
+    refused: list[RefusedDecision]
+    """Those that it could not decide, oldest first, 200 at most."""

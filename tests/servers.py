@@ -180,9 +180,13 @@ def start_serve(
     return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)
 
 
+OURS = ("CRM_", "WEBHOOK_", "STAFF_", "RATE_LIMIT_")
+"""How the names of our settings begin."""
+
+
 def clean_environment(**env: str) -> dict[str, str]:
     """Return this process's environment with none of our settings but `env`."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CRM_", "WEBHOOK_", "RATE_LIMIT_"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
     return {**kept, "PYTHONPATH": str(ROOT), **env}
 
 

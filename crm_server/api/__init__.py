@@ -1,6 +1,6 @@
 """HTTP only: each handler parses, calls one function of the domain, and renders."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,5 +17,14 @@ class Answer:
     content: dict[str, Any]
 
 
-Handler = Callable[[ApprovalQueue, Scope], Awaitable[Answer]]
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A long answer, which is a file to whoever asked."""
+
+    media_type: str
+    filename: str
+    parts: AsyncIterator[bytes]
+
+
+Handler = Callable[[ApprovalQueue, Scope], Awaitable[Answer | Stream]]
 """What answers an operation whose request has passed every check."""

@@ -1,6 +1,7 @@
 """The approval queue for staff: list, search, show, approve, reject, reopen."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -10,30 +11,45 @@ from crm_server import approval_queue, search
 from crm_server.api import Answer, Handler
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
-from crm_server.api.masking import mask_payload, masked
+from crm_server.api.masking import mask_payload, masked, visible
 from crm_server.approval_queue import ApprovalQueue, Filter, Shown
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
-from crm_server.errors import AlreadyDecided, CannotReopen, NumberTaken, UnknownApproval
+from crm_server.decisions import COMPARED, Choice
+from crm_server.errors import AlreadyDecided, Refused, UnknownApproval
 from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.staff import Staff
-from generated.approvals import Approving, Rejecting, SearchWords
+from generated.approvals import Approving, Difference, Rejecting, SearchWords, Suggestion
 
 
 async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
     """List a page of requests."""
     asked, staff = scope["crm.parameters"], scope["crm.staff"]
-    window, search_id = window_of(asked, int), asked.get("search")
+    window = window_of(asked, int)
 
     def read(connection: Any) -> Page:
-        words = None if search_id is None else search.saved(connection, staff.id, search_id, utc_now())
-        if words is None and search_id is not None:
-            raise Problem("not-found", "This is none of your searches of the last day.")
-        wanted = Filter(asked.get("status"), asked.get("event"), words, personal=staff.may("approver"))
-        return approval_queue.page(connection, window, wanted)
+        return approval_queue.page(connection, window, filter_of(connection, staff, asked))
 
     return page_answer(await queue.read(read), partial(item, staff))
+
+
+def filter_of(connection: Any, staff: Staff, asked: Mapping[str, Any]) -> Filter:
+    """Return the filter that is asked for; raise 404 for a search that is not theirs."""
+    return Filter(
+        asked.get("status"),
+        asked.get("event"),
+        words_of(connection, staff, asked.get("search")),
+        personal=staff.may("approver"),
+    )
+
+
+def words_of(connection: Any, staff: Staff, search_id: str | None) -> str | None:
+    """Return the words of a saved search; raise 404 when it is not theirs."""
+    words = None if search_id is None else search.saved(connection, staff.id, search_id, utc_now())
+    if words is None and search_id is not None:
+        raise Problem("not-found", "This is none of your searches of the last day.")
+    return words
 
 
 async def save_search(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -50,8 +66,10 @@ async def show_approval(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 async def approve(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Approve a request."""
-    number = Approving.model_validate(scope["crm.json"]).ticket_number
-    return await decided(queue, scope, partial(approval_queue.approve, ticket_number=number))
+    given = Approving.model_validate(scope["crm.json"])
+    use_sent = [pointer.removeprefix("/") for pointer in given.use_sent or ()]
+    choice = Choice(given.ticket_number, given.customer_id, use_sent)
+    return await decided(queue, scope, partial(approval_queue.approve, choice=choice))
 
 
 async def reject(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -67,7 +85,7 @@ async def reopen(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str, Actor], Any]) -> Answer:
     """Decide a request; answer with what it is then."""
-    approval_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["client"][0])
+    approval_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["crm.address"])
     try:
         await queue.write(lambda connection: decide(connection, approval_id, actor))
     except UnknownApproval:
@@ -75,11 +93,9 @@ async def decided(queue: ApprovalQueue, scope: Scope, decide: Callable[[Any, str
     except AlreadyDecided as error:
         decision = {"status": error.status, "by": error.by, "at": error.at}
         detail = "Somebody has decided this request before."
-        raise Problem("already-decided", detail, decided=decision) from None
-    except CannotReopen as error:
-        raise Problem("cannot-reopen", str(error)) from None
-    except NumberTaken as error:
-        raise Problem("number-taken", str(error)) from None
+        raise Problem(error.kind, detail, decided=decision) from None
+    except Refused as error:
+        raise Problem(error.kind, str(error)) from None
     return await shown(queue, scope)
 
 
@@ -106,8 +122,19 @@ def item(staff: Staff, row: Any) -> dict[str, Any]:
 
 def detail(staff: Staff, found: Shown) -> dict[str, Any]:
     """Return a request with its history as this member of staff may see it."""
-    reason = found.reason if staff.may("approver") else masked(found.reason)
-    return {**item(staff, found.row), "reason": reason, "history": [entry(row) for row in found.history]}
+    seen = found.comparison
+    differences = [{**asdict(each), "field": f"/{each.field}"} for each in seen.differences]
+    suggestions = [
+        {"customer_id": row.id, **{name: row._mapping[name] for name in COMPARED}} for row in seen.suggestions
+    ]
+    return {
+        **item(staff, found.row),
+        "reason": found.reason if staff.may("approver") else masked(found.reason),
+        "customer_id": seen.customer_id,
+        "differences": [visible(staff, each, Difference) for each in differences],
+        "suggestions": [visible(staff, each, Suggestion) for each in suggestions],
+        "history": [entry(row) for row in found.history],
+    }
 
 
 OPERATIONS: Mapping[str, Handler] = {

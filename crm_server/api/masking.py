@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from crm_server.staff import Staff
 from generated.base import ContractModel
 from generated.operations import RELEASES
 
@@ -36,6 +37,11 @@ def mask_at(value: Any, path: Iterable[str]) -> Any:
     if name not in value:
         return value
     return {**value, name: mask_at(value[name], rest) if rest else masked(value[name])}
+
+
+def visible(staff: Staff, item: dict[str, Any], model: type[ContractModel]) -> dict[str, Any]:
+    """Return something as this member of staff may see it, by the staff API's contract."""
+    return item if staff.may("approver") else mask_record(item, model)
 
 
 def mask_record(item: Mapping[str, Any], model: type[ContractModel]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The CRM's records for staff: customers and repair tickets."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import Scope
 
@@ -11,14 +11,27 @@ from crm_server import records
 from crm_server.api import Answer, Handler
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
-from crm_server.api.masking import mask_record, masked
+from crm_server.api.masking import is_personal, masked, visible
 from crm_server.approval_queue import ApprovalQueue
-from crm_server.errors import TicketMoved, UnknownTicket
+from crm_server.audit_trail import Actor
+from crm_server.database import utc_now
+from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.pages import Page, Window
 from crm_server.problems import Problem
+from crm_server.records import Kind
 from crm_server.staff import Staff
-from generated.approvals import Customer, MovingTicket, Noting, Ticket
+from generated.approvals import (
+    CorrectingCustomer,
+    CorrectingTicket,
+    Customer,
+    MovingTicket,
+    Note,
+    Noting,
+    Ticket,
+)
 from generated.base import ContractModel
+
+Found = TypeVar("Found")
 
 IN_JSON = {"preferences", "photos"}
 """Columns that hold JSON."""
@@ -39,66 +52,115 @@ def record(model: type[ContractModel], staff: Staff, row: Any) -> dict[str, Any]
         name: json.loads(value) if name in IN_JSON and value is not None else value
         for name, value in row._mapping.items()
     }
-    return found if staff.may("approver") else mask_record(found, model)
+    return visible(staff, found, model)
 
 
 async def show_ticket(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Show one ticket."""
-    return await shown(queue, scope)
+    staff, ticket_id = scope["crm.staff"], scope["crm.parameters"]["id"]
+    found = await read(queue, lambda connection: records.show_ticket(connection, ticket_id))
+    notes = [{"at": note.at, "author": note.author, "text": note.text} for note in found.notes]
+    detail = {
+        **record(Ticket, staff, found.row),
+        "staff_notes": [visible(staff, note, Note) for note in notes],
+        "corrections": corrections(staff, Ticket, found.corrections),
+        "history": [entry(row) for row in found.history],
+    }
+    return Answer(200, detail)
+
+
+async def show_customer(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Show one customer."""
+    staff, customer_id = scope["crm.staff"], scope["crm.parameters"]["id"]
+    found = await read(queue, lambda connection: records.show_customer(connection, customer_id))
+    detail = {
+        **record(Customer, staff, found.row),
+        "website_user_ids": found.website_user_ids,
+        "corrections": corrections(staff, Customer, found.corrections),
+        "history": [entry(row) for row in found.history],
+    }
+    return Answer(200, detail)
+
+
+def corrections(staff: Staff, model: type[ContractModel], rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return what was corrected of a record, as this member of staff may see it."""
+    return [
+        {
+            "at": row.at,
+            "author": row.author,
+            "field": f"/{row.field}",
+            "before": masked(row.before)
+            if is_personal(model, row.field) and not staff.may("approver")
+            else row.before,
+        }
+        for row in rows
+    ]
 
 
 async def move_ticket(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Move a ticket on."""
     status = MovingTicket.model_validate(scope["crm.json"]).status
-    return await changed(queue, scope, partial(records.move_ticket, status=status))
+    await change(queue, scope, partial(records.move_ticket, status=status))
+    return await show_ticket(queue, scope)
 
 
 async def add_note(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Add a note to a ticket."""
     text = Noting.model_validate(scope["crm.json"]).text.strip()
-    return await changed(queue, scope, partial(records.add_note, text=text))
+    await change(queue, scope, partial(records.add_note, text=text))
+    return await show_ticket(queue, scope)
 
 
-async def changed(queue: ApprovalQueue, scope: Scope, change: Callable[..., None]) -> Answer:
-    """Change a ticket; answer with what it is then."""
-    ticket_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["client"][0])
+async def correct_ticket(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Correct fields of a ticket."""
+    right = CorrectingTicket.model_validate(scope["crm.json"]).model_dump(exclude_none=True)
+    await change(queue, scope, partial(correct, "ticket", right))
+    return await show_ticket(queue, scope)
+
+
+async def correct_customer(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Correct fields of a customer."""
+    right = CorrectingCustomer.model_validate(scope["crm.json"]).model_dump(exclude_none=True)
+    await change(queue, scope, partial(correct, "customer", right))
+    return await show_customer(queue, scope)
+
+
+def correct(kind: Kind, right: dict[str, Any], connection: Any, record_id: str, actor: Actor) -> None:
+    """Correct a record, now."""
+    records.correct(connection, kind, record_id, right, at=utc_now(), actor=actor)
+
+
+async def change(queue: ApprovalQueue, scope: Scope, write: Callable[..., None]) -> None:
+    """Change the record that is named; raise 404 and 409."""
+    record_id, actor = scope["crm.parameters"]["id"], scope["crm.staff"].at(scope["crm.address"])
     try:
-        await queue.write(lambda connection: change(connection, ticket_id, actor=actor))
-    except UnknownTicket:
+        await queue.write(lambda connection: write(connection, record_id, actor=actor))
+    except (UnknownCustomer, UnknownTicket):
         raise unknown() from None
     except TicketMoved as error:
         raise Problem("ticket-moved", f"The ticket is {error.status}.", ticket_status=error.status) from None
-    return await shown(queue, scope)
 
 
-async def shown(queue: ApprovalQueue, scope: Scope) -> Answer:
-    """Answer with one ticket as it is now."""
-    staff, ticket_id = scope["crm.staff"], scope["crm.parameters"]["id"]
+async def read(queue: ApprovalQueue, question: Callable[[Any], Found]) -> Found:
+    """Read a record; raise 404."""
     try:
-        found = await queue.read(lambda connection: records.show_ticket(connection, ticket_id))
-    except UnknownTicket:
+        return await queue.read(question)
+    except (UnknownCustomer, UnknownTicket):
         raise unknown() from None
-    notes = [
-        {
-            "at": note.at,
-            "author": note.author,
-            "text": note.text if staff.may("approver") else masked(note.text),
-        }
-        for note in found.notes
-    ]
-    history = [entry(row) for row in found.history]
-    return Answer(200, {**record(Ticket, staff, found.row), "staff_notes": notes, "history": history})
 
 
 def unknown() -> Problem:
-    """Return the 404 for an id that no ticket has."""
-    return Problem("not-found", "There is no ticket with this id.")
+    """Return the 404 for an id that no record has."""
+    return Problem("not-found", "There is nothing with this id.")
 
 
 OPERATIONS: Mapping[str, Handler] = {
     "list-customers": partial(list_records, records.customers_page, Customer),
     "list-tickets": partial(list_records, records.tickets_page, Ticket),
+    "show-customer": show_customer,
+    "correct-customer": correct_customer,
     "show-ticket": show_ticket,
+    "correct-ticket": correct_ticket,
     "move-ticket": move_ticket,
     "add-note": add_note,
 }

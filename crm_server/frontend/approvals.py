@@ -16,6 +16,7 @@ from crm_server.api.approvals import detail, item, unknown
 from crm_server.approval_queue import EVENTS, STATUSES, Filter
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
+from crm_server.decisions import Choice
 from crm_server.errors import AlreadyDecided, CrmError, NumberTaken, Refused, UnknownApproval
 from crm_server.frontend.payload import blocks_of, is_link
 from crm_server.frontend.rendering import PAGE_HEADERS, page, see_other
@@ -216,7 +217,7 @@ async def approve(visit: Visit) -> Response:
         number = Approving.model_validate({"ticket_number": given} if given else {}).ticket_number
     except ValidationError:
         return await shown(visit, fault="A ticket number has letters, digits and . _ : - alone, 64 at most.")
-    return await decided(visit, partial(approval_queue.approve, ticket_number=number))
+    return await decided(visit, partial(approval_queue.approve, choice=Choice(ticket_number=number)))
 
 
 async def reject(visit: Visit) -> Response:

@@ -27,8 +27,8 @@ class WebhookKeys(AbstractSecurityHandler):
         """Remember the keys' digests: equal lengths make the comparison's time say nothing."""
         self._keys = {hashlib.sha256(key.encode()).digest(): fingerprint(key) for key in keys}
         # Of the keys, so that servers that share their counters group alike, and no one else can.
-        self._secret = hashlib.sha256(b"".join(sorted(self._keys))).digest()
-        self._failures, self._use = failures, use
+        self._failures = Failures(failures, b"".join(sorted(self._keys)))
+        self._use = use
 
     def __call__(self) -> "WebhookKeys":
         """Serve as Connexion's handler class too, which is called for an instance per operation."""
@@ -53,10 +53,22 @@ class WebhookKeys(AbstractSecurityHandler):
 
     async def refuse(self, scope: Scope) -> None:
         """Raise the 401, or the 429 for an address that has failed too often."""
-        if seconds := await self._failures.hit(group(address_bytes(scope["crm.address"]), self._secret)):
-            raise too_many("Too many wrong keys came from this address.", seconds)
+        await self._failures.count(scope["crm.address"])
         detail = "Send the webhook key as 'Authorization: Bearer KEY'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
+
+
+class Failures:
+    """Counts what was wrong, by address."""
+
+    def __init__(self, limit: Limit, secret: bytes) -> None:
+        """Prepare; servers that share their counters must share the secret."""
+        self._limit, self._secret = limit, hashlib.sha256(secret).digest()
+
+    async def count(self, address: str) -> None:
+        """Count a failure; raise the 429 for an address that has failed too often."""
+        if seconds := await self._limit.hit(group(address_bytes(address), self._secret)):
+            raise too_many("Too many wrong keys came from this address.", seconds)
 
 
 def group(who: bytes, secret: bytes = b"") -> str:

@@ -15,6 +15,7 @@ from connexion.middleware.routing import RoutingMiddleware
 from connexion.middleware.security import SecurityAPI, SecurityMiddleware, SecurityOperation
 from connexion.operations.abstract import AbstractOperation
 from connexion.spec import Specification
+from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,6 +26,8 @@ from crm_server.middleware.bodies import operation_id
 from crm_server.problems import Problem, faulty
 from crm_server.validation import Rules, describe_ambiguity, field, parse_json, validate
 from generated.operations import CURRENT, RELEASES
+
+METHOD_NOT_ALLOWED = 405
 
 
 class Routing(RoutingMiddleware):
@@ -40,14 +43,25 @@ class Routing(RoutingMiddleware):
         """Wrap an app."""
         super().__init__(app)
         self._known: dict[tuple[str, str], dict[str, str]] = {}
+        self._methods: dict[str, set[str]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request, with extensions of its own."""
         found = self._known.get((scope.get("method", ""), scope.get("path", "")))
         if found is None:
-            await super().__call__({**scope, "extensions": {}}, receive, send)
+            await self._route({**scope, "extensions": {}}, receive, send)
         else:
             await self.app({**scope, "extensions": {ROUTING_CONTEXT: found}}, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except HTTPException as error:
+            methods = self._methods.get(scope["path"])
+            if error.status_code != METHOD_NOT_ALLOWED or methods is None:
+                raise
+            # Starlette names the methods of the first route alone, and Connexion makes one for each method.
+            raise HTTPException(METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(methods))}) from None
 
     def add_api(
         self,
@@ -62,6 +76,9 @@ class Routing(RoutingMiddleware):
             if "{" not in path:
                 found = {"api_base_path": base_path or "", "operation_id": operation["operationId"]}
                 self._known[method.upper(), f"{base_path or ''}{path}"] = found
+                self._methods.setdefault(f"{base_path or ''}{path}", set()).update(
+                    {"GET": ("GET", "HEAD")}.get(method.upper(), (method.upper(),))
+                )
         self.router.redirect_slashes = False
         for mount in self.router.routes:
             if isinstance(mount, Mount) and isinstance(mount.app, Router):
@@ -242,7 +259,7 @@ def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
         webhook_id=scope["crm.headers"].get("webhook-id"),
         digest=digest(webhook, body),
     )
-    return ReceivedEvent(identity, release, text)
+    return ReceivedEvent(identity, release, text, scope["crm.key"], scope["crm.address"])
 
 
 def operations(contract: Mapping[str, Any]) -> list[dict[str, Any]]:

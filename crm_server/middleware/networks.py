@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from crm_server.problems import Problem
 from crm_server.settings import Network
 
+LONGEST = 64
+"""Of an address; the zone of one (RFC 4007) could be of any length."""
 REMEMBERED = 4096
 """Of so many addresses it is remembered what was found: to read one costs as much as to check a key."""
 
@@ -50,7 +52,7 @@ class Networks:
             if not self._is_allowed(address) and (scope["method"], scope["path"]) not in self._open_to_all:
                 detail = "This address is not in the networks that the CRM takes requests from."
                 raise Problem("forbidden-network", detail)
-            scope["crm.address"] = address
+            scope["crm.address"] = address[:LONGEST]
         await self.app(scope, receive, send)
 
     def behind_proxies(self, peer: str, scope: Scope) -> str:

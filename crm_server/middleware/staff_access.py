@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server import staff
 from crm_server.approval_queue import ApprovalQueue
-from crm_server.middleware.authentication import bearer
+from crm_server.middleware.authentication import Failures, bearer
 from crm_server.middleware.bodies import operation_id
 from crm_server.middleware.contract import operations
 from crm_server.middleware.sessions import SAFE_METHODS, require_csrf, require_own_origin
@@ -19,9 +19,11 @@ from crm_server.staff import RANKS, Role, Staff
 class StaffAccess:
     """Puts who asks into `scope["crm.staff"]`, before a byte of the body is read; raises 401 and 403."""
 
-    def __init__(self, app: ASGIApp, *, queue: ApprovalQueue, roles: Mapping[str, Role]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, queue: ApprovalQueue, roles: Mapping[str, Role], failures: Failures
+    ) -> None:
         """Wrap an app; `roles` is the least role for each operation."""
-        self.app, self.queue, self.roles = app, queue, roles
+        self.app, self.queue, self.roles, self.failures = app, queue, roles, failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass when it may."""
@@ -34,7 +36,11 @@ class StaffAccess:
         await self.app(scope, receive, send)
 
     async def identify(self, scope: Scope) -> Staff:
-        """Return who asks; raise the 401, and the 403 for what another site has a browser ask by session."""
+        """Return who asks.
+
+        Raise the 401, the 429 for an address that has failed too often, and the 403 for what another site has a
+        browser ask by session.
+        """
         token = bearer(scope["headers"])
         session: Session | None = scope["crm.session"]
         if token is not None:
@@ -46,6 +52,8 @@ class StaffAccess:
                 require_own_origin(scope)
                 require_csrf(session, dict(scope["headers"]).get(b"x-csrf-token", b"").decode("latin-1"))
             return session.staff
+        if token is not None:
+            await self.failures.count(scope["crm.address"])
         detail = "Send a staff token as 'Authorization: Bearer TOKEN'."
         raise Problem("unauthorized", detail, headers={"www-authenticate": "Bearer"})
 

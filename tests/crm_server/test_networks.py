@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from crm_server.app import Part
 from crm_server.cli import warn_if_exposed
 from crm_server.settings import Settings
 from tests.crm_server.answers import head, raw, webhook
@@ -86,10 +87,14 @@ def test_a_forwarded_address_is_not_believed_where_no_proxy_is_trusted(tmp_path:
         ("0.0.0.0", "10.0.0.0/8", False),
     ],
 )
+@pytest.mark.parametrize(
+    ("part", "name"), [("webhooks", "WEBHOOK_ALLOWED_NETWORKS"), ("staff", "STAFF_ALLOWED_NETWORKS")]
+)
 def test_a_listener_beyond_loopback_without_networks_is_warned_of(
-    host: str, networks: str, warns: bool, caplog: pytest.LogCaptureFixture
+    part: Part, name: str, host: str, networks: str, warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = Settings.model_validate({"WEBHOOK_ALLOWED_NETWORKS": networks} if networks else {})
+    settings = Settings.model_validate({name: networks} if networks else {})
     with caplog.at_level(logging.WARNING):
-        warn_if_exposed(host, settings)
-    assert ("WEBHOOK_ALLOWED_NETWORKS" in caplog.text) == warns
+        warn_if_exposed(part, host, settings)
+    assert (name in caplog.text) == warns
+    assert len(caplog.records) == warns
