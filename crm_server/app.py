@@ -17,7 +17,7 @@ from connexion.middleware.main import ConnexionMiddleware
 from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
 
-from crm_server.api import Handler, approvals, audit, records, webhooks
+from crm_server.api import Handler, approvals, audit, people, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
@@ -40,6 +40,7 @@ from crm_server.middleware.staff_access import StaffAccess, required_roles
 from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
 from crm_server.migrations import require_migrated
 from crm_server.problems import SAFE_HEADERS, not_found
+from crm_server.retention import keep_erasing
 from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
@@ -52,6 +53,7 @@ BASE_PATHS: Mapping[Part, str] = {"webhooks": "/webhooks", "staff": "/api"}
 STAFF_OPERATIONS: Mapping[str, Handler] = {
     **approvals.OPERATIONS,
     **records.OPERATIONS,
+    **people.OPERATIONS,
     **audit.OPERATIONS,
 }
 """The staff API's operations, by operationId."""
@@ -83,11 +85,12 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
-        indexing = [asyncio.create_task(keep_indexed(queue))] if "staff" in parts else []
+        beside = [asyncio.create_task(keep_erasing(queue, settings.retention_days))]
+        beside += [asyncio.create_task(keep_indexed(queue))] if "staff" in parts else []
         yield
-        for task in indexing:
+        for task in beside:
             task.cancel()
-        await asyncio.gather(*indexing, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         await queue.close()
         database.close()
 

@@ -1,5 +1,6 @@
 """Customers, repair tickets and notes: every statement on their tables, each in the caller's transaction."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,18 @@ from crm_server.pages import Page, Window, read_page
 from crm_server.tables import customers, ticket_notes, tickets
 
 Row = dict[str, Any]
+
+
+IN_JSON = {"preferences", "photos"}
+"""Columns that hold JSON."""
+
+
+def as_json(row: Found[Any]) -> Row:
+    """Return a customer or a ticket as the command line and the staff API show it."""
+    return {
+        name: json.loads(value) if name in IN_JSON and value is not None else value
+        for name, value in row._mapping.items()
+    }
 
 
 def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, bool]:

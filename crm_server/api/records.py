@@ -1,6 +1,5 @@
 """The CRM's records for staff: customers and repair tickets."""
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,9 +19,6 @@ from crm_server.staff import Staff
 from generated.approvals import Customer, MovingTicket, Noting, Ticket
 from generated.base import ContractModel
 
-IN_JSON = {"preferences", "photos"}
-"""Columns that hold JSON."""
-
 
 async def list_records(
     read: Callable[[Any, Window], Page], model: type[ContractModel], queue: ApprovalQueue, scope: Scope
@@ -35,10 +31,7 @@ async def list_records(
 
 def record(model: type[ContractModel], staff: Staff, row: Any) -> dict[str, Any]:
     """Return a record as this member of staff may see it."""
-    found = {
-        name: json.loads(value) if name in IN_JSON and value is not None else value
-        for name, value in row._mapping.items()
-    }
+    found = records.as_json(row)
     return found if staff.may("approver") else mask_record(found, model)
 
 
