@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from crm_server import audit_trail
 from crm_server.audit_trail import Actor
-from crm_server.database import Database, create_file, utc_now
+from crm_server.database import Database, utc_now
 from crm_server.erasure import empty_log, erase_again, journal_of, read_journal
 from crm_server.errors import ConfigurationError
 from crm_server.migrations import migrate, require_known
@@ -73,7 +74,7 @@ def unfinished(target: Path) -> Iterator[Path]:
     """Give a new, private file beside another, to become that; whatever is left of it is removed."""
     part = Path(f"{target}.part")
     remove(part)
-    create_file(part)
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     try:
         yield part
     finally:
@@ -92,8 +93,8 @@ def copy(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True, timeout=10)) as connection:
         try:
             connection.execute("VACUUM INTO ?", [str(target)])
-        except sqlite3.OperationalError as error:
-            raise OSError(error.sqlite_errorcode, f"cannot be copied ({error})", str(source)) from None
+        except sqlite3.DatabaseError as error:
+            raise ConfigurationError(f"{source} cannot be copied: {error}.") from None
     sync(target)
 
 
@@ -119,6 +120,10 @@ def prepare(part: Path, database: Database, actor: Actor) -> int:
     try:
         migrate(copied)
         again = erase_again(copied, read_journal(journal), actor) if journal else 0
+        with copied.writing() as connection:
+            audit_trail.append(
+                connection, at=utc_now(), actor=actor, verb="restore", record="database", record_id="database"
+            )
         empty_log(copied, 0)
     finally:
         copied.close()  # the last connection takes the log into the file
