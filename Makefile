@@ -65,6 +65,10 @@ faults: install ## Kill server, relay and website a thousand times, break wires 
 	BACKLOG_EVENTS=1000 KILL_EVERY=1 $(BIN)/python -m pytest tests/faults
 	CHAOS_KILLS=1000 CHAOS_EVENTS=6000 $(BIN)/python -m pytest tests/end_to_end -k killed -s
 
+.PHONY: drill
+drill: install ## Practise the loss of a database: back up, go on, destroy, restore, and see what is missing
+	$(BIN)/python -m scripts.drill $(ARGS)
+
 .PHONY: check
 check: lint drift test fuzz ## All that CI runs
 

@@ -17,7 +17,7 @@ from connexion.middleware.main import ConnexionMiddleware
 from connexion.resolver import Resolver
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from crm_server.api import Handler, Stream, approvals, audit, bulk_decisions, records, webhooks
+from crm_server.api import Handler, Stream, approvals, audit, bulk_decisions, people, records, webhooks
 from crm_server.approval_queue import ApprovalQueue
 from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
@@ -44,6 +44,7 @@ from crm_server.middleware.staff_access import StaffAccess, required_roles
 from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
 from crm_server.migrations import require_migrated
 from crm_server.problems import SAFE_HEADERS, not_found
+from crm_server.retention import keep_erasing
 from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
@@ -57,6 +58,7 @@ STAFF_OPERATIONS: Mapping[str, Handler] = {
     **approvals.OPERATIONS,
     **bulk_decisions.OPERATIONS,
     **records.OPERATIONS,
+    **people.OPERATIONS,
     **audit.OPERATIONS,
 }
 """The staff API's operations, by operationId."""
@@ -94,10 +96,12 @@ def create_apps(
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
-        kept = [keep_deciding] if "staff" in parts else []
+        kept = [partial(keep_erasing, queue, settings.retention_days)]
+        if "staff" in parts:
+            kept.append(partial(keep_deciding, queue))
         if "staff" in parts and keeps_index():
-            kept.append(keep_indexed)
-        tasks = [asyncio.create_task(keep(queue)) for keep in kept]
+            kept.append(partial(keep_indexed, queue))
+        tasks = [asyncio.create_task(keep()) for keep in kept]
         yield
         for task in tasks:
             task.cancel()

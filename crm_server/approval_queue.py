@@ -54,9 +54,16 @@ from crm_server.errors import (
     UnknownApproval,
 )
 from crm_server.group_commit import GroupCommit
-from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide
+from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide, disguise
 from crm_server.pages import Page, Window, read_page
-from crm_server.tables import approvals, decision_records, heartbeat, rejection_reasons, search_documents
+from crm_server.tables import (
+    approvals,
+    decision_records,
+    erasure_state,
+    heartbeat,
+    rejection_reasons,
+    search_documents,
+)
 from crm_server.upcast import upcast
 from crm_server.webhook_keys import record_use
 from generated.base import ContractModel
@@ -83,6 +90,8 @@ NEWEST = (
 RECEIVED_AT = case((bindparam("now") < NEWEST, NEWEST), else_=bindparam("now"))
 """The time, or that of the newest request when the clock has jumped back: the queue is never reordered."""
 STORED = select(approvals.c.id).where(approvals.c.id.in_(bindparam("ids", expanding=True)))
+ERASURE_KEY = select(erasure_state.c.key).where(erasure_state.c.erasures > literal_column("0"))
+"""What the identities of erased requests are disguised by; nothing as long as nothing was erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,7 @@ class ApprovalQueue:
 
     async def judge(self, identity: Identity) -> Verdict:
         """Tell what `receive` would find, and store nothing."""
-        return await self.read(lambda connection: decide(identity, find_known(connection, identity)))
+        return await self.read(lambda connection: judge(connection, identity))
 
     async def read(self, question: Callable[[Connection], Found]) -> Found:
         """Answer a question in a thread, in a transaction that only reads.
@@ -156,6 +165,16 @@ class ApprovalQueue:
     def _read(self, question: Callable[[Connection], Found]) -> Found:
         with self._database.reading() as connection:
             return question(connection)
+
+    async def work(self, job: Callable[[Database], Found]) -> Found:
+        """Run a longer job in a thread, which opens short transactions of its own that only read.
+
+        Raises Unavailable when the database fails.
+        """
+        try:
+            return await asyncio.to_thread(job, self._database)
+        except SQLAlchemyError:
+            raise Unavailable("The database failed.") from None
 
     async def write(self, job: Callable[[Connection], Found]) -> Found:
         """Run a job in a transaction of its own, by the one thread that writes; return after the commit.
@@ -206,6 +225,8 @@ def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Rec
     now = utc_now()
     rows = [new_row(event, now) for event in events]
     stored = store(connection, [rows[i] for i in order])
+    new = {row["id"]: event.identity for row, event in zip(rows, events, strict=True) if row["id"] in stored}
+    stored -= withdraw_erased(connection, new)
     return [
         Receipt(row["id"], duplicate=False, identity=event.identity)
         if row["id"] in stored
@@ -247,29 +268,64 @@ def store(connection: Connection, rows: list[dict[str, Any]]) -> set[str]:
     return set(connection.execute(STORED, {"ids": ids}).scalars())
 
 
+def withdraw_erased(connection: Connection, stored: dict[str, Identity]) -> set[str]:
+    """Delete those just stored that were known before and are erased; return their ids.
+
+    Asked after they are stored: on PostgreSQL somebody may erase one while we wait to insert it again.
+    """
+    key = connection.execute(ERASURE_KEY).scalar()
+    if key is None or not stored:
+        return set()
+    disguised = {approval_id: disguise(key, identity) for approval_id, identity in stored.items()}
+    c = approvals.c
+    keys = c.event.in_(EVENTS) & c.natural_key.in_([each.natural_key for each in disguised.values()])
+    webhook_ids = c.webhook_id.in_([each.webhook_id for each in disguised.values() if each.webhook_id])
+    # Each by its own index.
+    found = select(c.natural_key).where(keys).union_all(select(c.webhook_id).where(webhook_ids))
+    known = set(connection.execute(found).scalars())
+    again = {id_ for id_, each in disguised.items() if known & {each.natural_key, each.webhook_id}}
+    if again:
+        connection.execute(delete(approvals).where(c.id.in_(again)))
+    return again
+
+
 def known_outcome(connection: Connection, identity: Identity) -> Receipt | Conflict:
     """Return the outcome for an event that was not inserted: something with its identity is there."""
-    match decide(identity, find_known(connection, identity)):
+    match judge(connection, identity):
         case Duplicate(known):
-            return Receipt(known.id, duplicate=True, identity=known.identity)
+            return Receipt(known.id, duplicate=True, identity=identity)
         case Conflict() as conflict:
             return conflict
         case New():
             raise Unavailable("The row that was in the way is gone.")
 
 
-def find_known(connection: Connection, identity: Identity) -> list[Known]:
-    """Read the requests that share an event's natural key or its webhook-id: two at most."""
-    same: ColumnElement[bool] = (approvals.c.event == identity.event) & (
-        approvals.c.natural_key == identity.natural_key
-    )
-    if identity.webhook_id is not None:
-        same = or_(same, approvals.c.webhook_id == identity.webhook_id)
+def judge(connection: Connection, identity: Identity) -> Verdict:
+    """Judge an event against what is stored, also against what is erased."""
+    key = connection.execute(ERASURE_KEY).scalar()
+    disguised = None if key is None else disguise(key, identity)
+    forms = [identity] if disguised is None else [identity, disguised]
+    return decide(identity, find_known(connection, forms), disguised)
+
+
+def find_known(connection: Connection, forms: Sequence[Identity]) -> list[Known]:
+    """Read the requests that share a natural key or a webhook-id with any of the forms of an event."""
     c = approvals.c
-    found = connection.execute(
-        select(c.id, c.event, c.natural_key, c.webhook_id, c.digest).where(same).order_by(c.sequence)
+    same: ColumnElement[bool] = c.event.in_([form.event for form in forms]) & c.natural_key.in_(
+        [form.natural_key for form in forms]
     )
-    return [Known(row.id, Identity(row.event, row.natural_key, row.webhook_id, row.digest)) for row in found]
+    if webhook_ids := [form.webhook_id for form in forms if form.webhook_id is not None]:
+        same = or_(same, c.webhook_id.in_(webhook_ids))
+    columns = (c.id, c.event, c.natural_key, c.webhook_id, c.digest, c.erased_at)
+    found = connection.execute(select(*columns).where(same).order_by(c.sequence))
+    return [
+        Known(
+            row.id,
+            Identity(row.event, row.natural_key, row.webhook_id, row.digest),
+            erased=row.erased_at is not None,
+        )
+        for row in found
+    ]
 
 
 def beat(connection: Connection) -> Any:

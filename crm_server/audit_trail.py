@@ -40,7 +40,7 @@ class Actor:
     """Who does something, and from which address."""
 
     name: str
-    """`staff:` or `cli:` and a name."""
+    """`staff:`, `cli:` or `server:` and a name."""
     origin: str | None = None
     """None on the command line."""
 

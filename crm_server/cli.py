@@ -1,4 +1,4 @@
-"""`crm-server`: serve, migrate, and the approval queue and staff from the command line."""
+"""`crm-server`: serve, migrate, and the approval queue, staff, people and backups from the command line."""
 
 import argparse
 import asyncio
@@ -12,16 +12,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import approval_queue, audit_trail, staff, workers
+from crm_server import approval_queue, audit_trail, backup, erasure, staff, workers
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
-from crm_server.database import Database
+from crm_server.database import Database, utc_now
 from crm_server.decisions import COMPARED, Choice
+from crm_server.erasure import Held
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.migrations import migrate, require_migrated
 from crm_server.pages import Window
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 HIGHEST_PORT = 65535
 AUDIT_PAGE = 1000
+EMPTY_SECONDS = 3.0
+"""How long to wait for the programs that keep erased bytes in the database's log."""
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +106,33 @@ def parser() -> argparse.ArgumentParser:
 
     staff_ = commands.add_parser("staff", help="say who may see and decide what")
     add_staff(staff_.add_subparsers(required=True, metavar="COMMAND"))
+
+    add_people(commands)
+
+    backup_ = commands.add_parser(
+        "backup", help="copy the database, also while it is used, and verify the copy"
+    )
+    backup_.set_defaults(run=run_backup)
+    restore = commands.add_parser("restore", help="put a backup in the place of the database")
+    restore.set_defaults(run=run_restore)
+    for command in (backup_, restore):
+        command.add_argument("file", metavar="FILE", type=Path, help="the backup")
     return top
+
+
+def add_people(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands on what is held of a person."""
+    export = commands.add_parser("export-person", help="print all that is held of a person, as JSON")
+    export.set_defaults(run=run_export_person)
+    erase = commands.add_parser("erase-person", help="erase all that is held of a person, for good")
+    erase.add_argument("--yes", action="store_true", help="do not ask")
+    erase.set_defaults(run=run_erase_person)
+    for command in (export, erase):
+        command.add_argument(
+            "--email",
+            required=True,
+            help="whose; - reads it from standard input, for a command line is public",
+        )
 
 
 def add_approvals(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -390,6 +420,82 @@ def run_staff_disable(settings: Settings, options: argparse.Namespace) -> int:
     with opened(settings).writing() as connection:
         staff.disable(connection, options.name, actor())
     return 0
+
+
+def run_export_person(settings: Settings, options: argparse.Namespace) -> int:
+    """Print all that is held of a person."""
+    database = opened(settings)
+    person = erasure.find(database, read_email(options))
+    with database.writing() as connection:
+        found = erasure.export(connection, person, actor())
+    print(json.dumps(found, ensure_ascii=False, indent=2))
+    return 0
+
+
+def run_erase_person(settings: Settings, options: argparse.Namespace) -> int:
+    """Show what is held of a person, and erase it when that is wanted."""
+    database = opened(settings)
+    person = erasure.find(database, read_email(options))
+    with database.reading() as connection:
+        held = erasure.held(connection, person)
+    if held.is_empty:
+        print("Nothing is held of this person.")
+        return 0
+    print_held(held)
+    if not options.yes:
+        print("Erase all of it, for good? Type yes: ", end="", flush=True)
+        if sys.stdin.readline().strip() != "yes":
+            print("Nothing was erased.")
+            return 1
+    with database.writing() as connection:
+        erasure.erase(connection, person, actor())
+    print("Erased.")
+    if erasure.empty_log(database, EMPTY_SECONDS):
+        return 0
+    print(
+        "crm-server: some program reads from the database, so erased bytes are left in its log for now. A server"
+        " that runs empties it as soon as it can; or run this again when that program has ended.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def run_backup(settings: Settings, options: argparse.Namespace) -> int:
+    """Copy the database."""
+    backup.back_up(opened(settings), options.file)
+    print(
+        f"crm-server: {options.file} is a whole copy, of {utc_now()}. Personal data is in it: guard it well."
+    )
+    return 0
+
+
+def run_restore(settings: Settings, options: argparse.Namespace) -> int:
+    """Put a backup in the place of the database."""
+    aside, again = backup.restore(Database(settings.url), options.file, actor())
+    print(f"crm-server: {settings.url.render_as_string(hide_password=True)} is what {options.file} holds.")
+    if again:
+        print(f"crm-server: {again} records in it had been erased since, and are erased again.")
+    if aside:
+        print(f"crm-server: what was there is {aside}. Remove it when you need it no more.")
+    return 0
+
+
+def read_email(options: argparse.Namespace) -> str:
+    """Return the address that a command was given."""
+    email: str = (sys.stdin.readline() if options.email == "-" else options.email).strip()
+    if "@" not in email:
+        raise ConfigurationError("--email wants an e-mail address.")
+    return email
+
+
+def print_held(held: Held) -> None:
+    """Print what is held of a person: ids and states, nothing personal."""
+    lines = [["KIND", "ID", "STATUS", "SINCE"]]
+    lines += [[row.event, row.id, row.status, row.received_at] for row in held.approvals]
+    lines += [["customer", row.id, "", row.created_at] for row in held.customers]
+    lines += [["ticket", row.id, row.status, row.created_at] for row in held.tickets]
+    lines += [["note", row.id, "", row.at] for row in held.notes]
+    print_table(lines)
 
 
 def read_password() -> str:

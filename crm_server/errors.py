@@ -19,6 +19,7 @@ CrmError
     ├── UnknownDecisions   no decision on everything has this id
     ├── UnknownTicket      no ticket has this id
     ├── TicketMoved        from where the ticket is now it does not go there
+    ├── PersonChanged      more has come of the person since they were looked for
     ├── UnknownStaff       nobody of the staff has this name
     └── StaffNotAdded      the name is taken, or no name
 """
@@ -150,6 +151,10 @@ class TicketMoved(Refused):
         """Say where which ticket is."""
         super().__init__(f"{ticket_id} is {status}.")
         self.status = status
+
+
+class PersonChanged(Refused):
+    """More has come of the person since they were looked for; look again."""
 
 
 class UnknownStaff(Refused):

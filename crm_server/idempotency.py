@@ -5,6 +5,7 @@ Two sendings are the same event when their canonical content is: the JSON Canoni
 """
 
 import hashlib
+import hmac
 import json.encoder
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +17,7 @@ from jsonschema_rs.canonical.json import to_string
 
 from generated.operations import Path, Webhook
 
-ConflictKind = Literal["conflict", "webhook-id-conflict"]
+ConflictKind = Literal["conflict", "webhook-id-conflict", "erased"]
 
 MOST_DIGITS = 21
 """Integers of more digits are written with an exponent (ECMA-262, Number::toString)."""
@@ -43,6 +44,8 @@ class Known:
 
     id: str
     identity: Identity
+    erased: bool = False
+    """Whether its payload is: then its identity is disguised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The identity is known with other content, or the webhook-id belongs to another event."""
+    """The identity is known with other content, which may be erased, or the webhook-id is another event's."""
 
     kind: ConflictKind
     known: Known
@@ -68,17 +71,38 @@ class Conflict:
 Verdict = New | Duplicate | Conflict
 
 
-def decide(event: Identity, known: Iterable[Known]) -> Verdict:
-    """Judge an event against the stored ones that share its natural key or its webhook-id."""
+def decide(event: Identity, known: Iterable[Known], disguised: Identity | None = None) -> Verdict:
+    """Judge an event against the stored ones that share its natural key or its webhook-id.
+
+    Against those that are erased it is judged as `disguised`, by the key that they were disguised by.
+    """
     same: Known | None = None
+    mine = event
     for other in known:
-        if (other.identity.event, other.identity.natural_key) == (event.event, event.natural_key):
-            same = other
-        elif other.identity.webhook_id == event.webhook_id:
+        seen = disguised if other.erased and disguised else event
+        if (other.identity.event, other.identity.natural_key) == (seen.event, seen.natural_key):
+            same, mine = other, seen
+        elif other.identity.webhook_id == seen.webhook_id:
             return Conflict("webhook-id-conflict", other)
     if same is None:
         return New()
-    return Duplicate(same) if same.identity.digest == event.digest else Conflict("conflict", same)
+    if same.identity.digest == mine.digest:
+        return Duplicate(same)
+    return Conflict("erased" if same.erased else "conflict", same)
+
+
+def disguise(key: str, identity: Identity) -> Identity:
+    """Return what an erased event's identity leaves: HMAC-SHA256 of each part, which only the key recognises."""
+    return Identity(
+        identity.event,
+        _disguise(key, "natural-key", identity.event, identity.natural_key),
+        None if identity.webhook_id is None else _disguise(key, "webhook-id", identity.webhook_id),
+        _disguise(key, "digest", identity.digest),
+    )
+
+
+def _disguise(key: str, *parts: str) -> str:
+    return hmac.digest(key.encode(), "\0".join(parts).encode(), "sha256").hex()
 
 
 def digest(webhook: Webhook, body: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "preview-changed": (409, "The preview has changed"),
     "number-taken": (409, "The ticket number is taken"),
     "ticket-moved": (409, "The ticket is elsewhere"),
+    "person-changed": (409, "More has come of this person"),
     "conflict": (409, "Conflict"),
     "webhook-id-conflict": (409, "Conflict"),
     "content-too-large": (413, "Content too large"),

@@ -1,5 +1,6 @@
 """Customers, repair tickets, notes and corrections: every statement on their tables, each in the caller's transaction."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,6 +49,18 @@ def join_customer(connection: Connection, customer_id: str, website_user_id: str
     find_record(connection, "customer", customer_id)
     row = {"website_user_id": website_user_id, "customer_id": customer_id, "approval_id": approval_id}
     connection.execute(insert(customer_website_users), row)
+
+
+IN_JSON = {"preferences", "photos"}
+"""Columns that hold JSON."""
+
+
+def as_json(row: Found[Any]) -> Row:
+    """Return a customer or a ticket as the command line and the staff API show it."""
+    return {
+        name: json.loads(value) if name in IN_JSON and value is not None else value
+        for name, value in row._mapping.items()
+    }
 
 
 def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, bool]:

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, false, func, insert, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    bindparam,
+    delete,
+    false,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from crm_server.database import insert_or_ignore, new_id
 from crm_server.tables import approvals, search_documents, search_terms, searches
@@ -143,9 +154,39 @@ def waiting(connection: Connection) -> Sequence[Any]:
 def add(connection: Connection, documents: Sequence[Document]) -> None:
     """Put documents into the index; one that is there stays as it is."""
     dialect = connection.dialect.name
+    documents = emptied(connection, documents)
     connection.execute(insert_or_ignore(dialect, search_documents), [each.row() for each in documents])
     if terms := [term for each in documents for term in each.terms()]:
         connection.execute(insert_or_ignore(dialect, search_terms), terms)
+
+
+def emptied(connection: Connection, documents: Sequence[Document]) -> list[Document]:
+    """Return the documents, those without words whose requests were erased after they were read."""
+    c = approvals.c
+    held = c.sequence.in_([each.sequence for each in documents]) & c.payload.is_not(None)
+    # Locked, so that nobody erases one before its words are there to be erased too.
+    kept = set(connection.execute(select(c.sequence).where(held).with_for_update(read=True)).scalars())
+    return [
+        each if each.sequence in kept else Document(each.sequence, frozenset(), frozenset())
+        for each in documents
+    ]
+
+
+def erase(connection: Connection, sequences: Sequence[int]) -> None:
+    """Take the words of requests out of the index; their documents stay, empty."""
+    c = search_documents.c
+    words = [
+        {"of_term": word, "of_sequence": row.sequence}
+        for row in connection.execute(select(search_documents).where(c.sequence.in_(sequences)))
+        for word in f"{row.public_words}{row.personal_words}".split()
+    ]
+    if words:
+        this = (search_terms.c.term == bindparam("of_term")) & (
+            search_terms.c.sequence == bindparam("of_sequence")
+        )
+        connection.execute(delete(search_terms).where(this), words)
+    nothing = {"public_words": "", "personal_words": ""}
+    connection.execute(update(search_documents).where(c.sequence.in_(sequences)).values(nothing))
 
 
 def conditions(connection: Connection, text: str, *, personal: bool) -> list[ColumnElement[bool]]:

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Where staff may come from; without one, from anywhere."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, Field(alias="CRM_TRUSTED_PROXIES")] = ()
     """The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    retention_days: Annotated[int | None, Field(alias="CRM_RETENTION_DAYS", ge=1, le=36500)] = None
+    """Days after which the payloads of rejected requests are erased; without it they stay."""
 
     @field_validator("webhook_keys", mode="before")
     @classmethod

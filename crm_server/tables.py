@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 
 metadata = MetaData(
@@ -38,6 +39,10 @@ Bytewise = String(64).with_variant(String(64, collation="C"), "postgresql")
 """Text that sorts as its bytes do, so that a beginning is a range."""
 
 personal = {"personal": True}
+
+DECIDED = text("decided_at IS NOT NULL")
+EXPIRING = text("status = 'rejected' AND erased_at IS NULL")
+"""What `CRM_RETENTION_DAYS` is about."""
 
 approvals = Table(
     "approvals",
@@ -65,7 +70,8 @@ approvals = Table(
     CheckConstraint("length(digest) = 64", name="digest"),
     Index(None, "event", "status", "sequence"),
     Index(None, "received_at"),
-    Index(None, "decided_at", "status"),
+    Index(None, "decided_at", "status", sqlite_where=DECIDED, postgresql_where=DECIDED),
+    Index("ix_approvals_expiring", "decided_at", sqlite_where=EXPIRING, postgresql_where=EXPIRING),
     sqlite_autoincrement=True,
 )
 """What the website asked for, in order of receipt (`sequence`), and what became of it.
@@ -73,6 +79,7 @@ approvals = Table(
 One index serves every list: each pair of event and status is a stream of its own, and a list merges the
 streams that it wants. Those on times serve the figures of a day. `received_by` is the webhook key's
 fingerprint, `received_from` the sender's address.
+What is erased keeps its identity disguised, see `crm_server.idempotency.disguise`.
 """
 
 rejection_reasons = Table(
@@ -97,6 +104,7 @@ customers = Table(
     Column("registration_source", String(64)),
     Column("preferences", Text, info=personal),
     Column("created_at", String(27), nullable=False),
+    Column("erased_at", String(27)),
 )
 """The CRM's customers; `preferences` is JSON, `registered_at` is in the website's own zone."""
 
@@ -133,6 +141,7 @@ tickets = Table(
     Column("photos", Text, info=personal),
     Column("booked_at", String(32), nullable=False),
     Column("created_at", String(27), nullable=False),
+    Column("erased_at", String(27)),
     CheckConstraint("status IN ('open', 'in_repair', 'ready', 'closed')", name="status"),
 )
 """Repair tickets; `photos` is JSON, `booked_at` is in the website's own zone."""
@@ -294,6 +303,19 @@ heartbeat = Table(
     CheckConstraint("id = 1", name="one"),
 )
 """One row, written when nothing else has shown for a while that the database can be written."""
+
+erasure_state = Table(
+    "erasure_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False),
+    Column("erasures", BigInteger, nullable=False, server_default="0"),
+    Column("erasing_since", String(27)),
+    CheckConstraint("id = 1", name="one"),
+    CheckConstraint("length(key) = 64", name="key"),
+)
+"""One row: the key by which erased identities are disguised, how many transactions have erased, and since
+when erased bytes wait in SQLite's write-ahead log."""
 
 search_documents = Table(
     "search_documents",

@@ -378,6 +378,8 @@ class Customer(ContractModel):
     """What the customer prefers."""
     created_at: AwareDatetime
     """When it was recorded."""
+    erased_at: Annotated[AwareDatetime | None, Field(...)]
+    """When personal data was erased from it."""
 
 
 class CustomerPage(ContractModel):
@@ -442,6 +444,8 @@ class Ticket(ContractModel):
     """When it was booked, in the website's zone."""
     created_at: AwareDatetime
     """When it was recorded."""
+    erased_at: Annotated[AwareDatetime | None, Field(...)]
+    """When personal data was erased from it."""
 
 
 class Note(ContractModel):
@@ -457,6 +461,78 @@ class Note(ContractModel):
     """Who."""
     text: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
     """What, nothing once it is erased."""
+
+
+class PersonAddress(ContractModel):
+    """By what a person is found."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    email: Annotated[
+        StrictStr,
+        Field(
+            json_schema_extra={"personal-data": True},
+            max_length=254,
+            min_length=3,
+            pattern="^[!-?A-~]+@[!-?A-~]+$",
+        ),
+    ]
+    """An e-mail address; its case does not matter."""
+
+
+class ExportedCustomer(Customer):
+    """A customer with what was corrected. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    corrections: list[Correction]
+    """What was corrected, oldest first."""
+
+
+class ExportedApproval(Approval):
+    """A request with the reason why it was rejected. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    reason: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Why it was rejected."""
+
+
+class ExportedNote(ContractModel):
+    """What somebody of the staff noted."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    at: AwareDatetime
+    """When."""
+    text: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What."""
+
+
+class PersonErasure(ContractModel):
+    """What was erased, by the ids of the records. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    approvals: list[StrictStr]
+    """Requests."""
+    customers: list[StrictStr]
+    """Customers."""
+    tickets: list[StrictStr]
+    """Repair tickets."""
+    bytes_left: StrictBool
+    """Whether erased bytes are left in a file for now, because somebody reads from it; the server goes on trying."""
 
 
 class TicketPage(ContractModel):
@@ -486,7 +562,7 @@ class AuditEntry(ContractModel):
     at: AwareDatetime
     """When."""
     actor: StrictStr
-    """Who: `staff:` or `cli:` and a name, `webhook:` and a key's fingerprint."""
+    """Who: `staff:`, `cli:` or `server:` and a name, `webhook:` and a key's fingerprint."""
     origin: Annotated[StrictStr | None, Field(...)]
     """From which address; nothing for the command line."""
     verb: StrictStr
@@ -635,6 +711,19 @@ class TicketDetail(Ticket):
     """What was done to it, oldest first."""
 
 
+class ExportedTicket(Ticket):
+    """A repair ticket with what staff noted and corrected. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    corrections: list[Correction]
+    """What was corrected, oldest first."""
+    staff_notes: list[ExportedNote]
+    """What staff noted, oldest first."""
+
+
 class Problem(ContractModel):
     """A problem (RFC 9457). Never holds a value of the request. Open to later fields."""
 
@@ -687,3 +776,18 @@ class Decisions(ContractModel):
     """How many it could not decide."""
     refused: list[RefusedDecision]
     """Those that it could not decide, oldest first, 200 at most."""
+
+
+class PersonExport(ContractModel):
+    """All that is held of a person. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    approvals: list[ExportedApproval]
+    """Their requests."""
+    customers: list[ExportedCustomer]
+    """Their records as a customer."""
+    tickets: list[ExportedTicket]
+    """Their repairs."""

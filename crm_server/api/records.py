@@ -1,6 +1,5 @@
 """The CRM's records for staff: customers and repair tickets."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -33,9 +32,6 @@ from generated.base import ContractModel
 
 Found = TypeVar("Found")
 
-IN_JSON = {"preferences", "photos"}
-"""Columns that hold JSON."""
-
 
 async def list_records(
     read: Callable[[Any, Window], Page], model: type[ContractModel], queue: ApprovalQueue, scope: Scope
@@ -48,11 +44,7 @@ async def list_records(
 
 def record(model: type[ContractModel], staff: Staff, row: Any) -> dict[str, Any]:
     """Return a record as this member of staff may see it."""
-    found = {
-        name: json.loads(value) if name in IN_JSON and value is not None else value
-        for name, value in row._mapping.items()
-    }
-    return visible(staff, found, model)
+    return visible(staff, records.as_json(row), model)
 
 
 async def show_ticket(queue: ApprovalQueue, scope: Scope) -> Answer:

@@ -43,6 +43,7 @@ async def receive_webhook(queue: ApprovalQueue, scope: Scope) -> Answer:
 CONFLICTS = {
     "conflict": "The CRM has other content under this natural key.",
     "webhook-id-conflict": "This webhook-id belongs to another event.",
+    "erased": "What the CRM had under this natural key was erased, and this is not it.",
 }
 
 

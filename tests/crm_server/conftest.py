@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, make_url
 
-from crm_server import staff
+from crm_server import migrations, staff
 from crm_server.audit_trail import Actor
-from crm_server.database import Database
+from crm_server.database import Database, create_file
 from crm_server.migrations import migrate
 from crm_server.settings import Settings
 from crm_server.staff import RANKS, Role
@@ -49,6 +51,18 @@ def open_new(directory: Path, engine: str) -> Iterator[Database]:
     migrate(database)
     yield database
     database.close()
+
+
+def migrate_to(step: str, path: Path) -> Database:
+    """Create a database as an earlier release left it."""
+    database = Database(make_url(f"sqlite:///{path}"))
+    create_file(path)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, step)
+    return database
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,8 @@
 import sqlite3
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-
-from crm_server import migrations
-from crm_server.database import Database, create_file
 from crm_server.migrations import migrate
-from crm_server.settings import Settings
+from tests.crm_server.conftest import migrate_to
 
 FIRST = """
 INSERT INTO customers (id, website_user_id, created_at) VALUES ('c', 'user', 'now');
@@ -22,13 +17,7 @@ INSERT INTO audit_trail (at, actor, verb, record, record_id, pointers)
 
 def test_what_an_earlier_release_recorded_is_there_after_the_newest_step(tmp_path: Path) -> None:
     path = tmp_path / "crm.sqlite3"
-    database = Database(Settings.model_validate({"CRM_DATABASE_URL": f"sqlite:///{path}"}).url)
-    create_file(path)
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with database.writing() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+    database = migrate_to("0001", path)
     file = sqlite3.connect(path)
     file.executescript(FIRST)
     migrate(database)

@@ -8,6 +8,8 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+DECIDED = sa.text("decided_at IS NOT NULL")
+
 
 def upgrade() -> None:
     """Create what is new."""
@@ -24,4 +26,10 @@ def upgrade() -> None:
     op.create_index("ix_staff_sessions_staff_id", "staff_sessions", ["staff_id"])
     # Figures by day are read from these alone, however many requests there are.
     op.create_index("ix_approvals_received_at", "approvals", ["received_at"])
-    op.create_index("ix_approvals_decided_at_status", "approvals", ["decided_at", "status"])
+    op.create_index(
+        "ix_approvals_decided_at_status",
+        "approvals",
+        ["decided_at", "status"],
+        sqlite_where=DECIDED,
+        postgresql_where=DECIDED,
+    )
