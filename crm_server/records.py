@@ -5,16 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, delete, func, insert, or_, select, update
+from sqlalchemy import CompoundSelect, Connection, Table, delete, func, insert, or_, select, union, update
 from sqlalchemy import Row as Found
 
-from crm_server import audit_trail
+from crm_server import audit_trail, search
 from crm_server.audit_trail import Actor
 from crm_server.database import insert_or_ignore, new_id, utc_now
 from crm_server.decisions import TICKET_TRANSITIONS
 from crm_server.errors import CannotReopen, NumberTaken, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.pages import Page, Window, read_page
-from crm_server.tables import corrections, customer_website_users, customers, ticket_notes, tickets
+from crm_server.tables import (
+    approvals,
+    corrections,
+    customer_website_users,
+    customers,
+    decision_records,
+    search_documents,
+    ticket_notes,
+    tickets,
+)
 
 Row = dict[str, Any]
 Kind = Literal["customer", "ticket"]
@@ -101,14 +110,40 @@ def open_ticket(connection: Connection, customer_id: str, ticket: Row, at: str) 
     return ticket_id
 
 
-def customers_page(connection: Connection, window: Window) -> Page:
-    """Read a page of the customers: their ids sort by the time at which they were made."""
-    return read_page(connection, [select(customers)], customers.c.id, window)
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What is searched for in customers or tickets."""
+
+    words: str
+    personal: bool
+    """Whether in personal fields too."""
 
 
-def tickets_page(connection: Connection, window: Window) -> Page:
-    """Read a page of the tickets: their ids sort by the time at which they were made."""
-    return read_page(connection, [select(tickets)], tickets.c.id, window)
+def records_page(connection: Connection, kind: Kind, window: Window, sought: Sought | None = None) -> Page:
+    """Read a page of the customers or the tickets: their ids sort by the time at which they were made."""
+    table = TABLES[kind]
+    rows = select(table)
+    if sought is not None:
+        rows = rows.where(table.c.id.in_(found_ids(connection, kind, sought)))
+    return read_page(connection, [rows], table.c.id, window)
+
+
+def found_ids(connection: Connection, kind: Kind, sought: Sought) -> CompoundSelect[Any]:
+    """Return the ids of what is found: by the requests that it came of, and by what it is called now."""
+    made = (
+        select(decision_records.c.record_id)
+        .join(approvals, approvals.c.id == decision_records.c.approval_id)
+        .join(search_documents, search_documents.c.sequence == approvals.c.sequence)
+        .where(
+            decision_records.c.record == kind,
+            *search.conditions(connection, sought.words, personal=sought.personal),
+        )
+    )
+    text = sought.words.strip()
+    if kind == "ticket":
+        return union(made, select(tickets.c.id).where(tickets.c.ticket_number == text))
+    now = func.lower(customers.c.email) == (text.lower() if sought.personal else None)
+    return union(made, select(customers.c.id).where(now))
 
 
 def remove_ticket(connection: Connection, ticket_id: str) -> None:

@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from crm_server import records
 from crm_server.api import Answer, Handler
+from crm_server.api.approvals import words_of
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
 from crm_server.api.masking import is_personal, masked, visible
@@ -15,9 +16,9 @@ from crm_server.approval_queue import ApprovalQueue
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
 from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
-from crm_server.pages import Page, Window
+from crm_server.pages import Page
 from crm_server.problems import Problem
-from crm_server.records import Kind
+from crm_server.records import Kind, Sought
 from crm_server.staff import Staff
 from generated.approvals import (
     CorrectingCustomer,
@@ -33,13 +34,17 @@ from generated.base import ContractModel
 Found = TypeVar("Found")
 
 
-async def list_records(
-    read: Callable[[Any, Window], Page], model: type[ContractModel], queue: ApprovalQueue, scope: Scope
-) -> Answer:
+async def list_records(kind: Kind, model: type[ContractModel], queue: ApprovalQueue, scope: Scope) -> Answer:
     """List a page of customers or of tickets."""
-    window = window_of(scope["crm.parameters"], str)
-    page = await queue.read(lambda connection: read(connection, window))
-    return page_answer(page, partial(record, model, scope["crm.staff"]))
+    asked, staff = scope["crm.parameters"], scope["crm.staff"]
+    window = window_of(asked, str)
+
+    def read_page(connection: Any) -> Page:
+        words = words_of(connection, staff, asked.get("search"))
+        sought = None if words is None else Sought(words, personal=staff.may("approver"))
+        return records.records_page(connection, kind, window, sought)
+
+    return page_answer(await queue.read(read_page), partial(record, model, staff))
 
 
 def record(model: type[ContractModel], staff: Staff, row: Any) -> dict[str, Any]:
@@ -147,8 +152,8 @@ def unknown() -> Problem:
 
 
 OPERATIONS: Mapping[str, Handler] = {
-    "list-customers": partial(list_records, records.customers_page, Customer),
-    "list-tickets": partial(list_records, records.tickets_page, Ticket),
+    "list-customers": partial(list_records, "customer", Customer),
+    "list-tickets": partial(list_records, "ticket", Ticket),
     "show-customer": show_customer,
     "correct-customer": correct_customer,
     "show-ticket": show_ticket,

@@ -122,6 +122,34 @@ def test_a_search_is_its_owners_alone_and_ends_after_a_day(crm: Crm, tokens: Tok
     assert ask(crm, tokens["approver"], "GET", "/approvals?search=none").status == 404
 
 
+def test_customers_and_tickets_are_found_by_the_requests_that_they_came_of(crm: Crm, tokens: Tokens) -> None:
+    payload = repair_request(
+        repair__deviceType="Theremin", customer__lastName="Wolpertinger", customer__email="wolp@example.test"
+    )
+    approval = post(crm, "repair-request", payload).json["id"]
+    newest = crm.rows("SELECT max(sequence) FROM approvals")[0][0]
+    until(lambda: (crm.rows("SELECT max(sequence) FROM search_documents")[0][0] or 0) >= newest)
+    number = {"ticket_number": "ITS-OWN-NUMBER"}
+    ask(crm, tokens["approver"], "POST", f"/approvals/{approval}/approve", number)
+
+    def found(role: Role, kind: str, words: str) -> list[str]:
+        saved = ask(crm, tokens[role], "POST", "/searches", {"text": words}).json["id"]
+        answer = ask(crm, tokens[role], "GET", f"/{kind}?search={saved}").json
+        assert answer["total"] == len(answer["items"])
+        return [item["id"] for item in answer["items"]]
+
+    (ticket,) = found("viewer", "tickets", "theremin")
+    assert [ticket] == found("approver", "tickets", "wolpert") == found("viewer", "tickets", "ITS-OWN-NUMBER")
+    (customer,) = found("approver", "customers", "wolpertinger")
+    assert found("viewer", "customers", "wolpertinger") == found("viewer", "tickets", "wolpert") == []
+    assert found("approver", "tickets", "theremin nothing") == []
+    right = {"email": "tatzelwurm@example.test"}
+    ask(crm, tokens["approver"], "POST", f"/customers/{customer}/corrections", right)
+    assert found("approver", "customers", "Tatzelwurm@example.test") == [customer]
+    assert found("viewer", "customers", "tatzelwurm@example.test") == []
+    assert ask(crm, tokens["approver"], "GET", "/tickets?search=none").status == 404
+
+
 def test_words_of_a_search_are_erased_when_its_day_is_over(database: Database) -> None:
     now = datetime(2026, 11, 24, 12, tzinfo=UTC)
     stamp = [
