@@ -18,9 +18,10 @@ from connexion.resolver import Resolver
 from starlette.types import Receive, Scope, Send
 
 from crm_server.api import Handler, approvals, audit, records, webhooks
-from crm_server.approval_queue import ApprovalQueue
+from crm_server.approval_queue import EVENTS, ApprovalQueue
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
+from crm_server.metrics import Metrics
 from crm_server.middleware.authentication import WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
@@ -32,18 +33,20 @@ from crm_server.middleware.contract import (
     each_operation,
     operations,
 )
+from crm_server.middleware.exposition import METRICS, Exposition
 from crm_server.middleware.networks import Networks
+from crm_server.middleware.observation import Observation
 from crm_server.middleware.problem_answers import ProblemAnswers
 from crm_server.middleware.rate_limit import KeyRateLimit, Limit, SharedCounters
 from crm_server.middleware.signatures import Signatures
 from crm_server.middleware.staff_access import StaffAccess, required_roles
 from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
 from crm_server.migrations import require_migrated
-from crm_server.problems import SAFE_HEADERS, not_found
+from crm_server.problems import SAFE_HEADERS, TITLES, not_found
 from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
-from crm_server.webhook_keys import KeyUse, warn_of_old_keys
+from crm_server.webhook_keys import KeyUse, fingerprint, warn_of_old_keys
 
 Part = Literal["webhooks", "staff"]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -78,7 +81,13 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
     if "webhooks" in parts:
         with database.reading() as connection:
             warn_of_old_keys(connection, webhook_keys(settings))
-    queue = ApprovalQueue(database)
+    metrics = Metrics(
+        events=EVENTS,
+        operations=[*webhooks.OPERATIONS, *STAFF_OPERATIONS, METRICS],
+        problems=TITLES,
+        keys=list(map(fingerprint, webhook_keys(settings))),
+    )
+    queue = ApprovalQueue(database, metrics)
 
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
@@ -95,7 +104,7 @@ def create_apps(settings: Settings, parts: Sequence[Part], hurry: Hurry) -> dict
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
     make = {"webhooks": webhooks_app, "staff": staff_app}
     return {
-        part: make[part](queue, settings, hurry, running if part == parts[0] else within_another)
+        part: make[part](queue, metrics, settings, hurry, running if part == parts[0] else within_another)
         for part in parts
     }
 
@@ -107,7 +116,7 @@ async def within_another(_: Any) -> AsyncIterator[None]:
 
 
 def webhooks_app(
-    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+    queue: ApprovalQueue, metrics: Metrics, settings: Settings, hurry: Hurry, lifespan: Lifespan
 ) -> ConnexionMiddleware:
     """Return what receives webhooks."""
     contract = load_contract()
@@ -122,7 +131,9 @@ def webhooks_app(
         if shared:
             await shared.close()
 
+    refused = metrics.rate_limited
     middlewares: list[Any] = [
+        partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
         ProblemAnswers,
         partial(
             Networks,
@@ -130,15 +141,17 @@ def webhooks_app(
             proxies=settings.trusted_proxies,
             open_to_all=open_operations(contract),
         ),
+        partial(Exposition, queue=queue, metrics=metrics, keys=webhook_keys(settings)),
         Routing,
         Security,
-        partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared)),
+        partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared, refused)),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry),
         *signatures(settings),
         RequestValidation,
         LifespanMiddleware,
     ]
-    failures = Limit(settings.failure_limit, "failure", shared)
+    use = KeyUse(queue.note_key, metrics.key_uses)
+    failures = Limit(settings.failure_limit, "failure", shared, refused)
     app = ConnexionMiddleware(
         Dispatch(queue, webhooks.OPERATIONS),
         import_name=__name__,
@@ -149,7 +162,7 @@ def webhooks_app(
         contract,
         base_path=BASE_PATHS["webhooks"],
         resolver=Resolver(webhooks.OPERATIONS.__getitem__),
-        security_map={"bearer": WebhookKeys(webhook_keys(settings), failures, KeyUse(queue.note_key))},
+        security_map={"bearer": WebhookKeys(webhook_keys(settings), failures, use)},
         validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
@@ -176,13 +189,14 @@ def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def staff_app(
-    queue: ApprovalQueue, settings: Settings, hurry: Hurry, lifespan: Lifespan
+    queue: ApprovalQueue, metrics: Metrics, settings: Settings, hurry: Hurry, lifespan: Lifespan
 ) -> ConnexionMiddleware:
     """Return the staff API."""
     contract = load_contract(STAFF_CONTRACT)
     require_same_operations(contract, STAFF_OPERATIONS)
     optional = optional_bodies(contract)
     middlewares: list[Any] = [
+        partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
         ProblemAnswers,
         Routing,
         partial(StaffAccess, queue=queue, roles=required_roles(contract)),

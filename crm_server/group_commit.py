@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from crm_server.database import BUSY_SECONDS, Database, is_database_error
 from crm_server.errors import Refused, Unavailable, describe
+from crm_server.metrics import Metrics
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -61,16 +62,19 @@ class GroupCommit(Generic[Item, Outcome]):
         write: Callable[[Connection, Sequence[Item]], Sequence[Outcome]],
         *,
         most_waiting: int = MOST_WAITING,
+        metrics: Metrics | None = None,
     ) -> None:
         """Prepare; `start` starts the thread. More than `most_waiting` at once are refused."""
         self._most_waiting = most_waiting
+        self._metrics = metrics or Metrics()
         self.state = State()
         self._database = database
         self._write = write
         self._gathered: list[Waiting] = []
         self._batches: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._is_free = True
-        self._waiting = 0
+        self.waiting = 0
+        """How many wait for a commit now."""
         self._ended = float("-inf")
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
@@ -101,9 +105,9 @@ class GroupCommit(Generic[Item, Outcome]):
         return await self._wait(Waiting(asyncio.get_running_loop().create_future(), job=job), seconds)
 
     async def _wait(self, waiting: Waiting, seconds: float) -> Any:
-        if self._waiting >= self._most_waiting or not self.alive:
+        if self.waiting >= self._most_waiting or not self.alive:
             raise Unavailable("Too many requests wait for the database.")
-        self._waiting += 1
+        self.waiting += 1
         self._gathered.append(waiting)
         loop = waiting.future.get_loop()
         if self._is_free:
@@ -115,7 +119,7 @@ class GroupCommit(Generic[Item, Outcome]):
             return await waiting.future
         finally:
             timer.cancel()
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _hand_over(self, before: int) -> None:
         """Give the thread what has gathered, once the loop has gone round without another."""
@@ -155,7 +159,11 @@ class GroupCommit(Generic[Item, Outcome]):
         if not group:
             return
         items = [waiting.item for waiting in group]
+        began = time.perf_counter()
         outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
+        if phase is None:
+            self._metrics.commit_seconds.observe(time.perf_counter() - began)
+            self._metrics.batch_sizes.observe(len(group))
         if phase == "write" and len(group) > 1:
             # One of them spoils it for all: each in its own transaction, then.
             for waiting in group:
@@ -183,6 +191,7 @@ class GroupCommit(Generic[Item, Outcome]):
             return [refusal] * count, phase
         except Exception as error:
             self.state.failed = phase != "write" or is_database_error(error)
+            self._metrics.commit_failures.add(())
             log.error("A transaction of %d failed at its %s: %s", count, phase, describe(error))
             failure = Unavailable("The database failed.") if is_database_error(error) else error
             return [failure] * count, phase

@@ -15,6 +15,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from crm_server.errors import ConfigurationError
+from crm_server.logs import LogFormat
 
 SHORT_KEY = 16
 """Below so many characters a key is easy to guess."""
@@ -59,7 +60,9 @@ class Settings(BaseSettings):
     allowed_networks: Annotated[tuple[Network, ...], NoDecode, Field(alias="WEBHOOK_ALLOWED_NETWORKS")] = ()
     """Where webhooks may come from; without one, from anywhere."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, Field(alias="CRM_TRUSTED_PROXIES")] = ()
-    """The proxies whose `X-Forwarded-For` is believed."""
+    """The proxies whose `X-Forwarded-For` and `X-Request-Id` are believed."""
+    log_format: Annotated[LogFormat, Field(alias="CRM_LOG_FORMAT")] = "text"
+    """How the log is written: for people, or a JSON object on each line."""
 
     @field_validator("webhook_keys", mode="before")
     @classmethod
@@ -168,12 +171,16 @@ def load_settings() -> Settings:
     Raises ConfigurationError with one line that names the variable, never its value.
     """
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         faults = [
             f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()
         ]
         raise ConfigurationError("; ".join(faults)) from None
+
+
+def warn_of_weak_secrets(settings: Settings) -> None:
+    """Log which settings are easy to guess."""
     if any(len(key.get_secret_value()) < SHORT_KEY for key in settings.webhook_keys):
         log.warning("WEBHOOK_API_KEY holds a key of fewer than %d characters; use a longer one.", SHORT_KEY)
     secrets = [secret_part(secret.get_secret_value()) for secret in settings.signing_secrets]
@@ -181,4 +188,3 @@ def load_settings() -> Settings:
         log.warning(
             "WEBHOOK_SIGNING_SECRET holds a secret of fewer than %d bytes; use a longer one.", SHORT_SECRET
         )
-    return settings
