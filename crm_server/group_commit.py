@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from crm_server.database import BUSY_SECONDS, Database, is_database_error
 from crm_server.errors import Refused, Unavailable, describe
 from crm_server.metrics import Metrics
+from crm_server.tracing import Tracing
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -41,6 +42,8 @@ class Waiting:
     item: Any = None
     job: Callable[[Connection], Any] | None = None
     """Runs in a transaction of its own."""
+    link: Any = None
+    """To the trace of who waits."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class GroupCommit(Generic[Item, Outcome]):
         """Prepare; `start` starts the thread. More than `most_waiting` at once are refused."""
         self._most_waiting = most_waiting
         self._metrics = metrics or Metrics()
+        self._tracing = Tracing()
         self.state = State()
         self._database = database
         self._write = write
@@ -96,13 +100,15 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def submit(self, item: Item) -> Outcome:
         """Write an item with others in one transaction; return its outcome after the commit."""
-        waiting = Waiting(asyncio.get_running_loop().create_future(), item)
+        future = asyncio.get_running_loop().create_future()
+        waiting = Waiting(future, item, link=self._tracing.link())
         outcome: Outcome = await self._wait(waiting, BUSY_SECONDS)
         return outcome
 
     async def run(self, job: Callable[[Connection], Any], seconds: float = BUSY_SECONDS) -> Any:
         """Run a job in a write transaction of its own; return its outcome after the commit."""
-        return await self._wait(Waiting(asyncio.get_running_loop().create_future(), job=job), seconds)
+        future = asyncio.get_running_loop().create_future()
+        return await self._wait(Waiting(future, job=job, link=self._tracing.link()), seconds)
 
     async def _wait(self, waiting: Waiting, seconds: float) -> Any:
         if self.waiting >= self._most_waiting or not self.alive:
@@ -160,7 +166,8 @@ class GroupCommit(Generic[Item, Outcome]):
             return
         items = [waiting.item for waiting in group]
         began = time.perf_counter()
-        outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
+        with self._tracing.transaction("commit", [waiting.link for waiting in group]):
+            outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
         if phase is None:
             self._metrics.commit_seconds.observe(time.perf_counter() - began)
             self._metrics.batch_sizes.observe(len(group))
@@ -173,7 +180,8 @@ class GroupCommit(Generic[Item, Outcome]):
             _answer(group, outcomes)
 
     def _commit_job(self, waiting: Waiting, job: Callable[[Connection], Any]) -> None:
-        outcomes, _ = self._transact(lambda connection: [job(connection)], 1)
+        with self._tracing.transaction("write", [waiting.link]):
+            outcomes, _ = self._transact(lambda connection: [job(connection)], 1)
         _answer([waiting], outcomes)
 
     def _transact(

@@ -96,6 +96,8 @@ def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = 
         "due_at": now,
         "enqueued_at": now,
     }
+    if event.traceparent:  # or not named at all: an outbox that is not migrated yet takes events still
+        row["traceparent"] = event.traceparent
     if connection.scalar(insert_or_ignore(connection.dialect.name, outbox, outbox.c.id), row):
         return event.id
     same_key = and_(outbox.c.event == event.name, outbox.c.natural_key == event.natural_key)
@@ -188,6 +190,7 @@ def claim(
             outbox.c.attempts,
             outbox.c.held_by,
             outbox.c.lease_token,
+            outbox.c.traceparent,
         )
     )
     return [Delivery(*row[1:]) for row in sorted(rows)]

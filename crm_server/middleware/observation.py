@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +15,10 @@ from crm_server.logs import request_id
 from crm_server.metrics import UNKNOWN, Metrics
 from crm_server.middleware.networks import is_in
 from crm_server.settings import Network
+from crm_server.tracing import Tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 ID_HEADER = b"x-request-id"
 ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -51,12 +55,20 @@ class Observation:
     def __init__(self, app: ASGIApp, *, metrics: Metrics, proxies: Collection[Network]) -> None:
         """Wrap an app."""
         self.app, self._metrics, self._proxies = app, metrics, tuple(proxies)
+        self._tracing = Tracing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
+        elif self._tracing.on:
+            with self._tracing.request(scope["headers"]) as span:
+                await self.answer(scope, receive, send, span)
+        else:
+            await self.answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, span: "Span | None" = None) -> None:
+        """Pass a request on, and watch its answer."""
         began = time.perf_counter()
         seen = scope["crm.seen"] = Seen(self.id_of(scope))
         request_id.set(seen.id)
@@ -64,6 +76,8 @@ class Observation:
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.observe(seen, message["status"], time.perf_counter() - began)
+                if span:
+                    describe(span, seen, message["status"])
                 headers = [*message["headers"], (ID_HEADER, seen.id.encode())]
                 message = {**message, "headers": headers}
             await send(message)
@@ -95,3 +109,11 @@ class Observation:
         }
         words = (operation, status, f" {seen.problem}" if seen.problem else "", seconds * 1000)
         log.info("%s %d%s in %.1f ms", *words, extra={"members": members})
+
+
+def describe(span: "Span", seen: Seen, status: int) -> None:
+    """Say in a span what its request was: the operation and the answer, and no more (OpenTelemetry's names)."""
+    span.update_name(seen.operation)
+    span.set_attributes({"http.response.status_code": status, "http.request.header.x-request-id": seen.id})
+    if seen.problem:
+        span.set_attribute("error.type", seen.problem)
