@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.crm_server.answers import until
-from tests.crm_server.conftest import assert_nothing_private
+from tests.crm_server.answers import ask, post, until
+from tests.crm_server.conftest import assert_nothing_private, staff_token
 from tests.factories import repair_request
 from tests.sender.site import Site, migrated_outbox
 from tests.servers import Crm, start_crm
@@ -111,3 +111,17 @@ def test_a_booking_is_taken_by_an_outbox_that_is_not_migrated_yet(site: Site) ->
     with sqlite3.connect(site.database) as connection:
         connection.execute("ALTER TABLE crm_outbox DROP COLUMN traceparent")
     assert len(site.book()) == 1
+
+
+def test_a_decision_is_a_span_and_so_is_its_transaction(tmp_path: Path) -> None:
+    program = (*LAUNCHER, sys.executable, "-m", "crm_server")
+    with start_crm(tmp_path, port=None, only=None, program=program, **OTEL) as crm:
+        token = staff_token(crm, "Grace", "approver")
+        assert post(crm, "repair-request", repair_request()).status == 202
+        [row] = crm.rows("SELECT id FROM approvals")
+        assert ask(crm, token, "POST", f"/approvals/{row['id']}/approve", {}).status == 200
+        [decision] = until(lambda: [s for s in spans(crm.log) if "approve" in s["name"]])
+        decided = decision["context"]["span_id"]
+        writes = until(lambda: [s for s in spans(crm.log) if s["name"] == "write" and s["links"]])
+        assert decided in {link["context"]["span_id"] for s in writes for link in s["links"]}
+    assert_nothing_private(crm)
