@@ -52,6 +52,10 @@ test: install ## Run the tests
 fuzz: install ## Throw what the contract allows and forbids at a real server (ARGS="--seed random" to search on)
 	$(BIN)/python -m scripts.fuzz $(ARGS)
 
+.PHONY: smoke
+smoke: install ## Try a CRM that runs, and store nothing there (URL=http://localhost:5001/webhooks; the key from .env)
+	$(BIN)/python -m scripts.smoke $(URL)
+
 .PHONY: bench
 bench: .venv/bench ## Measure our speed beside the alternatives (ARGS="webhooks --rounds 3" for a part)
 	$(BIN)/python -m scripts.bench $(ARGS)

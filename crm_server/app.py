@@ -18,12 +18,13 @@ from connexion.resolver import Resolver
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server.api import Handler, Stream, approvals, audit, bulk_decisions, people, records, webhooks
-from crm_server.approval_queue import ApprovalQueue
+from crm_server.approval_queue import EVENTS, ApprovalQueue
 from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.frontend import Pages
 from crm_server.frontend.rendering import send_page
+from crm_server.metrics import Metrics
 from crm_server.middleware.authentication import Failures, WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
@@ -35,7 +36,9 @@ from crm_server.middleware.contract import (
     each_operation,
     operations,
 )
+from crm_server.middleware.exposition import METRICS, Exposition
 from crm_server.middleware.networks import Networks
+from crm_server.middleware.observation import PAGE, Observation
 from crm_server.middleware.problem_answers import ProblemAnswers
 from crm_server.middleware.rate_limit import KeyRateLimit, Limit, SharedCounters
 from crm_server.middleware.sessions import Sessions
@@ -43,12 +46,12 @@ from crm_server.middleware.signatures import Signatures
 from crm_server.middleware.staff_access import StaffAccess, required_roles
 from crm_server.middleware.staff_requests import JsonRules, ParameterRules, optional_bodies
 from crm_server.migrations import require_migrated
-from crm_server.problems import SAFE_HEADERS, not_found
+from crm_server.problems import SAFE_HEADERS, TITLES, not_found
 from crm_server.retention import keep_erasing
 from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
-from crm_server.webhook_keys import KeyUse, warn_of_old_keys
+from crm_server.webhook_keys import KeyUse, fingerprint, warn_of_old_keys
 
 Part = Literal["webhooks", "staff"]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -89,7 +92,13 @@ def create_apps(
         with database.reading() as connection:
             warn_of_old_keys(connection, webhook_keys(settings))
     database.close()  # a process that is forked off must not share a connection
-    queue = ApprovalQueue(database)
+    metrics = Metrics(
+        events=EVENTS,
+        operations=[*webhooks.OPERATIONS, *STAFF_OPERATIONS, METRICS, PAGE],
+        problems=TITLES,
+        keys=list(map(fingerprint, webhook_keys(settings))),
+    )
+    queue = ApprovalQueue(database, metrics)
     storage = settings.rate_limit_storage.get_secret_value()
     shared = None if storage == "memory://" else SharedCounters(storage)
 
@@ -115,7 +124,9 @@ def create_apps(
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
     make: dict[Part, Callable[..., ASGIApp]] = {"webhooks": webhooks_app, "staff": staff_app}
     return {
-        part: make[part](queue, settings, hurry, shared, running if part == parts[0] else within_another)
+        part: make[part](
+            queue, metrics, settings, hurry, shared, running if part == parts[0] else within_another
+        )
         for part in parts
     }
 
@@ -128,6 +139,7 @@ async def within_another(_: Any) -> AsyncIterator[None]:
 
 def webhooks_app(
     queue: ApprovalQueue,
+    metrics: Metrics,
     settings: Settings,
     hurry: Hurry,
     shared: SharedCounters | None,
@@ -136,7 +148,9 @@ def webhooks_app(
     """Return what receives webhooks."""
     contract = load_contract()
     require_same_operations(contract, webhooks.OPERATIONS)
+    refused = metrics.rate_limited
     middlewares: list[Any] = [
+        partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
         ProblemAnswers,
         partial(
             Networks,
@@ -144,15 +158,17 @@ def webhooks_app(
             proxies=settings.trusted_proxies,
             open_to_all=open_operations(contract),
         ),
+        partial(Exposition, queue=queue, metrics=metrics, keys=webhook_keys(settings)),
         Routing,
         Security,
-        partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared)),
+        partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared, refused)),
         partial(Bodies, largest=settings.max_body_bytes, hurry=hurry),
         *signatures(settings),
         RequestValidation,
         LifespanMiddleware,
     ]
-    failures = Limit(settings.failure_limit, "failure", shared)
+    use = KeyUse(queue.note_key, metrics.key_uses)
+    failures = Limit(settings.failure_limit, "failure", shared, refused)
     app = ConnexionMiddleware(
         Dispatch(queue, webhooks.OPERATIONS),
         import_name=__name__,
@@ -163,7 +179,7 @@ def webhooks_app(
         contract,
         base_path=BASE_PATHS["webhooks"],
         resolver=Resolver(webhooks.OPERATIONS.__getitem__),
-        security_map={"bearer": WebhookKeys(webhook_keys(settings), failures, KeyUse(queue.note_key))},
+        security_map={"bearer": WebhookKeys(webhook_keys(settings), failures, use)},
         validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
     )
     return app
@@ -191,6 +207,7 @@ def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def staff_app(
     queue: ApprovalQueue,
+    metrics: Metrics,
     settings: Settings,
     hurry: Hurry,
     shared: SharedCounters | None,
@@ -201,8 +218,13 @@ def staff_app(
     pages = Pages(queue, Limit(settings.login_limit, "log-in", shared), hurry)
     return Beside(
         BASE_PATHS["staff"],
-        staff_api(queue, settings, hurry, shared, lifespan),
-        ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page),
+        staff_api(queue, metrics, settings, hurry, shared, lifespan),
+        Observation(
+            ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page),
+            metrics=metrics,
+            proxies=settings.trusted_proxies,
+            unrouted=PAGE,
+        ),
     )
 
 
@@ -222,6 +244,7 @@ class Beside:
 
 def staff_api(
     queue: ApprovalQueue,
+    metrics: Metrics,
     settings: Settings,
     hurry: Hurry,
     shared: SharedCounters | None,
@@ -235,6 +258,7 @@ def staff_api(
     secret = settings.database_url.get_secret_value().encode()
     failures = Failures(Limit(settings.failure_limit, "staff-failure", shared), secret)
     middlewares: list[Any] = [
+        partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
         ProblemAnswers,
         partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,

@@ -17,6 +17,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     insert,
     literal_column,
     or_,
@@ -55,7 +56,8 @@ from crm_server.errors import (
 )
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide, disguise
-from crm_server.pages import Page, Window, read_page
+from crm_server.metrics import Metrics
+from crm_server.pages import MOST_COUNTED, Page, Window, read_page
 from crm_server.tables import (
     approvals,
     decision_records,
@@ -120,10 +122,13 @@ class Receipt:
 class ApprovalQueue:
     """What the server does with the queue, through one committer."""
 
-    def __init__(self, database: Database) -> None:
-        """Prepare; nothing is written before `start`."""
+    def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
+        """Prepare; nothing is written before `start`. What becomes of events is counted in `metrics`."""
         self._database = database
-        self._commits: GroupCommit[ReceivedEvent, Receipt | Conflict] = GroupCommit(database, receive)
+        self._metrics = metrics or Metrics(events=EVENTS)
+        self._commits: GroupCommit[ReceivedEvent, Receipt | Conflict] = GroupCommit(
+            database, receive, metrics=self._metrics
+        )
         self._healthy = (float("-inf"), False)
         self._probe: asyncio.Task[bool] | None = None
 
@@ -140,7 +145,13 @@ class ApprovalQueue:
 
         Raises Unavailable when it could not be stored, or when nobody knows whether it was.
         """
-        return await self._commits.submit(event)
+        outcome = await self._commits.submit(event)
+        if isinstance(outcome, Conflict):
+            word = "conflict"
+        else:
+            word = "duplicate" if outcome.duplicate else "accepted"
+        self._metrics.events.add((event.identity.event, word))
+        return outcome
 
     @property
     def is_receiving(self) -> bool:
@@ -149,7 +160,9 @@ class ApprovalQueue:
 
     async def judge(self, identity: Identity) -> Verdict:
         """Tell what `receive` would find, and store nothing."""
-        return await self.read(lambda connection: judge(connection, identity))
+        verdict = await self.read(lambda connection: judge(connection, identity))
+        self._metrics.events.add((identity.event, "test"))
+        return verdict
 
     async def read(self, question: Callable[[Connection], Found]) -> Found:
         """Answer a question in a thread, in a transaction that only reads.
@@ -187,6 +200,16 @@ class ApprovalQueue:
     async def note_key(self, key: str) -> None:
         """Store that a webhook key, by its fingerprint, was used now. Raises Unavailable."""
         await self._commits.run(lambda connection: record_use(connection, key))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that writes runs."""
+        return self._commits.alive
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their commit."""
+        return self._commits.waiting
 
     async def is_healthy(self) -> bool:
         """Tell whether an event could be stored now, by the last commit or by trying; at most a second old."""
@@ -345,6 +368,32 @@ def list_approvals(connection: Connection, status: str | None = None) -> Iterato
 
 STATUSES = ("pending_approval", "approved", "rejected")
 EVENTS = tuple(dict.fromkeys(event for webhooks in RELEASES.values() for event in webhooks))
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many requests of an event are in a state: 10,001 says more than 10,000."""
+
+    event: str
+    status: str
+    count: int
+    oldest: str | None
+    """When the first of them was received."""
+
+
+def depths(connection: Connection) -> list[Depth]:
+    """Count the requests, in a millisecond or two however many there are: no further than lists do."""
+    return [depth(connection, event, status) for event in EVENTS for status in STATUSES]
+
+
+def depth(connection: Connection, event: str, status: str) -> Depth:
+    """Count the requests of an event that are in a state, by their index."""
+    c = approvals.c
+    these = select(c.sequence).where(c.event == event, c.status == status)
+    some = these.limit(MOST_COUNTED + 1).subquery()
+    first = select(c.received_at).where(c.event == event, c.status == status).order_by(c.sequence).limit(1)
+    count = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return Depth(event, status, count, connection.execute(first).scalar())
 
 
 @dataclass(frozen=True, slots=True)

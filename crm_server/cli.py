@@ -25,9 +25,10 @@ from crm_server.database import Database, utc_now
 from crm_server.decisions import COMPARED, Choice
 from crm_server.erasure import Held
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
+from crm_server.logs import start_logging
 from crm_server.migrations import migrate, require_migrated
 from crm_server.pages import Window
-from crm_server.settings import Settings, load_settings
+from crm_server.settings import Settings, load_settings, warn_of_weak_secrets
 from crm_server.staff import RANKS
 from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
 from generated.approvals import Approving
@@ -46,13 +47,11 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 1 when it failed, or 2 when it was used wrongly."""
     options = parser().parse_args(argv)
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # Alembic tells of every step that it considers.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        code: int = options.run(load_settings(), options)
+        settings = load_settings()
+        start_logging(settings.log_format)
+        warn_of_weak_secrets(settings)
+        code: int = options.run(settings, options)
     except CrmError as error:
         print(f"crm-server: {error}", file=sys.stderr)
         return 1

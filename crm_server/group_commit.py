@@ -18,6 +18,8 @@ from sqlalchemy import Connection
 
 from crm_server.database import BUSY_SECONDS, Database, is_database_error
 from crm_server.errors import Refused, Unavailable, describe
+from crm_server.metrics import Metrics
+from crm_server.tracing import Tracing
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -43,6 +45,8 @@ class Waiting:
     item: Any = None
     job: Callable[[Connection], Any] | None = None
     """Runs in a transaction of its own."""
+    link: Any = None
+    """To the trace of who waits."""
 
 
 @dataclass(slots=True)
@@ -66,16 +70,20 @@ class GroupCommit(Generic[Item, Outcome]):
         write: Callable[[Connection, Sequence[Item]], Sequence[Outcome]],
         *,
         most_waiting: int = MOST_WAITING,
+        metrics: Metrics | None = None,
     ) -> None:
         """Prepare; `start` starts the thread. More than `most_waiting` at once are refused."""
         self._most_waiting = most_waiting
+        self._metrics = metrics or Metrics()
+        self._tracing = Tracing()
         self.state = State()
         self._database = database
         self._write = write
         self._gathered: list[Waiting] = []
         self._batches: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._is_free = True
-        self._waiting = 0
+        self.waiting = 0
+        """How many wait for a commit now."""
         self._ended = float("-inf")
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
@@ -100,18 +108,20 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def submit(self, item: Item) -> Outcome:
         """Write an item with others in one transaction; return its outcome after the commit."""
-        waiting = Waiting(asyncio.get_running_loop().create_future(), item)
+        future = asyncio.get_running_loop().create_future()
+        waiting = Waiting(future, item, link=self._tracing.link())
         outcome: Outcome = await self._wait(waiting, BUSY_SECONDS)
         return outcome
 
     async def run(self, job: Callable[[Connection], Any], seconds: float = BUSY_SECONDS) -> Any:
         """Run a job in a write transaction of its own; return its outcome after the commit."""
-        return await self._wait(Waiting(asyncio.get_running_loop().create_future(), job=job), seconds)
+        future = asyncio.get_running_loop().create_future()
+        return await self._wait(Waiting(future, job=job, link=self._tracing.link()), seconds)
 
     async def _wait(self, waiting: Waiting, seconds: float) -> Any:
-        if self._waiting >= self._most_waiting or not self.alive:
+        if self.waiting >= self._most_waiting or not self.alive:
             raise Unavailable("Too many requests wait for the database.")
-        self._waiting += 1
+        self.waiting += 1
         self._gathered.append(waiting)
         loop = waiting.future.get_loop()
         if self._is_free:
@@ -123,7 +133,7 @@ class GroupCommit(Generic[Item, Outcome]):
             return await waiting.future
         finally:
             timer.cancel()
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _hand_over(self, before: int) -> None:
         """Give the thread what has gathered, once the loop has gone round without another."""
@@ -177,8 +187,13 @@ class GroupCommit(Generic[Item, Outcome]):
         if not group:
             return
         items = [waiting.item for waiting in group]
-        outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
+        began = time.perf_counter()
+        with self._tracing.transaction("commit", [waiting.link for waiting in group]):
+            outcomes, phase = self._transact(lambda connection: self._write(connection, items), len(group))
         self.state.grouped_at = self._ended
+        if phase is None:
+            self._metrics.commit_seconds.observe(time.perf_counter() - began)
+            self._metrics.batch_sizes.observe(len(group))
         if phase == "write" and len(group) > 1:
             # One of them spoils it for all: each in its own transaction, then.
             for waiting in group:
@@ -188,7 +203,8 @@ class GroupCommit(Generic[Item, Outcome]):
             _answer(group, outcomes)
 
     def _commit_job(self, waiting: Waiting, job: Callable[[Connection], Any]) -> None:
-        outcomes, _ = self._transact(lambda connection: [job(connection)], 1)
+        with self._tracing.transaction("write", [waiting.link]):
+            outcomes, _ = self._transact(lambda connection: [job(connection)], 1)
         _answer([waiting], outcomes)
 
     @contextmanager
@@ -218,6 +234,7 @@ class GroupCommit(Generic[Item, Outcome]):
             return [refusal] * count, phase
         except Exception as error:
             self.state.failed = phase != "write" or is_database_error(error)
+            self._metrics.commit_failures.add(())
             log.error("A transaction of %d failed at its %s: %s", count, phase, describe(error))
             failure = Unavailable("The database failed.") if is_database_error(error) else error
             return [failure] * count, phase

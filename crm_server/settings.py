@@ -15,6 +15,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from crm_server.errors import ConfigurationError
+from crm_server.logs import LogFormat
 
 SHORT_KEY = 16
 """Below so many characters a key is easy to guess."""
@@ -63,9 +64,11 @@ class Settings(BaseSettings):
     staff_networks: Annotated[tuple[Network, ...], NoDecode, Field(alias="STAFF_ALLOWED_NETWORKS")] = ()
     """Where staff may come from; without one, from anywhere."""
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, Field(alias="CRM_TRUSTED_PROXIES")] = ()
-    """The proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    """The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Request-Id` are believed."""
     retention_days: Annotated[int | None, Field(alias="CRM_RETENTION_DAYS", ge=1, le=36500)] = None
     """Days after which the payloads of rejected requests are erased; without it they stay."""
+    log_format: Annotated[LogFormat, Field(alias="CRM_LOG_FORMAT")] = "text"
+    """How the log is written: for people, or a JSON object on each line."""
 
     @field_validator("webhook_keys", mode="before")
     @classmethod
@@ -174,12 +177,16 @@ def load_settings() -> Settings:
     Raises ConfigurationError with one line that names the variable, never its value.
     """
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         faults = [
             f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()
         ]
         raise ConfigurationError("; ".join(faults)) from None
+
+
+def warn_of_weak_secrets(settings: Settings) -> None:
+    """Log which settings are easy to guess."""
     if any(len(key.get_secret_value()) < SHORT_KEY for key in settings.webhook_keys):
         log.warning("WEBHOOK_API_KEY holds a key of fewer than %d characters; use a longer one.", SHORT_KEY)
     secrets = [secret_part(secret.get_secret_value()) for secret in settings.signing_secrets]
@@ -187,4 +194,3 @@ def load_settings() -> Settings:
         log.warning(
             "WEBHOOK_SIGNING_SECRET holds a secret of fewer than %d bytes; use a longer one.", SHORT_SECRET
         )
-    return settings

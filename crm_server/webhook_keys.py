@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select, update
 
 from crm_server.database import insert_or_ignore, utc_now
 from crm_server.errors import Unavailable
+from crm_server.metrics import Counter
 from crm_server.tables import webhook_keys
 
 NOTE_SECONDS = 60.0
@@ -43,14 +44,15 @@ class KeyInUse:
 class KeyUse:
     """Has the use of a key written, once a minute at most."""
 
-    def __init__(self, write: Callable[[str], Awaitable[None]]) -> None:
-        """Prepare; `write` stores that a key was used now, by its fingerprint."""
-        self._write = write
+    def __init__(self, write: Callable[[str], Awaitable[None]], uses: Counter[str]) -> None:
+        """Prepare; `write` stores that a key was used now, by its fingerprint; `uses` counts each use."""
+        self._write, self._uses = write, uses
         self._due: dict[str, float] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
     def note(self, key: str) -> None:
         """Note that a key, by its fingerprint, was used now."""
+        self._uses.add(key)
         now = time.monotonic()
         if now < self._due.get(key, 0.0):
             return

@@ -61,6 +61,8 @@ class Delivery:
     held_by: int | None
     """The answer that held it before the last passed probe."""
     lease_token: str
+    traceparent: str | None = None
+    """The trace that it belongs to (W3C Trace Context)."""
 
 
 @dataclass(frozen=True, slots=True)

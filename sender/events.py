@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -45,6 +46,8 @@ class Event:
     """The body as it is sent, byte for byte."""
     digest: str
     """SHA-256 of the canonical content, in hexadecimal."""
+    traceparent: str | None = None
+    """The trace that the booking belongs to (W3C Trace Context), where the site traces."""
 
 
 def event_of(name: str, source: ContractModel | Mapping[str, Any]) -> Event:
@@ -64,7 +67,24 @@ def event_of(name: str, source: ContractModel | Mapping[str, Any]) -> Event:
         reference=at(body, webhook.reference),
         payload=payload,
         digest=digest(canonical_content(body, webhook)),
+        traceparent=current_traceparent(),
     )
+
+
+def current_traceparent() -> str | None:
+    """Return the current span's context as W3C writes it; None when nobody traces.
+
+    Who has a span has imported OpenTelemetry: it is not imported for those who have not.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415
+        TraceContextTextMapPropagator,
+    )
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")
 
 
 def serialise(name: str, source: ContractModel | Mapping[str, Any]) -> str:

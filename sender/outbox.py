@@ -100,6 +100,8 @@ def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = 
         "due_at": now,
         "enqueued_at": now,
     }
+    if event.traceparent:  # or not named at all: an outbox that is not migrated yet takes events still
+        row["traceparent"] = event.traceparent
     if connection.scalar(insert_or_ignore(connection.dialect.name, outbox, outbox.c.id), row):
         return event.id
     same_key = and_(outbox.c.event == event.name, outbox.c.natural_key == event.natural_key)
@@ -222,6 +224,7 @@ def _claim(due: Select[Any], dialect: str) -> Update:
             outbox.c.attempts,
             outbox.c.held_by,
             outbox.c.lease_token,
+            outbox.c.traceparent,
         )
     )
 

@@ -51,6 +51,7 @@ outbox = Table(
     Column("answer", Text),  # what the CRM said: JSON of status, type, pointers, contract
     Column("enqueued_at", Float, nullable=False),
     Column("finished_at", Float),
+    Column("traceparent", String(55)),  # the trace that it belongs to (W3C Trace Context)
     UniqueConstraint("event", "natural_key", name="crm_outbox_natural_key"),
     CheckConstraint(
         "status IN ('pending', 'delivered', 'failed', 'held', 'closed', 'erased')", name="crm_outbox_status"

@@ -87,6 +87,8 @@ class Transport:
     def send(self, delivery: Delivery) -> Outcome:
         """Make one attempt to deliver an event."""
         headers = {"webhook-id": delivery.id, "webhook-contract": delivery.contract}
+        if delivery.traceparent:
+            headers["traceparent"] = delivery.traceparent
         return self._post(WEBHOOKS[delivery.event].path, delivery.payload.encode(), headers)
 
     def probe(self, path: str) -> tuple[bool, str]:

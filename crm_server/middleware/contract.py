@@ -48,10 +48,11 @@ class Routing(RoutingMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Route a request, with extensions of its own."""
         found = self._known.get((scope.get("method", ""), scope.get("path", "")))
-        if found is None:
-            await self._route({**scope, "extensions": {}}, receive, send)
-        else:
-            await self.app({**scope, "extensions": {ROUTING_CONTEXT: found}}, receive, send)
+        extensions: dict[str, Any] = {} if found is None else {ROUTING_CONTEXT: found}
+        if "crm.seen" in scope:
+            scope["crm.seen"].extensions = extensions
+        route = self._route if found is None else self.app
+        await route({**scope, "extensions": extensions}, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The outermost middleware: whatever is raised inside becomes an answer, and nothing of it leaks."""
+"""Whatever is raised further in becomes an answer, and nothing of it leaks."""
 
 import asyncio
 import logging
@@ -53,6 +53,8 @@ class ProblemAnswers:
             # and with that the client's connection, until the garbage is collected.
             error.__traceback__ = None
             if not started:
+                if "crm.seen" in scope:
+                    scope["crm.seen"].problem = problem.type
                 await self._send_problem(problem, scope, send)
             if not body_ended:
                 await drain(receive)

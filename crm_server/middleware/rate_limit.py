@@ -19,6 +19,7 @@ from limits.errors import ConfigurationError as LimitsError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server.errors import ConfigurationError, name_of
+from crm_server.metrics import Counter
 from crm_server.problems import Problem
 
 REDIS_SECONDS = 0.25
@@ -140,8 +141,15 @@ class SharedCounters:
 class Limit:
     """So many hits in a window of time, by name."""
 
-    def __init__(self, notation: str, what: str, shared: SharedCounters | None = None) -> None:
-        """Prepare; `what` tells its counters from another limit's."""
+    def __init__(
+        self,
+        notation: str,
+        what: str,
+        shared: SharedCounters | None = None,
+        refused: Counter[str] | None = None,
+    ) -> None:
+        """Prepare; `what` tells its counters from another limit's, and what is `refused` by it."""
+        self._refused = refused
         self._limit = limits.parse(notation)
         self._seconds, self._most = self._limit.get_expiry(), self._limit.amount
         self._what, self._shared = what, shared
@@ -152,12 +160,15 @@ class Limit:
 
         There must be a bounded number of names: their counters stay.
         """
+        wait = None
         if self._shared:
             key = self._limit.key_for(self._what, name)
             wait = await self._shared.hit(key, self._seconds, self._most)
-            if wait is not None:
-                return wait
-        return self._hit_here(name)
+        if wait is None:
+            wait = self._hit_here(name)
+        if wait and self._refused:
+            self._refused.add(self._what)
+        return wait
 
     def _hit_here(self, name: str) -> int:
         # By the monotonic clock: one of `limits` would refuse for a day when the clock is put back by one.

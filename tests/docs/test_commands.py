@@ -88,6 +88,8 @@ def follow(line: str, terminal: Terminal) -> None:
     """Do what a line of a page says."""
     if line.startswith("make"):
         dry_run(line)
+    elif line.startswith(("sudo", "docker")):
+        require_our_names(line)
     elif line.startswith("pip install"):
         require_our_wheel(line)
     elif line.startswith("crm-server serve"):
@@ -104,6 +106,16 @@ def dry_run(line: str) -> None:
     command = ["bash", "-c", line.replace("make", "make --dry-run", 1)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def require_our_names(line: str) -> None:
+    """Hold a line for the whole machine, which no test may run, against the files and containers that there are."""
+    if "pip install" in line:
+        require_our_wheel(line[line.index("pip install") :])
+    units = [Path(word).name for word in line.split() if word.endswith(".service")]
+    assert [unit for unit in units if not (ROOT / "docs" / "operating" / unit).exists()] == []
+    found = re.match(r"docker (?:logs|exec) (\S+)", line)
+    assert not found or f"container_name: {found[1]}\n" in (ROOT / "compose.yaml").read_text()
 
 
 def require_our_wheel(line: str) -> None:

@@ -1,0 +1,119 @@
+"""The alert rules and the board ask for metrics that there are, by labels and values that they have."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.docs.documents import table
+from tests.factories import repair_request
+from tests.servers import ROOT, start_crm
+
+FOLDER = ROOT / "docs" / "operating"
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+BOARD: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
+OF_PROMETHEUS = {"up": {"job": {"crm"}}}
+"""What Prometheus itself adds: a series for each scrape, and the job to all."""
+
+Series = dict[str, dict[str, set[str]]]
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """Every metric of a server that has taken one event: its labels, and their values."""
+    found: Series = defaultdict(lambda: defaultdict(set), {k: dict(v) for k, v in OF_PROMETHEUS.items()})
+    with start_crm(tmp_path_factory.mktemp("watched")) as crm:
+        assert crm.post("repair-request", repair_request()).status_code == 202
+        page = httpx.get(f"http://127.0.0.1:{crm.port}/metrics").text
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            for name, value in (sample.labels | {"job": "crm"}).items():
+                found[sample.name][name].add(value)
+    return found
+
+
+def selectors(text: str) -> Iterator[promql_parser.VectorSelector]:
+    """Yield what an expression asks for. Raises ValueError for what is no PromQL."""
+    found: list[promql_parser.VectorSelector] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+
+    promql_parser.walk(promql_parser.parse(text.replace("$__rate_interval", "5m")), visit)
+    yield from found
+
+
+def require(expression: str, series: Series) -> None:
+    """Hold an expression against the series that there are."""
+    asked = list(selectors(expression))
+    assert asked, expression
+    for selector in asked:
+        assert selector.name in series, expression
+        for matcher in selector.matchers.matchers:
+            known = series[str(selector.name)].get(matcher.name, set())
+            wanted = set(matcher.value.split("|"))
+            assert wanted <= known, f"{expression}: {matcher.name} has {sorted(known)}"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_an_alert_asks_for_what_there_is(rule: dict[str, Any], series: Series) -> None:
+    require(rule["expr"], series)
+    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+    assert rule["labels"]["severity"] in {"page", "ticket"}
+    assert re.fullmatch(r"[0-9]+[smhd]", rule.get("for", "0s"))
+    assert rule["annotations"]["summary"]
+    for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
+        assert all(label in series[str(selector.name)] for selector in selectors(rule["expr"]))
+
+
+def test_every_alert_is_explained() -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
+    assert [rule["alert"] for rule in RULES if f"`{rule['alert']}`" not in page] == []
+
+
+TARGETS = [(panel["title"], target) for panel in BOARD["panels"] for target in panel["targets"]]
+
+
+@pytest.mark.parametrize(
+    ("title", "target"), TARGETS, ids=[f"{title} {target['refId']}" for title, target in TARGETS]
+)
+def test_a_panel_shows_what_there_is(title: str, target: dict[str, str], series: Series) -> None:
+    require(target["expr"], series)
+    for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+        assert all(label in series[str(selector.name)] for selector in selectors(target["expr"])), title
+
+
+def test_every_metric_of_ours_is_explained_and_no_other(series: Series) -> None:
+    ours = {re.sub("_(bucket|sum|count|created)$", "", name) for name in series if name.startswith("crm_")}
+    assert set(table(ROOT / "docs" / "operating.md", "metric")) == ours
+
+
+def test_no_panel_lies_over_another() -> None:
+    taken = [
+        (x, y)
+        for panel in BOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert max(x for x, _ in taken) < 24
+
+
+def test_prometheus_is_told_of_the_rules_and_of_the_port() -> None:
+    told = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    assert [Path(name).exists() or (FOLDER / name).exists() for name in told["rule_files"]] == [True]
+    [scrape] = told["scrape_configs"]
+    assert (scrape["job_name"], scrape["static_configs"]) == ("crm", [{"targets": ["127.0.0.1:5001"]}])
