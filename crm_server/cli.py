@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         settings = load_settings()
-        start_logging(settings.log_format)
+        start_logging(settings.log_format, settings.log_level)
         warn_of_weak_secrets(settings)
         code: int = options.run(settings, options)
     except CrmError as error:

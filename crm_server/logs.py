@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["info", "debug"]
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """What the answer of the request that is at work bears as `x-request-id`."""
@@ -41,11 +42,12 @@ class Lines(logging.Formatter):
         return f"{line} [{request_id.get()}]" if request_id.get() else line
 
 
-def start_logging(how: LogFormat = "text") -> None:
-    """Log to standard error from now on."""
+def start_logging(how: LogFormat = "text", level: LogLevel = "info") -> None:
+    """Log to standard error from now on; `level` is what is logged of our own."""
     handler = logging.StreamHandler(sys.stderr)
     text = Lines("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if how == "json" else text)
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("crm_server").setLevel(level.upper())
     # Alembic tells of every step that it considers.
     logging.getLogger("alembic").setLevel(logging.WARNING)

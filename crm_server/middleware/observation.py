@@ -26,6 +26,8 @@ PAGE = "page"
 """The operation of every page for staff."""
 NOT_LOGGED = frozenset({"health", "metrics"})
 """Asked every few seconds by those who watch: logged only when the answer is none of success."""
+FAILED = 400
+"""The least status of an answer that is logged at `info`."""
 
 log = logging.getLogger("crm_server.access")
 
@@ -83,8 +85,7 @@ class Observation:
                 self.observe(seen, message["status"], time.perf_counter() - began)
                 if span:
                     describe(span, seen, message["status"])
-                headers = [*message["headers"], (ID_HEADER, seen.id.encode())]
-                message = {**message, "headers": headers}
+                message["headers"] = [*message["headers"], (ID_HEADER, seen.id.encode())]
             await send(message)
 
         await self.app(scope, receive, observed)
@@ -104,7 +105,8 @@ class Observation:
         metrics.request_seconds[operation].observe(seconds)
         if seen.problem:
             metrics.refused.add(seen.problem)
-        elif operation in NOT_LOGGED:
+        level = logging.INFO if status >= FAILED else logging.DEBUG
+        if not log.isEnabledFor(level) or (status < FAILED and operation in NOT_LOGGED):
             return
         members = {
             "operation": operation,
@@ -113,7 +115,7 @@ class Observation:
             **({"problem": seen.problem} if seen.problem else {}),
         }
         words = (operation, status, f" {seen.problem}" if seen.problem else "", seconds * 1000)
-        log.info("%s %d%s in %.1f ms", *words, extra={"members": members})
+        log.log(level, "%s %d%s in %.1f ms", *words, extra={"members": members})
 
 
 def describe(span: "Span", seen: Seen, status: int) -> None:

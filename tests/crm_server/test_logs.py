@@ -18,7 +18,9 @@ from tests.servers import Crm, start_crm
 def logging_crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
     """A server that logs JSON, behind a proxy that it trusts when the proxy is 127.0.0.7."""
     directory = tmp_path_factory.mktemp("logging")
-    with start_crm(directory, CRM_LOG_FORMAT="json", CRM_TRUSTED_PROXIES="127.0.0.7") as crm:
+    with start_crm(
+        directory, CRM_LOG_FORMAT="json", CRM_LOG_LEVEL="debug", CRM_TRUSTED_PROXIES="127.0.0.7"
+    ) as crm:
         yield crm
     assert_nothing_private(crm)
 
@@ -38,7 +40,7 @@ def test_every_answer_is_found_in_the_log_by_its_id(logging_crm: Crm) -> None:
     [first] = until(lambda: lines_of(logging_crm, accepted.headers["x-request-id"]))
     [second] = until(lambda: lines_of(logging_crm, refused.headers["x-request-id"]))
     assert first["time"].endswith("Z")
-    assert (first["level"], first["operation"], first["status"]) == ("info", "repair-request", 202)
+    assert (first["level"], first["operation"], first["status"]) == ("debug", "repair-request", 202)
     assert "problem" not in first
     assert (second["operation"], second["status"], second["problem"]) == (
         "repair-request",
@@ -86,12 +88,16 @@ def test_a_warning_at_the_start_is_json_too(tmp_path: Path) -> None:
 
 
 def test_people_find_the_id_at_the_end_of_the_line(crm: Crm) -> None:
-    answer = post(crm, "repair-request", repair_request())
-    ending = "INFO crm_server.access: repair-request 202 in "
+    accepted, answer = (
+        post(crm, "repair-request", repair_request()),
+        send(crm, "POST", "/repair-request", b"{}"),
+    )
+    ending = "INFO crm_server.access: repair-request 400 invalid-event in "
     request_id = answer.headers["x-request-id"]
     [line] = until(lambda: [line for line in crm.log.splitlines() if request_id in line])
     assert ending in line
     assert line.endswith(f"ms [{request_id}]")
+    assert accepted.headers["x-request-id"] not in crm.log
 
 
 def test_a_log_format_that_is_none_stops_the_start(crm: Crm) -> None:
