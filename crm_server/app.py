@@ -24,7 +24,7 @@ from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.frontend import Pages
 from crm_server.frontend.rendering import send_page
-from crm_server.metrics import Metrics
+from crm_server.metrics import Memory, Metrics
 from crm_server.middleware.authentication import Failures, WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
@@ -76,13 +76,17 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ASGIApp:
 
 
 def create_apps(
-    settings: Settings, parts: Sequence[Part], hurry: Hurry, keeps_index: Callable[[], bool] = lambda: True
+    settings: Settings,
+    parts: Sequence[Part],
+    hurry: Hurry,
+    keeps_index: Callable[[], bool] = lambda: True,
+    memory: Memory | None = None,
 ) -> dict[Part, ASGIApp]:
     """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
     The first one's lifespan is that of database and queue: it must be around the others'. Of several
-    processes that serve these apps one `keeps_index`, which is asked in the process. Raises
-    ConfigurationError with the cure.
+    processes that serve these apps one `keeps_index`, which is asked in the process, and all count
+    in rows of one `memory`. Raises ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
         raise ConfigurationError("WEBHOOK_API_KEY is not set: give the key that the website sends.")
@@ -97,6 +101,7 @@ def create_apps(
         operations=[*webhooks.OPERATIONS, *STAFF_OPERATIONS, METRICS, PAGE],
         problems=TITLES,
         keys=list(map(fingerprint, webhook_keys(settings))),
+        memory=memory,
     )
     queue = ApprovalQueue(database, metrics)
     storage = settings.rate_limit_storage.get_secret_value()
@@ -215,7 +220,8 @@ def staff_app(
 ) -> ASGIApp:
     """Return the staff's side: the API, and beside it the pages."""
     guarded = partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies)
-    pages = Pages(queue, Limit(settings.login_limit, "log-in", shared), hurry)
+    attempts = Limit(settings.login_limit, "log-in", shared, metrics.rate_limited)
+    pages = Pages(queue, attempts, hurry)
     return Beside(
         BASE_PATHS["staff"],
         staff_api(queue, metrics, settings, hurry, shared, lifespan),
@@ -256,7 +262,7 @@ def staff_api(
     optional = optional_bodies(contract)
     # Of what servers of one database share, so that they group addresses alike.
     secret = settings.database_url.get_secret_value().encode()
-    failures = Failures(Limit(settings.failure_limit, "staff-failure", shared), secret)
+    failures = Failures(Limit(settings.failure_limit, "staff-failure", shared, metrics.rate_limited), secret)
     middlewares: list[Any] = [
         partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
         ProblemAnswers,

@@ -26,6 +26,7 @@ from crm_server.decisions import COMPARED, Choice
 from crm_server.erasure import Held
 from crm_server.errors import ConfigurationError, CrmError, cure_of, name_of
 from crm_server.logs import start_logging
+from crm_server.metrics import Memory
 from crm_server.migrations import migrate, require_migrated
 from crm_server.pages import Window
 from crm_server.settings import Settings, load_settings, warn_of_weak_secrets
@@ -229,7 +230,8 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
         "staff": (options.frontend_port, "--frontend-port", "serving staff"),
     }
     parts = [part for part in doors if options.only in (None, part)]
-    apps = create_apps(settings, parts, hurry, keeps_index=lambda: is_first)
+    memory = Memory(options.workers)
+    apps = create_apps(settings, parts, hurry, keeps_index=lambda: is_first, memory=memory)
     listeners = {part: listen(options.host, *doors[part][:2]) for part in apps}
     for part, listener in listeners.items():
         host, number = listener.getsockname()[:2]
@@ -243,6 +245,7 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     def work(number: int = 0, leash: int | None = None) -> None:
         nonlocal is_first
         is_first = number == 0
+        memory.be(number)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             runner.run(serve([(app, listeners[part]) for part, app in apps.items()], hurry, leash))
 

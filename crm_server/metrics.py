@@ -19,7 +19,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 OUTCOMES = ("accepted", "duplicate", "conflict", "test")
 """What became of an event that the contract allows."""
-LIMITS = ("key", "failure")
+LIMITS = ("key", "failure", "staff-failure", "log-in")
 UNKNOWN = "unknown"
 """Stands for every operation that is none of ours: a label has few values, whatever is asked for."""
 

@@ -120,7 +120,7 @@ def counted(metrics: Metrics) -> Iterator[Metric]:
         responses.add_metric([operation, f"{digit}xx"], count)
     yield responses
     yield counter("crm_refused", "Refusals, by the type of the problem.", ["type"], metrics.refused)
-    words = "Requests that came too often, by the limit: of a key, or of an address with wrong keys."
+    words = "Requests that came too often, by the limit: of a key, of wrong keys or tokens, of log-ins."
     yield counter("crm_rate_limited", words, ["limit"], metrics.rate_limited)
     yield counter("crm_key_uses", "Uses of each webhook key, by fingerprint.", ["key"], metrics.key_uses)
     yield counter("crm_commit_failures", "Transactions that failed.", [], metrics.commit_failures)

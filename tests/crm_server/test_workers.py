@@ -12,7 +12,8 @@ import pytest
 
 from tests.crm_server.answers import Answer, ask, post, until
 from tests.crm_server.conftest import staff_token
-from tests.factories import repair_request
+from tests.crm_server.test_metrics import scrape, value
+from tests.factories import customer_registration, repair_request
 from tests.servers import Crm, start_crm
 
 
@@ -44,6 +45,16 @@ def test_of_64_at_once_one_is_new_and_every_process_answers(many: Crm) -> None:
     assert [answer.json["duplicate"] for answer in answers].count(False) == 1
     assert len({answer.json["id"] for answer in answers}) == 1
     assert len(worker_ids(many)) == 3
+
+
+def test_whichever_worker_is_asked_the_metrics_are_those_of_all(many: Crm) -> None:
+    labels = {"event": "customer-registration", "outcome": "accepted"}
+    assert value(scrape(many), "crm_events_total", **labels) == 0
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: post(many, "customer-registration", customer_registration()), range(48)))
+        found = list(pool.map(lambda _: scrape(many), range(16)))
+    assert {value(samples, "crm_events_total", **labels) for samples in found} == {48}
+    assert len({value(samples, "process_start_time_seconds") for samples in found}) > 1
 
 
 def test_of_many_decisions_at_once_one_stands(many: Crm) -> None:
