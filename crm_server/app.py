@@ -24,7 +24,7 @@ from crm_server.database import Database
 from crm_server.errors import ConfigurationError
 from crm_server.frontend import Pages
 from crm_server.frontend.rendering import send_page
-from crm_server.metrics import Metrics
+from crm_server.metrics import Memory, Metrics
 from crm_server.middleware.authentication import Failures, WebhookKeys
 from crm_server.middleware.bodies import Bodies, Hurry, operation_id
 from crm_server.middleware.contract import (
@@ -76,12 +76,12 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ASGIApp:
 
 
 def create_apps(
-    settings: Settings, parts: Sequence[Part], hurry: Hurry, keeps_index: Callable[[], bool] = lambda: True
+    settings: Settings, parts: Sequence[Part], hurry: Hurry, memory: Memory | None = None
 ) -> dict[Part, ASGIApp]:
     """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
-    The first one's lifespan is that of database and queue: it must be around the others'. Of several
-    processes that serve these apps one `keeps_index`, which is asked in the process. Raises
+    The first one's lifespan is that of database and queue: it must be around the others'. Several
+    processes that serve these apps count in one `memory`, and the first keeps the search index. Raises
     ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
@@ -92,11 +92,13 @@ def create_apps(
         with database.reading() as connection:
             warn_of_old_keys(connection, webhook_keys(settings))
     database.close()  # a process that is forked off must not share a connection
+    memory = memory or Memory()
     metrics = Metrics(
         events=EVENTS,
         operations=[*webhooks.OPERATIONS, *STAFF_OPERATIONS, METRICS, PAGE],
         problems=TITLES,
         keys=list(map(fingerprint, webhook_keys(settings))),
+        memory=memory,
     )
     queue = ApprovalQueue(database, metrics)
     storage = settings.rate_limit_storage.get_secret_value()
@@ -108,7 +110,7 @@ def create_apps(
         kept = [partial(keep_erasing, queue, settings.retention_days)]
         if "staff" in parts:
             kept.append(partial(keep_deciding, queue))
-        if "staff" in parts and keeps_index():
+        if "staff" in parts and memory.process == 0:
             kept.append(partial(keep_indexed, queue))
         tasks = [asyncio.create_task(keep()) for keep in kept]
         yield

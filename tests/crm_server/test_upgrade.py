@@ -58,6 +58,7 @@ ROWS: dict[str, list[str]] = {
         """INSERT INTO corrections (record, record_id, field, before, at, author)
             VALUES ('ticket', 't', 'notes', 'Mind the cat', 'now', 'staff:Grace')""",
     ],
+    "0009": ["UPDATE erasure_state SET erasures = 3", "UPDATE customers SET erased_at = 'now'"],
 }
 """What a release writes whose newest step this is, beside what those before it write."""
 
