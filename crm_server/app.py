@@ -76,17 +76,13 @@ def create_app(settings: Settings, hurry: Hurry | None = None) -> ASGIApp:
 
 
 def create_apps(
-    settings: Settings,
-    parts: Sequence[Part],
-    hurry: Hurry,
-    keeps_index: Callable[[], bool] = lambda: True,
-    memory: Memory | None = None,
+    settings: Settings, parts: Sequence[Part], hurry: Hurry, memory: Memory | None = None
 ) -> dict[Part, ASGIApp]:
     """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
-    The first one's lifespan is that of database and queue: it must be around the others'. Of several
-    processes that serve these apps one `keeps_index`, which is asked in the process, and all count
-    in rows of one `memory`. Raises ConfigurationError with the cure.
+    The first one's lifespan is that of database and queue: it must be around the others'. Several
+    processes that serve these apps count in one `memory`, and the first keeps the search index. Raises
+    ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
         raise ConfigurationError("WEBHOOK_API_KEY is not set: give the key that the website sends.")
@@ -96,6 +92,7 @@ def create_apps(
         with database.reading() as connection:
             warn_of_old_keys(connection, webhook_keys(settings))
     database.close()  # a process that is forked off must not share a connection
+    memory = memory or Memory()
     metrics = Metrics(
         events=EVENTS,
         operations=[*webhooks.OPERATIONS, *STAFF_OPERATIONS, METRICS, PAGE],
@@ -113,7 +110,7 @@ def create_apps(
         kept = [partial(keep_erasing, queue, settings.retention_days)]
         if "staff" in parts:
             kept.append(partial(keep_deciding, queue))
-        if "staff" in parts and keeps_index():
+        if "staff" in parts and memory.process == 0:
             kept.append(partial(keep_indexed, queue))
         tasks = [asyncio.create_task(keep()) for keep in kept]
         yield

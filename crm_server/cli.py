@@ -224,14 +224,13 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     from crm_server.http_server import event_loop, listen, serve
     from crm_server.middleware.bodies import Hurry
 
-    hurry, is_first = Hurry(), True
+    hurry, memory = Hurry(), Memory(options.workers)
     doors: dict[Part, tuple[int, str, str]] = {
         "webhooks": (options.port, "--port", "receiving webhooks"),
         "staff": (options.frontend_port, "--frontend-port", "serving staff"),
     }
     parts = [part for part in doors if options.only in (None, part)]
-    memory = Memory(options.workers)
-    apps = create_apps(settings, parts, hurry, keeps_index=lambda: is_first, memory=memory)
+    apps = create_apps(settings, parts, hurry, memory)
     listeners = {part: listen(options.host, *doors[part][:2]) for part in apps}
     for part, listener in listeners.items():
         host, number = listener.getsockname()[:2]
@@ -243,8 +242,6 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
     gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
 
     def work(number: int = 0, leash: int | None = None) -> None:
-        nonlocal is_first
-        is_first = number == 0
         memory.be(number)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             runner.run(serve([(app, listeners[part]) for part, app in apps.items()], hurry, leash))

@@ -271,7 +271,8 @@ def insert_or_ignore(dialect: str, table: Table) -> Insert:
     """Return `INSERT … ON CONFLICT DO NOTHING`, the one statement that the two databases spell apart."""
     insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
     statement: Insert = insert(table).on_conflict_do_nothing()
-    return statement
+    # Whether anything was inserted is what one asks; of PostgreSQL SQLAlchemy tells it only to who says so.
+    return statement.execution_options(preserve_rowcount=True)
 
 
 def execute_many(connection: Connection, statement: Insert, rows: list[dict[str, Any]]) -> CursorResult[Any]:

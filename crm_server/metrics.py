@@ -31,12 +31,12 @@ class Memory:
         """Make a row for each of some processes; this one has the first."""
         numbers = memoryview(mmap.mmap(-1, processes * ROW_NUMBERS * 8)).cast("d")
         self._rows = [numbers[n * ROW_NUMBERS : (n + 1) * ROW_NUMBERS] for n in range(processes)]
-        self.row = self._rows[0]
+        self.process, self.row = 0, self._rows[0]
         self._taken = 0
 
     def be(self, process: int) -> None:
         """Add to the row of the process of this number from now on: what a worker says after the fork."""
-        self.row = self._rows[process]
+        self.process, self.row = process, self._rows[process]
 
     def take(self, count: int) -> int:
         """Return the first of so many places that nobody else has."""

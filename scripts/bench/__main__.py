@@ -9,7 +9,7 @@ import sys
 from scripts.bench.processes import ROOT
 from scripts.bench.report import Measurement, Target, write
 
-WORKS = ("webhooks", "parse", "enqueue", "relay", "latency", "million", "imports")
+WORKS = ("webhooks", "postgresql", "parse", "enqueue", "relay", "latency", "million", "imports")
 
 BY_HAND = "by hand (FastAPI + SQLAlchemy)"
 CEILING = "ceiling (parses the model only)"
@@ -23,6 +23,7 @@ TARGETS = [
             Target(f"webhooks, {n} connections", "p99", BY_HAND, 1, 1, False, "p50"),
         )
     ),
+    *(Target(f"webhooks on PostgreSQL, {n} connections", "rate", BY_HAND, 3, 6, True) for n in (8, 32)),
     Target("parse, schema, model", "µs", "json + jsonschema", 1, 1, False),
     Target("parse, schema, model", "µs", "pydantic with EmailStr", 1, 1, False),
     Target("a booking's transaction", "µs", "bare booking", 2, 1.5, False),

@@ -74,9 +74,9 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextmanager
-def our_server(folder: Path) -> Iterator[int]:
+def our_server(folder: Path, database: str = "sqlite:///var/crm.sqlite3") -> Iterator[int]:
     """Run our CRM server on a new database."""
-    env = environment()
+    env = environment(CRM_DATABASE_URL=database)
     subprocess.run(
         [sys.executable, "-m", "crm_server", "migrate"], cwd=folder, env=env, check=True, capture_output=True
     )
@@ -86,10 +86,10 @@ def our_server(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def peer(name: str, folder: Path) -> Iterator[int]:
+def peer(name: str, folder: Path, database: str | None = None) -> Iterator[int]:
     """Run a peer under uvicorn, as fast as it goes."""
     port = free_port()
-    env = environment(BENCH_DATABASE_URL=f"sqlite+aiosqlite:///{folder}/peer.sqlite3")
+    env = environment(BENCH_DATABASE_URL=database or f"sqlite+aiosqlite:///{folder}/peer.sqlite3")
     app = f"scripts.bench.peers.{name}:app"
     options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error"]
     with running(["uvicorn", app, "--port", str(port), *options], folder, env, port):

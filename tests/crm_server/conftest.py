@@ -57,12 +57,17 @@ def migrate_to(step: str, path: Path) -> Database:
     """Create a database as an earlier release left it."""
     database = Database(make_url(f"sqlite:///{path}"))
     create_file(path)
+    upgrade_to(database, step)
+    return database
+
+
+def upgrade_to(database: Database, step: str) -> None:
+    """Bring a database to a step that need not be the newest."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with database.writing() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, step)
-    return database
 
 
 @pytest.fixture(scope="session")

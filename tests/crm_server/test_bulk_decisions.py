@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
 
 from crm_server import approval_queue, bulk_decisions
 from crm_server.approval_queue import Filter, ReceivedEvent
@@ -13,20 +12,23 @@ from crm_server.audit_trail import Actor
 from crm_server.bulk_decisions import MOST_SHOWN, PART, Report
 from crm_server.database import Database
 from crm_server.idempotency import Identity
+from crm_server.settings import Settings
 from crm_server.staff import Role
 from tests.crm_server.answers import Answer, ask, post, until
-from tests.crm_server.conftest import assert_nothing_private, staff_token
+from tests.crm_server.conftest import ON_BOTH, assert_nothing_private, staff_token
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm, start_crm
+
+pytestmark = ON_BOTH
 
 PENDING = Filter(status="pending_approval")
 ME = Actor("staff:Me", "192.0.2.1")
 
 
 @pytest.fixture(scope="module")
-def bulk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
+def bulk(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Crm]:
     """A server whose queue these tests may empty."""
-    with start_crm(tmp_path_factory.mktemp("bulk"), only=None) as crm:
+    with start_crm(tmp_path_factory.mktemp("bulk"), only=None, engine=engine) as crm:
         yield crm
     assert_nothing_private(crm)
 
@@ -252,7 +254,7 @@ def test_a_killed_server_goes_on_where_it_was_and_decides_each_once(
     bulk: Crm, staff: Mapping[Role, str]
 ) -> None:
     token = staff["approver"]
-    database = Database(make_url(f"sqlite:///{bulk.database}"))
+    database = Database(Settings.model_validate({"CRM_DATABASE_URL": bulk.database_url}).url)
     stored(database, *(repair_request() for _ in range(20 * PART)))
     database.close()
     before, seen = decided(bulk), look(bulk, token)

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 from crm_server import staff
 from crm_server.errors import Refused, StaffNotAdded
 from tests.crm_server.answers import ask
-from tests.crm_server.conftest import staff_token
+from tests.crm_server.conftest import ON_BOTH, staff_token
 from tests.servers import Crm, clean_environment, start_crm
 
 PASSWORD = "correct horse battery staple"
@@ -35,6 +35,7 @@ def test_a_token_is_printed_alone_and_kept_as_a_digest(crm: Crm) -> None:
     assert token[6:] not in stored
 
 
+@ON_BOTH
 def test_every_token_ends_at_once_when_revoked_or_its_owner_disabled_and_the_trail_tells(crm: Crm) -> None:
     tokens = [staff_token(crm, "Rhea", "viewer"), crm.cli("staff", "token", "Rhea").stdout.strip()]
     assert [may_read(crm, token) for token in tokens] == [True, True]
@@ -84,6 +85,7 @@ def test_what_is_no_name_is_refused(crm: Crm, name: str) -> None:
         staff_token(crm, name, "viewer")
 
 
+@ON_BOTH
 def test_a_name_is_taken_once(crm: Crm) -> None:
     staff_token(crm, "Ann", "viewer")
     done = crm.cli("staff", "add", "Ann", "--role", "admin")

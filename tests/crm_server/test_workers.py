@@ -93,6 +93,17 @@ def test_receipt_has_one_order_and_the_index_holds_all(many: Crm) -> None:
     until(lambda: many.rows(missing) == [])
 
 
+def test_whoever_is_asked_for_figures_gives_those_of_all(many: Crm) -> None:
+    def accepted() -> float:
+        lines = httpx.get(f"http://127.0.0.1:{many.port}/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if 'outcome="accepted"' in line)
+
+    before = accepted()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: post(many, "repair-request", repair_request()), range(40)))
+    assert {accepted() - before for _ in range(12)} == {40.0}
+
+
 def test_the_limits_of_each_process_are_its_own_and_that_is_said(many: Crm) -> None:
     assert "RATE_LIMIT_STORAGE_URL" in many.log
     assert many.log.count("receiving webhooks on") == 1
