@@ -10,7 +10,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from crm_server.approval_queue import ApprovalQueue
-from crm_server.frontend import approvals, bulk_decisions, front_page, keys, people
+from crm_server.frontend import approvals, bulk_decisions, front_page, keys, people, staff
 from crm_server.frontend.login import LogIn, log_in_page, log_out, to_log_in
 from crm_server.frontend.rendering import static_file
 from crm_server.frontend.visits import Page, Visit
@@ -40,13 +40,17 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/approvals/{id}/approve", approvals.approve, "approver"),
     Page("POST", "/approvals/{id}/reject", approvals.reject, "approver"),
     Page("POST", "/approvals/{id}/reopen", approvals.reopen, "approver"),
-    Page("GET", "/staff", people.list_staff, "admin"),
-    Page("POST", "/staff/add", people.add, "admin"),
-    Page("POST", "/staff/role", people.set_role, "admin"),
-    Page("POST", "/staff/password", people.set_password, "admin"),
-    Page("POST", "/staff/token", people.make_token, "admin"),
-    Page("POST", "/staff/revoke", people.revoke, "admin"),
-    Page("POST", "/staff/disable", people.disable, "admin"),
+    Page("GET", "/staff", staff.list_staff, "admin"),
+    Page("POST", "/staff/add", staff.add, "admin"),
+    Page("POST", "/staff/role", staff.set_role, "admin"),
+    Page("POST", "/staff/password", staff.set_password, "admin"),
+    Page("POST", "/staff/token", staff.make_token, "admin"),
+    Page("POST", "/staff/revoke", staff.revoke, "admin"),
+    Page("POST", "/staff/disable", staff.disable, "admin"),
+    Page("GET", "/people", people.ask, "admin"),
+    Page("POST", "/people", people.find, "admin"),
+    Page("POST", "/people/export", people.export, "admin"),
+    Page("POST", "/people/erase", people.erase, "admin"),
     Page("GET", "/keys", keys.list_webhook_keys, "admin"),
 )
 """Every page and what it needs, in the order in which paths are looked for; `POST /login` stands apart."""

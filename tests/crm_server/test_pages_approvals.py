@@ -271,6 +271,7 @@ def test_nothing_on_a_page_is_inline_and_no_other_site_has_a_part(crm: Crm, admi
         f"/approvals/{received(crm)}",
         "/approvals/bulk",
         "/keys",
+        "/people",
         "/staff",
         "/login",
         "/nowhere",
