@@ -218,7 +218,7 @@ def staff_app(
     """Return the staff's side: the API, and beside it the pages."""
     guarded = partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies)
     attempts = Limit(settings.login_limit, "log-in", shared, metrics.rate_limited)
-    pages = Pages(queue, attempts, hurry)
+    pages = Pages(queue, attempts, hurry, settings.webhook_keys)
     return Beside(
         BASE_PATHS["staff"],
         staff_api(queue, metrics, settings, hurry, shared, lifespan),

@@ -458,8 +458,17 @@ class Comparison:
     """The customer with its `websiteUserId`."""
     differences: Sequence[Difference] = ()
     """From that customer's record."""
-    suggestions: Sequence[Row[Any]] = ()
+    suggestions: Sequence["Suggested"] = ()
     """Customers with an equal e-mail address, where its `websiteUserId` is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggested:
+    """A customer who may have sent a request."""
+
+    row: Row[Any]
+    differences: Sequence[Difference]
+    """From their record."""
 
 
 def compare(connection: Connection, row: Row[Any]) -> Comparison:
@@ -469,7 +478,10 @@ def compare(connection: Connection, row: Row[Any]) -> Comparison:
     sent = records_of(read_event(row)).customer
     known = records.find_customer(connection, sent["website_user_id"])
     if known is None:
-        return Comparison(suggestions=records.customers_with_email(connection, sent["email"]))
+        like = records.customers_with_email(connection, sent["email"])
+        return Comparison(
+            suggestions=[Suggested(row, list(differences(row._asdict(), sent))) for row in like]
+        )
     return Comparison(known.id, list(differences(known._asdict(), sent)))
 
 

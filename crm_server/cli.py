@@ -31,7 +31,7 @@ from crm_server.migrations import migrate, require_migrated
 from crm_server.pages import Window
 from crm_server.settings import Settings, load_settings, warn_of_weak_secrets
 from crm_server.staff import RANKS
-from crm_server.webhook_keys import LARGEST_AGE_DAYS, KeyInUse, list_keys
+from crm_server.webhook_keys import list_keys
 from generated.approvals import Approving
 
 if TYPE_CHECKING:
@@ -296,16 +296,9 @@ def run_keys(settings: Settings, options: argparse.Namespace) -> int:
         return 0
     lines = [["FINGERPRINT", "FIRST USED", "LAST USED", ""]]
     print_table(
-        lines + [[k.fingerprint, k.first_used_at or "-", k.last_used_at or "-", state_of(k)] for k in keys]
+        lines + [[k.fingerprint, k.first_used_at or "-", k.last_used_at or "-", k.state] for k in keys]
     )
     return 0
-
-
-def state_of(key: KeyInUse) -> str:
-    """Say what an operator should know of a key."""
-    if not key.is_set:
-        return "no longer set"
-    return f"in use for more than {LARGEST_AGE_DAYS} days: change it" if key.is_due else "set"
 
 
 def run_audit(settings: Settings, options: argparse.Namespace) -> int:

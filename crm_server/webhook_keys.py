@@ -40,6 +40,13 @@ class KeyInUse:
         """Whether it should be changed for a new one."""
         return self.is_set and self.days is not None and self.days >= LARGEST_AGE_DAYS
 
+    @property
+    def state(self) -> str:
+        """What an operator should know of it."""
+        if not self.is_set:
+            return "no longer set"
+        return f"in use for more than {LARGEST_AGE_DAYS} days: change it" if self.is_due else "set"
+
 
 class KeyUse:
     """Has the use of a key written, once a minute at most."""

@@ -125,7 +125,8 @@ def detail(staff: Staff, found: Shown) -> dict[str, Any]:
     seen = found.comparison
     differences = [{**asdict(each), "field": f"/{each.field}"} for each in seen.differences]
     suggestions = [
-        {"customer_id": row.id, **{name: row._mapping[name] for name in COMPARED}} for row in seen.suggestions
+        {"customer_id": each.row.id, **{name: each.row._mapping[name] for name in COMPARED}}
+        for each in seen.suggestions
     ]
     return {
         **item(staff, found.row),

@@ -13,6 +13,7 @@ from crm_server.approval_queue import ApprovalQueue
 from crm_server.bulk_decisions import Preview, Report
 from crm_server.errors import PreviewChanged, UnknownDecisions
 from crm_server.problems import Problem
+from crm_server.staff import Staff
 from generated.approvals import DecidingAll
 
 
@@ -28,20 +29,28 @@ async def preview_decisions(queue: ApprovalQueue, scope: Scope) -> Answer:
 async def decide_all(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Store a decision on everything; it is done beside everything else."""
     staff, given = scope["crm.staff"], DecidingAll.model_validate(scope["crm.json"])
+    try:
+        job_id = await store(queue, staff, given, scope["crm.address"])
+    except PreviewChanged as error:
+        raise Problem("preview-changed", str(error), preview=error.preview) from None
+    return Answer(202, await read_report(queue, job_id))
+
+
+async def store(queue: ApprovalQueue, staff: Staff, given: DecidingAll, address: str) -> str:
+    """Store a decision on everything; return its id.
+
+    Raises PreviewChanged, and the 404 for a search that is not theirs.
+    """
     seen = Preview(**given.preview.model_dump())
     asked = {"event": given.event, "search": given.search, "status": "pending_approval"}
     reason = given.reason.strip() if given.reason and given.verb == "reject" else None
-    try:
-        parts = await queue.read(
-            lambda connection: bulk_decisions.plan(connection, filter_of(connection, staff, asked), seen)
-        )
-    except PreviewChanged as error:
-        raise Problem("preview-changed", str(error), preview=error.preview) from None
-    actor = staff.at(scope["crm.address"])
-    job_id = await queue.write(
+    parts = await queue.read(
+        lambda connection: bulk_decisions.plan(connection, filter_of(connection, staff, asked), seen)
+    )
+    actor = staff.at(address)
+    return await queue.write(
         lambda connection: bulk_decisions.begin(connection, parts, seen.count, given.verb, reason, actor)
     )
-    return Answer(202, await read_report(queue, job_id))
 
 
 async def show_decisions(queue: ApprovalQueue, scope: Scope) -> Answer:

@@ -17,13 +17,13 @@ from generated.approvals import PersonAddress
 
 async def export_person(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Export what is held of a person."""
-    person, actor = await found(queue, scope), scope["crm.staff"].at(scope["client"][0])
+    person, actor = await found(queue, scope), scope["crm.staff"].at(scope["crm.address"])
     return Answer(200, await queue.write(partial(erasure.export, person=person, actor=actor)))
 
 
 async def erase_person(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Erase what is held of a person."""
-    person, actor = await found(queue, scope), scope["crm.staff"].at(scope["client"][0])
+    person, actor = await found(queue, scope), scope["crm.staff"].at(scope["crm.address"])
     try:
         erased = await queue.write(partial(erasure.erase, person=person, actor=actor))
     except PersonChanged as error:

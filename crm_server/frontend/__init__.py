@@ -1,21 +1,22 @@
 """The staff pages: server-rendered, complete without JavaScript, and by the same domain as the staff API."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from urllib.parse import parse_qs
 
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from crm_server.approval_queue import ApprovalQueue
-from crm_server.frontend import approvals, front_page, people
+from crm_server.frontend import approvals, bulk_decisions, front_page, keys, people, staff
 from crm_server.frontend.login import LogIn, log_in_page, log_out, to_log_in
 from crm_server.frontend.rendering import static_file
 from crm_server.frontend.visits import Page, Visit
 from crm_server.middleware.bodies import Bodies, Hurry, check_transfer_coding
 from crm_server.middleware.rate_limit import Limit
-from crm_server.middleware.sessions import POLLED, SAFE_METHODS, require_csrf, require_own_origin
+from crm_server.middleware.sessions import SAFE_METHODS, require_csrf, require_own_origin
 from crm_server.problems import Problem
 
 LARGEST_FORM = 64 << 10
@@ -29,20 +30,28 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/logout", log_out, "viewer"),
     Page("GET", "/", front_page.show, "viewer"),
     Page("GET", "/approvals", approvals.list_requests, "viewer"),
-    Page("GET", POLLED, approvals.arrived, "viewer"),
+    Page("GET", "/approvals/arrived", approvals.arrived, "viewer"),
     Page("POST", "/approvals/search", approvals.search_requests, "viewer"),
     Page("POST", "/approvals/decide", approvals.decide_selected, "approver"),
+    Page("GET", bulk_decisions.PATH, bulk_decisions.show_preview, "approver"),
+    Page("POST", bulk_decisions.PATH, bulk_decisions.decide_all, "approver"),
+    Page("GET", f"{bulk_decisions.PATH}/{{id}}", bulk_decisions.show_job, "approver"),
     Page("GET", "/approvals/{id}", approvals.show_request, "viewer"),
     Page("POST", "/approvals/{id}/approve", approvals.approve, "approver"),
     Page("POST", "/approvals/{id}/reject", approvals.reject, "approver"),
     Page("POST", "/approvals/{id}/reopen", approvals.reopen, "approver"),
-    Page("GET", "/staff", people.list_staff, "admin"),
-    Page("POST", "/staff/add", people.add, "admin"),
-    Page("POST", "/staff/role", people.set_role, "admin"),
-    Page("POST", "/staff/password", people.set_password, "admin"),
-    Page("POST", "/staff/token", people.make_token, "admin"),
-    Page("POST", "/staff/revoke", people.revoke, "admin"),
-    Page("POST", "/staff/disable", people.disable, "admin"),
+    Page("GET", "/staff", staff.list_staff, "admin"),
+    Page("POST", "/staff/add", staff.add, "admin"),
+    Page("POST", "/staff/role", staff.set_role, "admin"),
+    Page("POST", "/staff/password", staff.set_password, "admin"),
+    Page("POST", "/staff/token", staff.make_token, "admin"),
+    Page("POST", "/staff/revoke", staff.revoke, "admin"),
+    Page("POST", "/staff/disable", staff.disable, "admin"),
+    Page("GET", "/people", people.ask, "admin"),
+    Page("POST", "/people", people.find, "admin"),
+    Page("POST", "/people/export", people.export, "admin"),
+    Page("POST", "/people/erase", people.erase, "admin"),
+    Page("GET", "/keys", keys.list_webhook_keys, "admin"),
 )
 """Every page and what it needs, in the order in which paths are looked for; `POST /login` stands apart."""
 
@@ -50,9 +59,11 @@ PAGES: tuple[Page, ...] = (
 class Pages:
     """The pages as an ASGI app; raises Problems. It needs `scope["crm.session"]` and `scope["crm.address"]`."""
 
-    def __init__(self, queue: ApprovalQueue, attempts: Limit, hurry: Hurry) -> None:
+    def __init__(
+        self, queue: ApprovalQueue, attempts: Limit, hurry: Hurry, webhook_keys: Sequence[SecretStr]
+    ) -> None:
         """Prepare; `attempts` is how often somebody may try to log in."""
-        self._queue = queue
+        self._queue, self._webhook_keys = queue, webhook_keys
         self._bodies = Bodies(self, largest=LARGEST_FORM, hurry=hurry)
         pages = [*PAGES, Page("POST", "/login", LogIn(attempts), None)]
         by_path = {page.path: [other for other in pages if other.path == page.path] for page in pages}
@@ -86,12 +97,12 @@ class Pages:
             if not session.staff.may(page.role):
                 raise Problem("forbidden", f"This needs the role {page.role}.")
         if is_safe:
-            return await page.handler(Visit(request, self._queue, {}))
+            return await page.handler(Visit(request, self._queue, {}, self._webhook_keys))
         require_own_origin(request.scope)
         form = await self.read_form(request)
         if page.role is not None:
             require_csrf(session, "".join(form.get("csrf", [])))
-        return await page.handler(Visit(request, self._queue, form))
+        return await page.handler(Visit(request, self._queue, form, self._webhook_keys))
 
     async def read_form(self, request: Request) -> Mapping[str, list[str]]:
         """Return the fields of a form; raise 400, 408, 413 and 415."""

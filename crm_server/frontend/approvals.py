@@ -16,15 +16,15 @@ from crm_server.api.approvals import detail, item, unknown
 from crm_server.approval_queue import EVENTS, STATUSES, Filter
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
-from crm_server.decisions import Choice
 from crm_server.errors import AlreadyDecided, CrmError, NumberTaken, Refused, UnknownApproval
+from crm_server.frontend.choices import choice_of, known_customer, suggested_customers
 from crm_server.frontend.payload import blocks_of, is_link
 from crm_server.frontend.rendering import PAGE_HEADERS, page, see_other
 from crm_server.frontend.visits import Visit
 from crm_server.pages import Page, Window
 from crm_server.problems import Problem
 from crm_server.staff import Staff
-from generated.approvals import Approving, Rejecting, SearchWords
+from generated.approvals import Rejecting, SearchWords
 from generated.operations import RELEASES
 
 PAGE_SIZE = 50
@@ -53,6 +53,12 @@ class View:
     def path(self) -> str:
         """Where it is to be seen."""
         return f"/approvals?{self.query}" if self.query else "/approvals"
+
+    @property
+    def path_of_all(self) -> str:
+        """Where everything that waits of it is decided."""
+        query = self.but(status=START.status).query
+        return f"/approvals/bulk{'?' if query else ''}{query}"
 
     def but(self, **other: str) -> "View":
         """Return another view, from its beginning unless told otherwise."""
@@ -196,7 +202,9 @@ async def shown(visit: Visit, refused: Refused | None = None, *, fault: str = ""
         decided=refused if isinstance(refused, AlreadyDecided) else None,
         number_taken=isinstance(refused, NumberTaken),
         fault=fault,
-        reason=visit.field("reason"),
+        known=known_customer(visit.staff, found.comparison),
+        suggested=suggested_customers(visit.staff, found.comparison),
+        field=visit.field,
         following=following,
         previous=previous,
     )
@@ -211,13 +219,12 @@ def neighbour(connection: Any, wanted: Filter | None, view: View, sequence: int)
 
 
 async def approve(visit: Visit) -> Response:
-    """Approve a request, with another ticket number where one is given."""
-    given = visit.field("ticket_number")
+    """Approve a request as it is chosen."""
     try:
-        number = Approving.model_validate({"ticket_number": given} if given else {}).ticket_number
+        choice = choice_of(visit)
     except ValidationError:
-        return await shown(visit, fault="A ticket number has letters, digits and . _ : - alone, 64 at most.")
-    return await decided(visit, partial(approval_queue.approve, choice=Choice(ticket_number=number)))
+        return await shown(visit, fault=NO_CHOICE)
+    return await decided(visit, partial(approval_queue.approve, choice=choice))
 
 
 async def reject(visit: Visit) -> Response:
@@ -233,6 +240,7 @@ async def reopen(visit: Visit) -> Response:
     return await decided(visit, approval_queue.reopen)
 
 
+NO_CHOICE = "A ticket number has letters, digits and . _ : - alone, 64 at most."
 NO_REASON = "To reject needs a reason, of at most 5,000 characters."
 
 

@@ -1,97 +1,102 @@
-"""The staff's page, for admins: who may see and decide what."""
+"""What is held of a person, for admins: found by an e-mail address, shown, taken as a file, erased for good."""
 
-import asyncio
-from collections.abc import Callable
+import hashlib
+import json
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
+from pydantic import ValidationError
 from starlette.responses import Response
 
-from crm_server import staff
-from crm_server.errors import Refused
-from crm_server.frontend.rendering import page, see_other
+from crm_server import erasure
+from crm_server.api.approvals import item
+from crm_server.erasure import Held, Person
+from crm_server.errors import PersonChanged
+from crm_server.frontend.approvals import summary
+from crm_server.frontend.rendering import PAGE_HEADERS, page
 from crm_server.frontend.visits import Visit
-from crm_server.problems import Problem
-from crm_server.staff import RANKS, Role
+from crm_server.retention import empty_log
+from generated.approvals import PersonAddress
+
+NO_ADDRESS = "Give one e-mail address."
+NOT_SURE = "Nothing was erased. Say that you are sure."
+FILENAME = "person.json"
+"""Tells nothing of whose it is."""
 
 
-async def list_staff(visit: Visit) -> Response:
-    """Show everybody."""
-    return await shown(visit)
+async def ask(visit: Visit) -> Response:
+    """Ask for an e-mail address, which stands in no URL."""
+    return page(visit, "people.html", email="", fault="", held=None)
 
 
-async def shown(visit: Visit, *, status: int = 200, fault: str = "", token: str = "") -> Response:
-    """Show everybody, and what came of a change."""
-    people = await visit.queue.read(lambda connection: list(staff.everybody(connection)))
-    name = visit.field("name")
+async def find(visit: Visit) -> Response:
+    """Show what is held of a person."""
+    person = await found(visit)
+    return await shown(visit, person) if person else unreadable(visit)
+
+
+async def export(visit: Visit) -> Response:
+    """Send all that is held of a person as a file."""
+    person = await found(visit)
+    if person is None:
+        return unreadable(visit)
+    held = await visit.queue.write(partial(erasure.export, person=person, actor=visit.actor))
+    headers = {**PAGE_HEADERS, "content-disposition": f'attachment; filename="{FILENAME}"'}
+    text = json.dumps(held, ensure_ascii=False, indent=2)
+    return Response(text, HTTPStatus.OK, headers, media_type="application/json")
+
+
+async def erase(visit: Visit) -> Response:
+    """Erase all that is held of a person, if that is still what was shown."""
+    person = await found(visit)
+    if person is None:
+        return unreadable(visit)
+    if not visit.field("sure"):
+        return await shown(visit, person, HTTPStatus.BAD_REQUEST, fault=NOT_SURE)
+    try:
+        erased = await visit.queue.write(partial(erase_seen, person=person, visit=visit))
+    except PersonChanged as error:
+        return await shown(visit, person, HTTPStatus.CONFLICT, fault=str(error))
+    return page(visit, "erased.html", erased=erased, bytes_left=not await empty_log(visit.queue))
+
+
+def erase_seen(connection: Any, person: Person, visit: Visit) -> Held:
+    """Erase a person of whom what is held is what the page showed.
+
+    Raises PersonChanged.
+    """
+    if digest(erasure.held(connection, person)) != visit.field("seen"):
+        raise PersonChanged("What is held of this person has changed. Nothing was erased: look again.")
+    return erasure.erase(connection, person, visit.actor)
+
+
+async def found(visit: Visit) -> Person | None:
+    """Look for the person whose address was sent; return None for what is no address."""
+    try:
+        email = PersonAddress(email=visit.field("email")).email
+    except ValidationError:
+        return None
+    return await visit.queue.work(partial(erasure.find, email=email))
+
+
+def unreadable(visit: Visit) -> Response:
+    """Ask once more."""
+    email = visit.field("email")
+    return page(visit, "people.html", HTTPStatus.BAD_REQUEST, email=email, fault=NO_ADDRESS, held=None)
+
+
+async def shown(visit: Visit, person: Person, status: int = 200, *, fault: str = "") -> Response:
+    """Show what is held of a person now."""
+    held = await visit.queue.read(partial(erasure.held, person=person))
+    requests = [summary(item(visit.staff, row)) for row in held.approvals]
+    email, seen = visit.field("email"), digest(held)
     return page(
-        visit, "staff.html", status, people=people, roles=list(RANKS), fault=fault, token=token, name=name
+        visit, "people.html", status, email=email, fault=fault, held=held, requests=requests, seen=seen
     )
 
 
-async def add(visit: Visit) -> Response:
-    """Add somebody, with a password if one is given."""
-    role, password = role_of(visit), password_of(visit)
-    try:
-        hashed = await asyncio.to_thread(staff.hash_password, password) if password else None
-    except Refused as error:
-        return await shown(visit, status=HTTPStatus.BAD_REQUEST, fault=str(error))
-    return await changed(visit, partial(staff.add, role=role, password_hash=hashed))
-
-
-async def set_role(visit: Visit) -> Response:
-    """Let somebody do more or less."""
-    return await changed(visit, partial(staff.set_role, role=role_of(visit)))
-
-
-async def set_password(visit: Visit) -> Response:
-    """Give somebody another password."""
-    try:
-        hashed = await asyncio.to_thread(staff.hash_password, password_of(visit))
-    except Refused as error:
-        return await shown(visit, status=HTTPStatus.BAD_REQUEST, fault=str(error))
-    return await changed(visit, partial(staff.set_password, password_hash=hashed))
-
-
-async def make_token(visit: Visit) -> Response:
-    """Show a new token of somebody, once."""
-    name = visit.field("name")
-    try:
-        token = await visit.queue.write(lambda connection: staff.make_token(connection, name, visit.actor))
-    except Refused as error:
-        return await shown(visit, status=HTTPStatus.CONFLICT, fault=str(error))
-    return await shown(visit, token=token)
-
-
-async def revoke(visit: Visit) -> Response:
-    """End every token of somebody."""
-    return await changed(visit, staff.revoke)
-
-
-async def disable(visit: Visit) -> Response:
-    """Shut somebody out."""
-    return await changed(visit, staff.disable)
-
-
-async def changed(visit: Visit, change: Callable[..., Any]) -> Response:
-    """Change something of somebody; show everybody as they are then."""
-    name = visit.field("name")
-    try:
-        await visit.queue.write(lambda connection: change(connection, name, actor=visit.actor))
-    except Refused as error:
-        return await shown(visit, status=HTTPStatus.CONFLICT, fault=str(error))
-    return see_other("/staff")
-
-
-def role_of(visit: Visit) -> Role:
-    """Return the role that was chosen."""
-    role = visit.field("role")
-    if role not in RANKS:
-        raise Problem("malformed-request", "Choose a role.")
-    return cast(Role, role)
-
-
-def password_of(visit: Visit) -> str:
-    """Return the password that was given, with any space in it."""
-    return visit.form.get("password", [""])[0]
+def digest(held: Held) -> str:
+    """Return what stands for everything that is held of a person."""
+    parts = [[row.id for row in held.notes], [row.sequence for row in held.corrections]]
+    return hashlib.sha256(json.dumps([held.ids(), parts]).encode()).hexdigest()

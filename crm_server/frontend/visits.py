@@ -1,9 +1,10 @@
 """What a page is, and what it is given."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +23,8 @@ class Visit:
     queue: ApprovalQueue
     form: Mapping[str, list[str]]
     """The fields that were sent, each with all its values; a text has one line feed for each of its ends."""
+    webhook_keys: Sequence[SecretStr]
+    """The keys that open the webhooks' door, if this server knows them."""
 
     @property
     def session(self) -> Session:

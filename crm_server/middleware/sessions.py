@@ -14,8 +14,8 @@ from crm_server.sessions import Session
 COOKIE = "crm_staff"
 """Cookies ignore ports: the name tells it from those of other programs on the same host."""
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-POLLED = "/approvals/arrived"
-"""What pages ask by themselves, so that it is no sign that somebody is there."""
+POLLED = b"x-polled"
+"""The header of what a page asks by itself, which is no sign that somebody is there."""
 
 
 class Sessions:
@@ -29,13 +29,14 @@ class Sessions:
         """Find the session, and pass the request on."""
         if scope["type"] == "http":
             token = session_token(scope["headers"])
-            scope["crm.session"] = await self.find(token, scope["path"]) if token else None
+            is_polled = any(name == POLLED for name, _ in scope["headers"])
+            scope["crm.session"] = await self.find(token, is_polled=is_polled) if token else None
         await self.app(scope, receive, send)
 
-    async def find(self, token: str, path: str) -> Session | None:
-        """Return a session, and keep that it was used."""
+    async def find(self, token: str, *, is_polled: bool) -> Session | None:
+        """Return a session, and keep that it was used by somebody."""
         session = await self._queue.read(lambda connection: sessions.find(connection, token))
-        if session and not session.is_noted and path != POLLED:
+        if session and not session.is_noted and not is_polled:
             await self._queue.write(lambda connection: sessions.touch(connection, token))
         return session
 

@@ -265,7 +265,17 @@ def test_the_front_page_has_the_days_figures(crm: Crm, approver: Visitor) -> Non
 
 
 def test_nothing_on_a_page_is_inline_and_no_other_site_has_a_part(crm: Crm, admin: Visitor) -> None:
-    for path in ("/", "/approvals", f"/approvals/{received(crm)}", "/staff", "/login", "/nowhere"):
+    for path in (
+        "/",
+        "/approvals",
+        f"/approvals/{received(crm)}",
+        "/approvals/bulk",
+        "/keys",
+        "/people",
+        "/staff",
+        "/login",
+        "/nowhere",
+    ):
         answer = admin.get(path)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["cache-control"] == "no-store"

@@ -6,11 +6,14 @@ from typing import Any
 import httpx
 import pytest
 
+from crm_server import bulk_decisions
+from crm_server.audit_trail import Actor
 from crm_server.frontend import PAGES
 from crm_server.frontend.visits import Page
 from crm_server.middleware.sessions import COOKIE
 from crm_server.staff import RANKS
 from tests.crm_server.answers import post
+from tests.crm_server.conftest import in_database
 from tests.crm_server.visitors import Visitor, logged_in
 from tests.factories import repair_request
 from tests.servers import Crm
@@ -46,16 +49,21 @@ def csrf(everybody: Mapping[str, Visitor]) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
-def approval(crm: Crm) -> str:
-    return str(post(crm, "repair-request", repair_request()).json["id"])
+def ids(crm: Crm) -> Mapping[str, str]:
+    """A record for each kind of page that shows one, by the part of its path before the id."""
+    waiting = post(crm, "repair-request", repair_request()).json["id"]
+    me = Actor("cli:tests")
+    job = in_database(crm, lambda connection: bulk_decisions.begin(connection, [], 0, "approve", None, me))
+    return {"approvals": str(waiting), "bulk": job}
 
 
 @pytest.mark.parametrize(("who", "page"), [*matrix()])
 def test_everybody_sees_what_their_role_allows_and_nothing_else(
-    everybody: Mapping[str, Visitor], csrf: Mapping[str, str], approval: str, who: str, page: Page
+    everybody: Mapping[str, Visitor], csrf: Mapping[str, str], ids: Mapping[str, str], who: str, page: Page
 ) -> None:
     visitor = everybody[who]
-    path = page.path.replace("{id}", approval).replace("{name}", "style.css")
+    kind = page.path.partition("/{id}")[0].rpartition("/")[2]
+    path = page.path.replace("{id}", ids.get(kind, "")).replace("{name}", "style.css")
     fields = {"csrf": csrf[who]} if page.method == "POST" else None
     answer = visitor.send(page.method, path, fields, origin=visitor.origin)
     if page.role is None:

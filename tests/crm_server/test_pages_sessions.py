@@ -153,7 +153,8 @@ def age(crm: Crm, started: str, seen: str) -> None:
 def test_what_a_page_asks_by_itself_keeps_no_session_alive(crm: Crm, visitor: Visitor) -> None:
     age(crm, "-1 hours", "-20 minutes")
     before = crm.rows("SELECT max(seen_at) AS at FROM staff_sessions")[0]["at"]
-    assert visitor.get("/approvals/arrived?since=0").status_code == 200
+    asked = visitor.send("GET", "/approvals/arrived?since=0", **{"x-polled": "1"})
+    assert asked.status_code == 200
     assert crm.rows("SELECT max(seen_at) AS at FROM staff_sessions")[0]["at"] == before
     assert is_in(visitor)
     assert crm.rows("SELECT max(seen_at) AS at FROM staff_sessions")[0]["at"] > before

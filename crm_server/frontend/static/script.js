@@ -37,7 +37,7 @@ const KEYS = {
   "?": () => byId("keys")?.showModal(),
 };
 
-const isTyping = (element) => element.matches("input:not([type=checkbox]), textarea, select");
+const isTyping = (element) => element.matches("input:not([type=checkbox], [type=radio]), textarea, select");
 const keysOn = byId("keys-on");
 if (keysOn) {
   keysOn.checked = localStorage.getItem("keys") !== "off";
@@ -53,10 +53,13 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-for (const time of document.querySelectorAll("time[datetime]")) {
-  time.title = time.textContent;
-  time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+function writeTimes() {
+  for (const time of document.querySelectorAll("time[datetime]:not([title])")) {
+    time.title = time.textContent;
+    time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  }
 }
+writeTimes();
 
 // After a decision the list goes on where it was.
 const list = document.querySelector(".requests");
@@ -64,29 +67,53 @@ if (list) {
   const place = sessionStorage.getItem("place");
   sessionStorage.removeItem("place");
   if (place !== null && document.querySelector(".done")) requests()[Math.min(place, requests().length - 1)]?.focus();
-  list.closest("form").addEventListener("submit", () => {
+  list.closest("form")?.addEventListener("submit", () => {
     const first = checked();
     const links = requests();
     if (first) sessionStorage.setItem("place", links.findIndex((link) => boxOf(link) === first));
   });
 }
 
-const arrived = byId("arrived");
-if (arrived) {
-  const timer = setInterval(async () => {
-    if (document.hidden) return;
+// Asks while the page is seen, and says that nobody else did, until `show` returns that it was the last time.
+function poll(url, seconds, show) {
+  setTimeout(async () => {
+    let isOver = false;
     try {
-      const answer = await fetch(`${arrived.dataset.url}?since=${arrived.dataset.since}`);
-      if (!answer.ok || answer.redirected) return clearInterval(timer);
-      const { count } = await answer.json();
-      if (!count || arrived.dataset.count === String(count)) return;
-      arrived.dataset.count = count;
-      const link = document.createElement("a");
-      link.href = arrived.dataset.show;
-      link.textContent = `${count} new ${count === 1 ? "request" : "requests"} — show`;
-      arrived.replaceChildren(link);
+      if (!document.hidden) {
+        const answer = await fetch(url, { headers: { "x-polled": "1" } });
+        isOver = answer.ok && !answer.redirected ? await show(answer) : answer.status < 500;
+      }
     } catch {
       // The server is away for a moment: it is asked again.
     }
-  }, 10000);
+    if (!isOver) poll(url, seconds, show);
+  }, seconds * 1000);
+}
+
+const arrived = byId("arrived");
+if (arrived) {
+  poll(`${arrived.dataset.url}?since=${arrived.dataset.since}`, 10, async (answer) => {
+    const { count } = await answer.json();
+    if (!count || arrived.dataset.count === String(count)) return;
+    arrived.dataset.count = count;
+    const link = document.createElement("a");
+    link.href = arrived.dataset.show;
+    link.textContent = `${count} new ${count === 1 ? "request" : "requests"} — show`;
+    arrived.replaceChildren(link);
+  });
+}
+
+// What was not decided is added below, so that nobody who reads there loses their place.
+const progress = byId("progress");
+if (progress?.dataset.url) {
+  byId("again").remove();
+  poll(progress.dataset.url, 1, async (answer) => {
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const isOver = !fresh.getElementById("progress").dataset.url;
+    const refusals = byId("refusals");
+    refusals.append(...[...fresh.getElementById("refusals").children].slice(refusals.children.length));
+    for (const id of ["progress", "outcome", "rest"]) byId(id).replaceChildren(...fresh.getElementById(id).childNodes);
+    writeTimes();
+    return isOver;
+  });
 }
