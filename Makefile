@@ -29,6 +29,10 @@ demo: install ## Show the whole way of the data and go on running (ONCE=1: tell 
 run: install ## Run both sides until Ctrl-C
 	$(BIN)/python -m scripts.run
 
+.PHONY: seed
+seed: install ## Fill an empty CRM database with people who do not exist (N=1000)
+	$(BIN)/python -m scripts.seed $(or $(N),1000) $(ARGS)
+
 .PHONY: generate
 generate: install ## Write generated/ from openapi/
 	$(BIN)/python -m scripts.generate
