@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.visits import examine, path, tab_to, visit
+from tests.browser.visits import HOSTILE, examine, path, tab_to, visit
 from tests.demo.site import start_booking_site
 
 PERSON = {"First name": "Ada", "Last name": "Lovelace", "E-mail": "ada@example.com"}
 REPAIR = {"Device": "Apple MacBook Pro", "What is wrong?": "The screen is cracked.\nIt still turns on."}
-HOSTILE = "<img src=x onerror=alert(1)>\"\u202e'&amp; مرحبا 😀 " + "W" * 120
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,18 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, expect
 
+from crm_server.staff import Role
 from scripts.browser import AXE
+from tests.crm_server.answers import until
+from tests.servers import Crm
 
 WIDE = {"width": 1280, "height": 800}
 NARROW = {"width": 360, "height": 740}
 SECONDS = 10
 MOST_TABS = 100
+PASSWORD = "correct horse battery staple"
+HOSTILE = '=HYPERLINK("http://evil.example") <img src=x onerror=alert(1)>"\u202e\'&amp; مرحبا 😀 ' + "W" * 120
+"""Markup, a formula of spreadsheets, text that turns round, emoji, and a word that fits no line."""
 Scheme = Literal["light", "dark"]
 
 
@@ -30,9 +36,43 @@ def visit(chromium: Browser, address: str, *, javascript: bool = True) -> Iterat
     troubles = watch(context, address)
     try:
         yield context.new_page()
-        assert troubles == []
+        assert not troubles, troubles
     finally:
         context.close()
+
+
+@contextmanager
+def session(
+    chromium: Browser, crm: Crm, name: str = "Approver", start: str = "/", *, javascript: bool = True
+) -> Iterator[Page]:
+    """Visit the staff pages as somebody, beginning at a path."""
+    with visit(chromium, crm.pages_url, javascript=javascript) as page:
+        log_in(page, name, start)
+        yield page
+
+
+def log_in(page: Page, name: str, start: str = "/") -> None:
+    """Log somebody in who wants to see a page."""
+    page.goto(start)
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("button", name="Log out")).to_be_visible()
+
+
+def add_staff(crm: Crm, name: str, role: Role) -> None:
+    """Add somebody to the staff."""
+    added = crm.cli("staff", "add", name, "--role", role, "--password-stdin", stdin=PASSWORD)
+    assert added.returncode == 0, added.stderr
+
+
+def receive(crm: Crm, event: str, payload: dict[str, Any]) -> str:
+    """Send a webhook; return the request's id once it can be searched for."""
+    answer = crm.post(event, payload)
+    assert answer.status_code == 202, answer.text
+    found = "SELECT 1 FROM approvals JOIN search_documents USING (sequence) WHERE id = ?"
+    until(lambda: crm.rows(found, answer.json()["id"]))
+    return str(answer.json()["id"])
 
 
 def watch(context: BrowserContext, address: str) -> list[str]:
@@ -60,13 +100,17 @@ def watch(context: BrowserContext, address: str) -> list[str]:
 
 
 def examine(page: Page) -> None:
-    """Hold the page that is open against axe, in light and dark, and against a narrow screen."""
+    """Hold the page that is open against axe, in light and dark, and against a narrow screen.
+
+    The visit must be one with JavaScript: without, axe never comes to an end.
+    """
     page.set_viewport_size(NARROW)  # type: ignore[arg-type]
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= NARROW["width"], f"{path(page)} is {wide} px wide on a narrow screen"
     found = findings(page, "light")
     page.set_viewport_size(WIDE)  # type: ignore[arg-type]
-    assert found + findings(page, "light") + findings(page, "dark") == []
+    found += findings(page, "light") + findings(page, "dark")
+    assert not found, found
 
 
 def findings(page: Page, scheme: Scheme) -> list[str]:
