@@ -16,6 +16,9 @@ from crm_server.tables import customers, ticket_notes, tickets
 
 Row = dict[str, Any]
 
+MOST_SHOWN = 100
+"""So many tickets stand on a customer's page."""
+
 
 def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, bool]:
     """Return the id of the customer with this `website_user_id`, and whether it was created now.
@@ -57,9 +60,23 @@ def customers_page(connection: Connection, window: Window) -> Page:
     return read_page(connection, [select(customers)], customers.c.id, window)
 
 
-def tickets_page(connection: Connection, window: Window) -> Page:
-    """Read a page of the tickets: their ids sort by the time at which they were made."""
-    return read_page(connection, [select(tickets)], tickets.c.id, window)
+def customer(connection: Connection, customer_id: str) -> Found[Any] | None:
+    """Read a customer, None when there is none."""
+    return connection.execute(select(customers).where(customers.c.id == customer_id)).one_or_none()
+
+
+def tickets_page(connection: Connection, window: Window, status: str | None = None) -> Page:
+    """Read a page of the tickets, of all states or of one: their ids sort by the time at which they were made."""
+    statement = select(tickets)
+    if status is not None:
+        statement = statement.where(tickets.c.status == status)
+    return read_page(connection, [statement], tickets.c.id, window)
+
+
+def tickets_of(connection: Connection, customer_id: str) -> list[Found[Any]]:
+    """Read a customer's tickets, the newest first, some at most."""
+    mine = select(tickets).where(tickets.c.customer_id == customer_id)
+    return list(connection.execute(mine.order_by(tickets.c.id.desc()).limit(MOST_SHOWN)).all())
 
 
 def remove_ticket(connection: Connection, ticket_id: str) -> None:

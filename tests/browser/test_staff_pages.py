@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -16,20 +18,21 @@ READ = [page for page in PAGES if page.method == "GET" and page.path not in ANSW
 
 
 @pytest.fixture(scope="module")
-def approvals(crm: Crm) -> list[str]:
-    """The ids of a request of each kind, the first of them approved."""
+def known(crm: Crm) -> Mapping[str, list[str]]:
+    """Ids of records by the path of their pages: requests of each kind, one approved, and what came of it."""
     events = [("repair-request", repair_request()), ("customer-registration", customer_registration())]
     ids = [receive(crm, event, payload) for event, payload in events]
     assert crm.cli("approvals", "approve", ids[0]).returncode == 0
-    return ids
+    made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", ids[0])
+    return {"/approvals": ids} | {f"/{row['record']}s": [row["record_id"]] for row in made}
 
 
 @pytest.mark.parametrize("there", sorted({page.path for page in READ}))
 def test_every_page_is_for_everybody_and_fits_a_telephone(
-    chromium: Browser, crm: Crm, approvals: list[str], there: str
+    chromium: Browser, crm: Crm, known: Mapping[str, list[str]], there: str
 ) -> None:
     with session(chromium, crm, "Admin") as page:
-        for record in approvals if "{id}" in there else [""]:
+        for record in known[there.partition("/{id}")[0]] if "{id}" in there else [""]:
             answer = page.goto(there.replace("{id}", record))
             assert answer
             assert answer.status == 200
@@ -47,7 +50,7 @@ def test_a_script_that_was_smuggled_in_is_not_run_and_a_visit_notices(chromium: 
         visiting.__exit__(None, None, None)
 
 
-def test_what_went_wrong_is_a_page_too(chromium: Browser, crm: Crm, approvals: list[str]) -> None:
+def test_what_went_wrong_is_a_page_too(chromium: Browser, crm: Crm) -> None:
     with session(chromium, crm, "Viewer") as page:
         for there, title in (
             ("/nowhere", "Not found"),

@@ -64,7 +64,7 @@ if (list) {
   const place = sessionStorage.getItem("place");
   sessionStorage.removeItem("place");
   if (place !== null && document.querySelector(".done")) requests()[Math.min(place, requests().length - 1)]?.focus();
-  list.closest("form").addEventListener("submit", () => {
+  list.closest("form")?.addEventListener("submit", () => {
     const first = checked();
     const links = requests();
     if (first) sessionStorage.setItem("place", links.findIndex((link) => boxOf(link) === first));
