@@ -229,7 +229,7 @@ def repair_request(chance: Random, person: Person, key: str, at: datetime) -> di
     kind = chance.choice(REPAIRS)
     device, model = chance.choice(kind.devices)
     repair: dict[str, Any] = {
-        "ticketNumber": f"REV-{key.upper()}",
+        "ticketNumber": f"REV-{at.year}-{key.rpartition('-')[2].upper():0>5}",
         "websiteRepairId": f"booking-{key}",
         "customerEmail": person.email,
         "customerName": f"{person.first} {person.last}",
