@@ -46,16 +46,20 @@ def csrf(everybody: Mapping[str, Visitor]) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
-def approval(crm: Crm) -> str:
-    return str(post(crm, "repair-request", repair_request()).json["id"])
+def ids(crm: Crm) -> Mapping[str, str]:
+    """A record for each kind of page that shows one, by the first part of its path."""
+    waiting, approved = (post(crm, "repair-request", repair_request()).json["id"] for _ in range(2))
+    assert crm.cli("approvals", "approve", approved).returncode == 0
+    made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", approved)
+    return {"approvals": str(waiting)} | {f"{row['record']}s": row["record_id"] for row in made}
 
 
 @pytest.mark.parametrize(("who", "page"), [*matrix()])
 def test_everybody_sees_what_their_role_allows_and_nothing_else(
-    everybody: Mapping[str, Visitor], csrf: Mapping[str, str], approval: str, who: str, page: Page
+    everybody: Mapping[str, Visitor], csrf: Mapping[str, str], ids: Mapping[str, str], who: str, page: Page
 ) -> None:
     visitor = everybody[who]
-    path = page.path.replace("{id}", approval).replace("{name}", "style.css")
+    path = page.path.replace("{id}", ids.get(page.path.split("/")[1], "")).replace("{name}", "style.css")
     fields = {"csrf": csrf[who]} if page.method == "POST" else None
     answer = visitor.send(page.method, path, fields, origin=visitor.origin)
     if page.role is None:
