@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach python,python3.11 python3,$(shell \
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: .venv/installed ## Make .venv from the hashed lock
@@ -28,6 +28,14 @@ demo: install ## Show the whole way of the data and go on running (ONCE=1: tell 
 .PHONY: run
 run: install ## Run both sides until Ctrl-C
 	$(BIN)/python -m scripts.run
+
+.PHONY: seed
+seed: install ## Fill an empty CRM database with people who do not exist (N=1000)
+	$(BIN)/python -m scripts.seed $(or $(N),1000) $(ARGS)
+
+.PHONY: screenshots
+screenshots: install ## Take the pictures in docs/screenshots/ anew
+	$(BIN)/python -m scripts.screenshots
 
 .PHONY: generate
 generate: install ## Write generated/ from openapi/

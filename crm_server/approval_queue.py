@@ -508,6 +508,14 @@ def show(connection: Connection, approval_id: str) -> Shown:
     return Shown(row, reason, compare(connection, row), history)
 
 
+def requests_of(connection: Connection, record_id: str) -> list[Row[Any]]:
+    """Read the requests whose approval made or used a customer or a ticket, the newest first, some at most."""
+    c = decision_records.c
+    these = select(c.approval_id).where(c.record_id == record_id)
+    statement = select(approvals).where(approvals.c.id.in_(these)).order_by(approvals.c.sequence.desc())
+    return list(connection.execute(statement.limit(records.MOST_SHOWN)).all())
+
+
 def as_json(row: Row[Any]) -> dict[str, Any]:
     """Return a request as the command line and the staff API show it."""
     return {

@@ -72,6 +72,10 @@ def as_json(row: Found[Any]) -> Row:
     }
 
 
+MOST_SHOWN = 100
+"""So many tickets stand on a customer's page."""
+
+
 def add_customer(connection: Connection, customer: Row, at: str) -> tuple[str, bool]:
     """Return the id of the customer with this `website_user_id`, and whether it was created now.
 
@@ -119,12 +123,23 @@ class Sought:
     """Whether in personal fields too."""
 
 
-def records_page(connection: Connection, kind: Kind, window: Window, sought: Sought | None = None) -> Page:
-    """Read a page of the customers or the tickets: their ids sort by the time at which they were made."""
+def records_page(
+    connection: Connection,
+    kind: Kind,
+    window: Window,
+    sought: Sought | None = None,
+    status: str | None = None,
+) -> Page:
+    """Read a page of the customers or the tickets, or of the tickets of one state.
+
+    Their ids sort by the time at which they were made.
+    """
     table = TABLES[kind]
     rows = select(table)
     if sought is not None:
         rows = rows.where(table.c.id.in_(found_ids(connection, kind, sought)))
+    if status is not None:
+        rows = rows.where(table.c.status == status)
     return read_page(connection, [rows], table.c.id, window)
 
 
@@ -144,6 +159,12 @@ def found_ids(connection: Connection, kind: Kind, sought: Sought) -> CompoundSel
         return union(made, select(tickets.c.id).where(tickets.c.ticket_number == text))
     now = func.lower(customers.c.email) == (text.lower() if sought.personal else None)
     return union(made, select(customers.c.id).where(now))
+
+
+def tickets_of(connection: Connection, customer_id: str) -> list[Found[Any]]:
+    """Read a customer's tickets, the newest first, some at most."""
+    mine = select(tickets).where(tickets.c.customer_id == customer_id)
+    return list(connection.execute(mine.order_by(tickets.c.id.desc()).limit(MOST_SHOWN)).all())
 
 
 def remove_ticket(connection: Connection, ticket_id: str) -> None:

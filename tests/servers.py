@@ -64,9 +64,14 @@ class Crm:
         return f"http://127.0.0.1:{self.port}/webhooks"
 
     @property
+    def pages_url(self) -> str:
+        """Where the staff pages are."""
+        return f"http://127.0.0.1:{self.frontend_port}"
+
+    @property
     def staff_url(self) -> str:
         """Where the staff API is."""
-        return f"http://127.0.0.1:{self.frontend_port}/api"
+        return f"{self.pages_url}/api"
 
     @property
     def database(self) -> Path:

@@ -10,7 +10,16 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from crm_server.approval_queue import ApprovalQueue
-from crm_server.frontend import approvals, bulk_decisions, front_page, keys, people, staff
+from crm_server.frontend import (
+    approvals,
+    audit,
+    bulk_decisions,
+    front_page,
+    keys,
+    people,
+    records,
+    staff,
+)
 from crm_server.frontend.login import LogIn, log_in_page, log_out, to_log_in
 from crm_server.frontend.rendering import static_file
 from crm_server.frontend.visits import Page, Visit
@@ -40,6 +49,14 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/approvals/{id}/approve", approvals.approve, "approver"),
     Page("POST", "/approvals/{id}/reject", approvals.reject, "approver"),
     Page("POST", "/approvals/{id}/reopen", approvals.reopen, "approver"),
+    Page("GET", "/customers", records.list_customers, "viewer"),
+    Page("GET", "/customers/{id}", records.show_customer, "viewer"),
+    Page("GET", "/tickets", records.list_tickets, "viewer"),
+    Page("GET", "/tickets/{id}", records.show_ticket, "viewer"),
+    Page("POST", "/tickets/{id}/status", records.move_ticket, "approver"),
+    Page("POST", "/tickets/{id}/notes", records.add_note, "approver"),
+    Page("GET", "/tickets/{id}/job-sheet", records.job_sheet, "viewer"),
+    Page("GET", "/audit", audit.list_audit, "viewer"),
     Page("GET", "/staff", staff.list_staff, "admin"),
     Page("POST", "/staff/add", staff.add, "admin"),
     Page("POST", "/staff/role", staff.set_role, "admin"),

@@ -51,10 +51,12 @@ def csrf(everybody: Mapping[str, Visitor]) -> Mapping[str, str]:
 @pytest.fixture(scope="module")
 def ids(crm: Crm) -> Mapping[str, str]:
     """A record for each kind of page that shows one, by the part of its path before the id."""
-    waiting = post(crm, "repair-request", repair_request()).json["id"]
+    waiting, approved = (post(crm, "repair-request", repair_request()).json["id"] for _ in range(2))
+    assert crm.cli("approvals", "approve", approved).returncode == 0
+    made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", approved)
     me = Actor("cli:tests")
     job = in_database(crm, lambda connection: bulk_decisions.begin(connection, [], 0, "approve", None, me))
-    return {"approvals": str(waiting), "bulk": job}
+    return {"approvals": str(waiting), "bulk": job} | {f"{row['record']}s": row["record_id"] for row in made}
 
 
 @pytest.mark.parametrize(("who", "page"), [*matrix()])

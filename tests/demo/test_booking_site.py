@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.chaos import wait_until
-from tests.servers import STOP_SECONDS, clean_environment, free_port
+from tests.demo.site import start_booking_site
 
 PERSON = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com"}
 REPAIR = {"device": "Apple MacBook Pro", "issue": "The screen\r\nis cracked", "service": "SCREEN_REPAIR"}
@@ -54,33 +51,9 @@ class Site:
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Return the address of a site without relay or CRM, and its folder."""
-    folder, port = tmp_path_factory.mktemp("site"), free_port()
-    environment = clean_environment(CRM_OUTBOX_URL=f"sqlite:///{folder}/site.sqlite3")
-    subprocess.run(
-        [sys.executable, "-m", "sender", "migrate"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        check=True,
-    )
-    command = [sys.executable, "-m", "scripts.booking_site", "--port", str(port)]
-    with (folder / "site.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        assert process.poll() is None, (folder / "site.log").read_text()
-        try:
-            return httpx.get(address).is_success
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_until(answers, 30, "an answer of the site")
+    folder = tmp_path_factory.mktemp("site")
+    with start_booking_site(folder) as address:
         yield address, folder
-    finally:
-        process.terminate()
-        process.wait(STOP_SECONDS)
 
 
 @pytest.fixture

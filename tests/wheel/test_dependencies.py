@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -73,3 +74,13 @@ def test_the_lock_pins_every_dependency_by_hash_and_names_no_address(name: str, 
     entries = re.split(r"\n(?=[a-z0-9])", lock)[1:]
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
     assert "://" not in lock
+
+
+def test_what_npm_brings_is_pinned_by_hash_explained_and_named_without_an_address() -> None:
+    lock = (ROOT / "package-lock.json").read_text(encoding="utf-8")
+    packages = {name: entry for name, entry in json.loads(lock)["packages"].items() if name}
+    assert [name for name, entry in packages.items() if not entry.get("integrity")] == []
+    assert "://" not in lock
+    declared = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert [name for name in declared if f"| `{name}` |" not in text] == []

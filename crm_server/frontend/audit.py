@@ -1,0 +1,19 @@
+"""The audit trail's page: who did what to which record, and when."""
+
+from starlette.responses import Response
+
+from crm_server import audit_trail
+from crm_server.api.audit import entry
+from crm_server.frontend.lists import ID, NUMBER, ORDERS, listing_of
+from crm_server.frontend.rendering import page
+from crm_server.frontend.visits import Visit
+
+
+async def list_audit(visit: Visit) -> Response:
+    """Show a page of the trail, of everything or of one record."""
+    listing = listing_of(visit, "/audit", NUMBER, record_id=ID)
+    found = await visit.queue.read(
+        lambda connection: audit_trail.page(connection, listing.window(int), listing.chosen.get("record_id"))
+    )
+    entries = [entry(row) for row in found.rows]
+    return page(visit, "audit.html", listing=listing, found=found, entries=entries, orders=ORDERS)

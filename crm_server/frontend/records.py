@@ -1,0 +1,167 @@
+"""The records' pages: customers, repair tickets, and the sheet that goes with a device to the workbench."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from crm_server import approval_queue, audit_trail, records
+from crm_server.api.audit import entry
+from crm_server.api.masking import masked
+from crm_server.api.records import record, unknown
+from crm_server.decisions import TICKET_TRANSITIONS
+from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
+from crm_server.frontend.lists import ID, ORDERS, listing_of
+from crm_server.frontend.payload import Field, is_link, label
+from crm_server.frontend.rendering import page, see_other
+from crm_server.frontend.visits import Visit
+from crm_server.problems import Problem
+from generated.approvals import Customer, Noting, Ticket
+
+TICKET_STATES = ("open", *TICKET_TRANSITIONS.values())
+IN_HEADING = {"id", "customer_id", "status", "created_at"}
+"""Fields that stand elsewhere on a record's page."""
+NO_NOTE = "A note has 1 to 5,000 characters."
+
+
+async def list_customers(visit: Visit) -> Response:
+    """Show a page of the customers."""
+    listing = listing_of(visit, "/customers", ID)
+    found = await visit.queue.read(
+        lambda connection: records.records_page(connection, "customer", listing.window(str))
+    )
+    rows = [record(Customer, visit.staff, row) for row in found.rows]
+    return page(visit, "customers.html", listing=listing, found=found, rows=rows, orders=ORDERS)
+
+
+async def show_customer(visit: Visit) -> Response:
+    """Show a customer with their tickets and requests."""
+
+    def read(connection: Any) -> tuple[Any, ...]:
+        try:
+            row = records.find_record(connection, "customer", visit.id, lock=False)
+        except UnknownCustomer:
+            raise Problem("not-found", "There is no customer with this id.") from None
+        tickets = records.tickets_of(connection, visit.id)
+        requests = approval_queue.requests_of(connection, visit.id)
+        return row, tickets, requests, list(audit_trail.history(connection, visit.id))
+
+    row, tickets, requests, history = await visit.queue.read(read)
+    customer = record(Customer, visit.staff, row)
+    return page(
+        visit,
+        "customer.html",
+        customer=customer,
+        fields=fields_of(customer),
+        is_link=is_link,
+        tickets=[record(Ticket, visit.staff, ticket) for ticket in tickets],
+        requests=requests,
+        history=[entry(each) for each in history],
+    )
+
+
+async def list_tickets(visit: Visit) -> Response:
+    """Show a page of the tickets, of all states or of one."""
+    listing = listing_of(visit, "/tickets", ID, status="|".join(TICKET_STATES))
+    status = listing.chosen.get("status")
+    found = await visit.queue.read(
+        lambda connection: records.records_page(connection, "ticket", listing.window(str), status=status)
+    )
+    rows = [record(Ticket, visit.staff, row) for row in found.rows]
+    return page(
+        visit, "tickets.html", listing=listing, found=found, rows=rows, orders=ORDERS, states=TICKET_STATES
+    )
+
+
+async def show_ticket(visit: Visit) -> Response:
+    """Show a ticket."""
+    return await shown(visit)
+
+
+async def shown(visit: Visit, fault: str = "", status: int = 200) -> Response:
+    """Show a ticket as it is now, and why what was wanted could not be done."""
+    ticket = await read_ticket(visit)
+    return page(
+        visit, "ticket.html", status, ticket=ticket, is_link=is_link, fault=fault, text=visit.field("text")
+    )
+
+
+async def job_sheet(visit: Visit) -> Response:
+    """Show a ticket as it is printed."""
+    return page(visit, "job_sheet.html", ticket=await read_ticket(visit))
+
+
+@dataclass(frozen=True, slots=True)
+class TicketView:
+    """A ticket as its pages show it."""
+
+    record: Mapping[str, Any]
+    fields: list[Field]
+    following: str | None
+    """Where it goes next."""
+    notes: list[Mapping[str, Any]]
+    requests: list[Any]
+    history: list[Mapping[str, Any]]
+
+
+async def read_ticket(visit: Visit) -> TicketView:
+    """Read all that is shown of a ticket. Raises the 404."""
+
+    def read(connection: Any) -> tuple[records.ShownTicket, list[Any]]:
+        return records.show_ticket(connection, visit.id), approval_queue.requests_of(connection, visit.id)
+
+    try:
+        found, requests = await visit.queue.read(read)
+    except UnknownTicket:
+        raise unknown() from None
+    ticket, sees_all = record(Ticket, visit.staff, found.row), visit.staff.may("approver")
+    return TicketView(
+        ticket,
+        fields_of(ticket),
+        TICKET_TRANSITIONS.get(ticket["status"]),
+        [
+            {"at": note.at, "author": note.author, "text": note.text if sees_all else masked(note.text)}
+            for note in found.notes
+        ],
+        requests,
+        [entry(row) for row in found.history],
+    )
+
+
+def fields_of(found: Mapping[str, Any]) -> list[Field]:
+    """Return what a record holds, by its labels, in the contract's order."""
+    return [
+        Field(label(name, {}), value, is_links=name == "photos")
+        for name, value in found.items()
+        if name not in IN_HEADING and value is not None
+    ]
+
+
+async def move_ticket(visit: Visit) -> Response:
+    """Move a ticket on, from the state in which it was seen."""
+    return await changed(visit, partial(records.move_ticket, status=visit.field("status")))
+
+
+async def add_note(visit: Visit) -> Response:
+    """Add a note to a ticket."""
+    try:
+        text = Noting(text=visit.field("text")).text
+    except ValidationError:
+        return await shown(visit, NO_NOTE, HTTPStatus.BAD_REQUEST)
+    return await changed(visit, partial(records.add_note, text=text))
+
+
+async def changed(visit: Visit, change: Callable[..., None]) -> Response:
+    """Change a ticket; show it as it is then."""
+    try:
+        await visit.queue.write(lambda connection: change(connection, visit.id, actor=visit.actor))
+    except UnknownTicket:
+        raise unknown() from None
+    except TicketMoved as error:
+        words = error.status.replace("_", " ")
+        return await shown(visit, f"Somebody has moved the ticket: it is {words}.", HTTPStatus.CONFLICT)
+    return see_other(f"/tickets/{visit.id}")
