@@ -33,6 +33,7 @@ ARRIVE_SECONDS = 60.0
 INTERRUPTED = 130
 """The exit code of a program that was stopped before it was done."""
 
+STAFF = "Grace"
 ADA = {"first_name": "Ada", "last_name": "Lovelace", "email": "ada@example.com", "phone": "+44 20 7946 0000"}
 LAPTOP = {
     "device": "Apple MacBook Pro",
@@ -49,9 +50,12 @@ class Demo:
 
     programs: Programs
     crm_port: int
+    staff_port: int
     site_port: int
     browser: httpx.Client = field(init=False)
     """Ada's: it keeps the site's cookie."""
+    password: str = field(default_factory=secrets.token_urlsafe)
+    """Grace's, who is staff."""
 
     def __post_init__(self) -> None:
         self.browser = httpx.Client(base_url=self.site_address, timeout=ANSWER_SECONDS, trust_env=False)
@@ -66,9 +70,15 @@ class Demo:
         """Where the CRM takes webhooks."""
         return f"http://{HOST}:{self.crm_port}/webhooks"
 
+    @property
+    def staff_address(self) -> str:
+        """Where staff work."""
+        return f"http://{HOST}:{self.staff_port}"
+
     def start_crm(self) -> None:
         """Start the CRM and wait until it is well."""
-        self.programs.start("CRM", "crm_server", "serve", "--only", "webhooks", "--port", str(self.crm_port))
+        ports = ["--port", str(self.crm_port), "--frontend-port", str(self.staff_port)]
+        self.programs.start("CRM", "crm_server", "serve", *ports)
         self.programs.wait_for(f"{self.crm_address}/health")
 
     def submit(self, path: str, filled: Mapping[str, str]) -> tuple[str, httpx.Response]:
@@ -118,6 +128,8 @@ def start(demo: Demo) -> None:
     """Start the CRM, the relay and the booking site."""
     demo.programs.ask("crm_server", "migrate")
     demo.programs.ask("sender", "migrate")
+    grace = ["staff", "add", STAFF, "--role", "admin", "--password-stdin"]
+    demo.programs.ask("crm_server", *grace, stdin=demo.password)
     demo.start_crm()
     demo.programs.start("relay", "sender", "relay")
     demo.programs.start("booking site", "scripts.booking_site", "--port", str(demo.site_port))
@@ -196,9 +208,26 @@ def refuse_an_invalid_booking(demo: Demo) -> None:
 
 
 def approve_a_request(demo: Demo) -> None:
-    """Staff approve the first repair request, and it becomes a ticket."""
+    """Staff log in, open the first repair request and approve it, and it becomes a ticket."""
     request = next(request for request in demo.queue() if request["event"] == "repair-request")
-    demo.programs.ask("crm_server", "approvals", "approve", request["id"])
+    with httpx.Client(
+        base_url=demo.staff_address,
+        headers={"origin": demo.staff_address},
+        timeout=ANSWER_SECONDS,
+        follow_redirects=True,
+        trust_env=False,
+    ) as browser:
+        page = browser.post("/login", data={"name": STAFF, "password": demo.password, "next": "/approvals"})
+        expect("REV-" in page.text, "The queue's page shows no request.")
+        say(f"{STAFF} has logged in on {demo.staff_address} and sees the queue.")
+        path = f"/approvals/{request['id']}"
+        page = browser.get(path)
+        expect(ADA["email"] in page.text, "The request's page does not show what was sent.")
+        page = browser.post(f"{path}/approve", data={"csrf": between(page.text, 'name="csrf" value="', '"')})
+        expect(page.status_code == httpx.codes.OK, f"The approval was answered {page.status_code}.")
+        ((ticket_id,),) = demo.crm_rows("SELECT id FROM tickets")
+        page = browser.get(f"/tickets/{ticket_id}")
+        expect(LAPTOP["device"] in page.text, "The ticket's page does not show the device.")
     tickets = demo.crm_rows(
         "SELECT tickets.ticket_number, tickets.status, tickets.website_repair_id, customers.website_user_id"
         " FROM tickets JOIN customers ON customers.id = tickets.customer_id"
@@ -210,7 +239,9 @@ def approve_a_request(demo: Demo) -> None:
         (repair_id, user_id) == (request["natural_key"], payload["customer"]["websiteUserId"]),
         "The ticket is not of the request that was approved.",
     )
-    say(f"Staff have approved Ada's repair request: ticket {number} is {status}.")
+    say(f"{STAFF} has approved Ada's repair request: ticket {number} is {status}.")
+    say(f"The request: {demo.staff_address}{path}")
+    say(f"The ticket:  {demo.staff_address}/tickets/{ticket_id}")
 
 
 SCENES: Sequence[tuple[str, Callable[[Demo], None]]] = (
@@ -226,7 +257,11 @@ SCENES: Sequence[tuple[str, Callable[[Demo], None]]] = (
 def main(argv: list[str] | None = None) -> int:
     """Tell the story; return 0, or 1 when something was not as promised."""
     options = parser().parse_args(argv)
-    ports = {options.crm_port: "the CRM", options.site_port: "the booking site"}
+    ports = {
+        options.crm_port: "the CRM",
+        options.staff_port: "the CRM's staff",
+        options.site_port: "the booking site",
+    }
     began, told = time.monotonic(), False
     try:
         with interruptible():
@@ -262,6 +297,7 @@ def parser() -> argparse.ArgumentParser:
         help="end after the story (also: ONCE=1 in the environment)",
     )
     made.add_argument("--crm-port", type=int, default=5001, help="default: %(default)s")
+    made.add_argument("--staff-port", type=int, default=3001, help="default: %(default)s")
     made.add_argument("--site-port", type=int, default=3011, help="default: %(default)s")
     made.add_argument(
         "--folder",
@@ -286,7 +322,7 @@ def prepare(options: argparse.Namespace) -> Demo:
         CRM_WEBHOOK_URL=f"http://{HOST}:{options.crm_port}/webhooks",
         CRM_OUTBOX_URL=f"sqlite:///{folder / 'site.sqlite3'}",
     )
-    return Demo(Programs(folder, folder, settings), options.crm_port, options.site_port)
+    return Demo(Programs(folder, folder, settings), options.crm_port, options.staff_port, options.site_port)
 
 
 def go_on(demo: Demo) -> None:
@@ -296,6 +332,7 @@ def go_on(demo: Demo) -> None:
         f"""
 Try it yourself; Ctrl-C ends it.
   Booking site  {demo.site_address}
+  Staff pages   {demo.staff_address}, as {STAFF} with the password {demo.password}
   CRM           {demo.crm_address}/health
   Approvals     CRM_DATABASE_URL=sqlite:///{folder}/crm.sqlite3 {sys.executable} -m crm_server approvals list
   Logs          {folder}""",

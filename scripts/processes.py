@@ -57,12 +57,13 @@ class Programs:
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # one thread
             )
 
-    def ask(self, module: str, *arguments: str) -> str:
-        """Run a program to its end; return what it printed. Raises Broken when it failed."""
+    def ask(self, module: str, *arguments: str, stdin: str | None = None) -> str:
+        """Run a program to its end, and give it `stdin`; return what it printed. Raises Broken when it failed."""
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
             env=self.environment,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,

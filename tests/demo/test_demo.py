@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.end_to_end.chaos import wait_until
@@ -26,12 +27,13 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, folder.with_suffix(".out")
-        self.crm_port, self.site_port = free_port(), free_port()
+        self.crm_port, self.staff_port, self.site_port = free_port(), free_port(), free_port()
 
     @property
     def command(self) -> list[str]:
-        ports = ["--crm-port", str(self.crm_port), "--site-port", str(self.site_port)]
-        return [sys.executable, "-m", "scripts.demo", *ports, "--folder", str(self.folder)]
+        ports = {"crm": self.crm_port, "staff": self.staff_port, "site": self.site_port}
+        options = [f"--{name}-port={port}" for name, port in ports.items()]
+        return [sys.executable, "-m", "scripts.demo", *options, "--folder", str(self.folder)]
 
     def once(self) -> subprocess.CompletedProcess[str]:
         """Tell the story and end."""
@@ -62,7 +64,7 @@ class Run:
         return self.output.read_text()
 
     def ports_are_free(self) -> bool:
-        return not any(map(is_taken, (self.crm_port, self.site_port)))
+        return not any(map(is_taken, (self.crm_port, self.staff_port, self.site_port)))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,13 @@ def test_the_next_demo_starts_afresh_and_goes_on_until_it_is_interrupted(demo: R
         second = demo.once()
         assert (second.returncode, process.poll()) == (1, None), demo.said
         assert f"http://127.0.0.1:{demo.site_port}" in demo.said
+        log_in = re.search(r"Staff pages +(\S+), as (\w+) with the password (\S+)", demo.said)
+        assert log_in
+        address, name, password = log_in.groups()
+        answer = httpx.post(
+            f"{address}/login", data={"name": name, "password": password}, headers={"origin": address}
+        )
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, demo.said
         assert demo.ports_are_free()
