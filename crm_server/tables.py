@@ -143,6 +143,7 @@ tickets = Table(
     Column("created_at", String(27), nullable=False),
     Column("erased_at", String(27)),
     CheckConstraint("status IN ('open', 'in_repair', 'ready', 'closed')", name="status"),
+    Index(None, "status", "id"),
 )
 """Repair tickets; `photos` is JSON, `booked_at` is in the website's own zone."""
 

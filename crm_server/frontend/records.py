@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from crm_server import approval_queue, audit_trail, records
+from crm_server import approval_queue, records
 from crm_server.api.audit import entry
 from crm_server.api.masking import masked
-from crm_server.api.records import record, unknown
+from crm_server.api.records import correct, corrections, record, unknown
 from crm_server.decisions import TICKET_TRANSITIONS
 from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.frontend.lists import ID, ORDERS, listing_of
@@ -20,11 +20,13 @@ from crm_server.frontend.payload import Field, is_link, label
 from crm_server.frontend.rendering import page, see_other
 from crm_server.frontend.visits import Visit
 from crm_server.problems import Problem
-from generated.approvals import Customer, Noting, Ticket
+from generated.approvals import CorrectingCustomer, CorrectingTicket, Customer, Noting, Ticket
+from generated.base import ContractModel
 
 TICKET_STATES = ("open", *TICKET_TRANSITIONS.values())
 IN_HEADING = {"id", "customer_id", "status", "created_at"}
 """Fields that stand elsewhere on a record's page."""
+NOT_RIGHT = "The field cannot hold that: see which characters it takes, and how many."
 NO_NOTE = "A note has 1 to 5,000 characters."
 
 
@@ -39,28 +41,37 @@ async def list_customers(visit: Visit) -> Response:
 
 
 async def show_customer(visit: Visit) -> Response:
-    """Show a customer with their tickets and requests."""
+    """Show a customer."""
+    return await shown_customer(visit)
+
+
+async def shown_customer(visit: Visit, fault: str = "", status: int = HTTPStatus.OK) -> Response:
+    """Show a customer with their tickets and requests, and why what was wanted could not be done."""
 
     def read(connection: Any) -> tuple[Any, ...]:
         try:
-            row = records.find_record(connection, "customer", visit.id, lock=False)
+            found = records.show_customer(connection, visit.id)
         except UnknownCustomer:
             raise Problem("not-found", "There is no customer with this id.") from None
         tickets = records.tickets_of(connection, visit.id)
         requests = approval_queue.requests_of(connection, visit.id)
-        return row, tickets, requests, list(audit_trail.history(connection, visit.id))
+        return found, tickets, requests
 
-    row, tickets, requests, history = await visit.queue.read(read)
-    customer = record(Customer, visit.staff, row)
+    found, tickets, requests = await visit.queue.read(read)
+    customer = record(Customer, visit.staff, found.row)
     return page(
         visit,
         "customer.html",
+        status,
+        fault=fault,
         customer=customer,
         fields=fields_of(customer),
+        corrected=corrected_of(visit, Customer, found.corrections),
+        correctable=correctable(CorrectingCustomer),
         is_link=is_link,
         tickets=[record(Ticket, visit.staff, ticket) for ticket in tickets],
         requests=requests,
-        history=[entry(each) for each in history],
+        history=[entry(each) for each in found.history],
     )
 
 
@@ -82,7 +93,7 @@ async def show_ticket(visit: Visit) -> Response:
     return await shown(visit)
 
 
-async def shown(visit: Visit, fault: str = "", status: int = 200) -> Response:
+async def shown(visit: Visit, fault: str = "", status: int = HTTPStatus.OK) -> Response:
     """Show a ticket as it is now, and why what was wanted could not be done."""
     ticket = await read_ticket(visit)
     return page(
@@ -104,6 +115,10 @@ class TicketView:
     following: str | None
     """Where it goes next."""
     notes: list[Mapping[str, Any]]
+    corrected: list[Mapping[str, Any]]
+    """What was corrected, oldest first."""
+    correctable: Mapping[str, str]
+    """What may be, by its label."""
     requests: list[Any]
     history: list[Mapping[str, Any]]
 
@@ -127,6 +142,8 @@ async def read_ticket(visit: Visit) -> TicketView:
             {"at": note.at, "author": note.author, "text": note.text if sees_all else masked(note.text)}
             for note in found.notes
         ],
+        corrected_of(visit, Ticket, found.corrections),
+        correctable(CorrectingTicket),
         requests,
         [entry(row) for row in found.history],
     )
@@ -139,6 +156,49 @@ def fields_of(found: Mapping[str, Any]) -> list[Field]:
         for name, value in found.items()
         if name not in IN_HEADING and value is not None
     ]
+
+
+def corrected_of(visit: Visit, model: type[ContractModel], rows: Any) -> list[Mapping[str, Any]]:
+    """Return what was corrected of a record, by the fields' labels."""
+    return [
+        {**each, "label": label(each["field"].removeprefix("/"), {})}
+        for each in corrections(visit.staff, model, rows)
+    ]
+
+
+def correctable(model: type[ContractModel]) -> Mapping[str, str]:
+    """Return the fields that may be corrected, with their labels."""
+    return {name: label(name, {}) for name in model.model_fields}
+
+
+async def correct_ticket(visit: Visit) -> Response:
+    """Correct one field of a ticket."""
+    try:
+        right = right_of(visit, CorrectingTicket)
+    except ValidationError:
+        return await shown(visit, NOT_RIGHT, HTTPStatus.BAD_REQUEST)
+    return await changed(visit, partial(correct, "ticket", right))
+
+
+async def correct_customer(visit: Visit) -> Response:
+    """Correct one field of a customer."""
+    try:
+        right = right_of(visit, CorrectingCustomer)
+    except ValidationError:
+        return await shown_customer(visit, NOT_RIGHT, HTTPStatus.BAD_REQUEST)
+    try:
+        await visit.queue.write(
+            lambda connection: correct("customer", right, connection, visit.id, visit.actor)
+        )
+    except UnknownCustomer:
+        raise unknown() from None
+    return see_other(f"/customers/{visit.id}")
+
+
+def right_of(visit: Visit, model: type[ContractModel]) -> dict[str, Any]:
+    """Return the field that is corrected and what is right, as a form says. Raises ValidationError."""
+    text = visit.field("right").replace("\r\n", "\n")  # browsers send line breaks as CRLF
+    return model.model_validate({visit.field("field"): text}).model_dump(exclude_none=True)
 
 
 async def move_ticket(visit: Visit) -> Response:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 import pytest
 from playwright.sync_api import Browser, expect
 
+from crm_server import bulk_decisions
+from crm_server.audit_trail import Actor
 from crm_server.frontend import PAGES
 from tests.browser.visits import add_staff, examine, path, receive, session, visit
+from tests.crm_server.conftest import in_database
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm
 
@@ -24,7 +27,10 @@ def known(crm: Crm) -> Mapping[str, list[str]]:
     ids = [receive(crm, event, payload) for event, payload in events]
     assert crm.cli("approvals", "approve", ids[0]).returncode == 0
     made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", ids[0])
-    return {"/approvals": ids} | {f"/{row['record']}s": [row["record_id"]] for row in made}
+    me = Actor("cli:tests")
+    job = in_database(crm, lambda connection: bulk_decisions.begin(connection, [], 0, "approve", None, me))
+    found = {f"/{row['record']}s": [row["record_id"]] for row in made}
+    return {"/approvals": ids, "/approvals/bulk": [job], **found}
 
 
 @pytest.mark.parametrize("there", sorted({page.path for page in READ}))

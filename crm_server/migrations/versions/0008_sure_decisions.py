@@ -15,6 +15,7 @@ def upgrade() -> None:
     """Create what is new."""
     create_jobs()
     create_corrections()
+    op.create_index("ix_tickets_status_id", "tickets", ["status", "id"])
     op.add_column("approvals", sa.Column("received_by", sa.String(length=12), nullable=True))
     op.add_column("approvals", sa.Column("received_from", sa.String(length=64), nullable=True))
 

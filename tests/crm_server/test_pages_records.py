@@ -1,0 +1,76 @@
+"""The records' pages: what was corrected stands beside what is right, for those who may see it."""
+
+import pytest
+
+from tests.crm_server.answers import post
+from tests.crm_server.visitors import Visitor, logged_in
+from tests.factories import repair_request
+from tests.servers import Crm
+
+
+@pytest.fixture(scope="module")
+def approver(crm: Crm) -> Visitor:
+    return logged_in(crm, "Correcting approver", "approver")
+
+
+@pytest.fixture(scope="module")
+def viewer(crm: Crm) -> Visitor:
+    return logged_in(crm, "Looking viewer", "viewer")
+
+
+@pytest.fixture(scope="module")
+def paths(crm: Crm) -> dict[str, str]:
+    """Where the ticket and the customer of one approved repair are."""
+    approval = post(crm, "repair-request", repair_request(repair__address="1 Wrong Lane")).json["id"]
+    assert crm.cli("approvals", "approve", approval).returncode == 0
+    made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", approval)
+    return {row["record"]: f"/{row['record']}s/{row['record_id']}" for row in made}
+
+
+def correct(visitor: Visitor, path: str, field: str, right: str) -> int:
+    return visitor.post(f"{path}/corrections", {"field": field, "right": right}).status_code
+
+
+def test_a_correction_stands_beside_what_was_sent(
+    approver: Visitor, viewer: Visitor, paths: dict[str, str]
+) -> None:
+    assert correct(approver, paths["ticket"], "address", "2 Right Lane\r\nLondon") == 303
+    text = " ".join(approver.html(paths["ticket"]).text.split())
+    assert "2 Right Lane London" in text
+    assert "Correcting approver: Address, before 1 Wrong Lane" in text
+    masked = viewer.html(paths["ticket"]).text
+    assert "Address, before" in masked
+    assert "Wrong Lane" not in masked
+    assert "Right Lane" not in masked
+
+
+def test_a_customer_is_corrected_on_their_page(approver: Visitor, paths: dict[str, str]) -> None:
+    assert correct(approver, paths["customer"], "first_name", "Augusta") == 303
+    html = approver.html(paths["customer"])
+    assert "Augusta" in html.text
+    assert "First name, before" in html.text
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "right"),
+    [
+        ("ticket", "customer_email", "not an address"),
+        ("ticket", "status", "closed"),
+        ("customer", "first_name", "x" * 201),
+        ("customer", "id", "another"),
+        ("customer", "", ""),
+    ],
+)
+def test_what_the_contract_refuses_is_said_and_nothing_is_changed(
+    approver: Visitor, paths: dict[str, str], record: str, field: str, right: str
+) -> None:
+    before = approver.html(paths[record]).text
+    answer = approver.post(f"{paths[record]}/corrections", {"field": field, "right": right})
+    assert answer.status_code == 400
+    assert "Nothing was changed." in answer.text
+    assert approver.html(paths[record]).text == before
+
+
+def test_no_record_that_is_not_there_is_corrected(approver: Visitor) -> None:
+    for path in ("/tickets/none", "/customers/none"):
+        assert correct(approver, path, "customer_name" if "tickets" in path else "first_name", "Ada") == 404
