@@ -26,7 +26,7 @@ def back_up(database: Database, target: Path) -> None:
 
     Raises ConfigurationError when the file is there, FileNotFoundError when its folder is not.
     """
-    source = file_of(database)
+    source, target = file_of(database), target.absolute()
     if target.exists():
         raise ConfigurationError(f"{target} is there already; a backup replaces nothing.")
     with unfinished(target) as part:
@@ -45,7 +45,7 @@ def restore(database: Database, backup: Path, actor: Actor) -> tuple[Path | None
     Returns where the database of before was put, if there was one, and how many records were erased again.
     Raises ConfigurationError when a program uses the database, or the backup is none.
     """
-    path = file_of(database)
+    path, backup = file_of(database), backup.absolute()
     if not backup.is_file():
         raise ConfigurationError(f"There is no backup at {backup}.")
     require_sound(backup)

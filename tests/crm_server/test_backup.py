@@ -214,3 +214,11 @@ def test_on_postgresql_the_commands_name_what_it_has_for_this(tmp_path: Path) ->
     done = crm.cli("restore", str(tmp_path / "x"))
     assert done.returncode == 1
     assert "pg_restore" in done.stderr
+
+
+def test_a_backup_is_named_from_where_one_stands(stopped: Crm) -> None:
+    done = stopped.cli("backup", "here.sqlite3")
+    assert done.returncode == 0, done.stderr
+    assert (stopped.directory / "here.sqlite3").is_file()
+    done = stopped.cli("restore", "here.sqlite3")
+    assert done.returncode == 0, done.stderr
