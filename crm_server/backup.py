@@ -90,7 +90,9 @@ def remove(file: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a database as it is at one moment into an empty file, durably."""
-    with closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True, timeout=10)) as connection:
+    with closing(
+        sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=10)
+    ) as connection:
         try:
             connection.execute("VACUUM INTO ?", [str(target)])
         except sqlite3.DatabaseError as error:
@@ -102,7 +104,7 @@ def require_sound(file: Path) -> None:
     """Raise ConfigurationError unless a file is a whole database of ours, and not a newer one than we know."""
     step = None
     try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             faults = [row for (row,) in connection.execute("PRAGMA integrity_check") if row != "ok"]
             faults += connection.execute("PRAGMA foreign_key_check").fetchall()
             (step,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()

@@ -79,7 +79,7 @@ def server(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[
                 lines = process.stdout.readline(), process.stdout.readline()
                 if not all(lines):
                     raise subprocess.CalledProcessError(process.wait(), command, stderr=log.read_text())
-                yield lines[0].split()[-1], lines[1].split()[-1]
+                yield lines[0].split()[-1], f"{lines[1].split()[-1]}api"  # beside the pages
             finally:
                 process.terminate()
 

@@ -50,6 +50,11 @@ class PostgreSQL:
         """Return a database's address, as SQLAlchemy and psycopg write it."""
         return str(self.server.get_uri(database))
 
+    @property
+    def programs(self) -> Path:
+        """The folder of its own programs, which are of its release."""
+        return Path(self.server.bin_path)
+
     def create(self, template: str = "template0") -> str:
         """Create a database as another is; return its name."""
         name = f"crm_{os.getpid()}_{next(NUMBERS)}"

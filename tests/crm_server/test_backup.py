@@ -4,17 +4,20 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.crm_server.answers import post
 from tests.crm_server.conftest import migrate_to
 from tests.factories import repair_request
-from tests.servers import Crm, clean_environment, migrated_database, start_crm
+from tests.postgresql import shared_postgresql
+from tests.servers import ROOT, Crm, clean_environment, migrated_database, start_crm
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,13 @@ def test_a_backup_is_whole_private_and_of_one_moment_while_the_server_goes_on(
     assert found == after[: len(found)]
     with closing(sqlite3.connect(backup)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_backup_may_be_named_from_where_one_is(stopped: Crm) -> None:
+    assert stopped.cli("backup", "crm.backup").returncode == 0
+    done = stopped.cli("restore", "crm.backup")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ids_in(stopped.directory / "crm.backup") == []
 
 
 def test_a_backup_replaces_nothing_and_leaves_nothing_when_it_fails(crm: Crm, tmp_path: Path) -> None:
@@ -207,6 +217,44 @@ def test_who_was_erased_since_is_erased_again_in_what_is_restored(crm: Crm, tmp_
     assert back not in ids_in(crm.database)
     assert crm.rows("SELECT email FROM customers")[0]["email"] is None
     assert b"erased@example.com" not in crm.database.read_bytes()
+
+
+def test_postgresqls_own_programs_bring_back_what_was_dumped(tmp_path: Path) -> None:
+    with start_crm(tmp_path, engine="postgresql") as crm:
+        kept = receive(crm, "kept@example.com")
+        assert crm.cli("approvals", "approve", kept).returncode == 0
+        dump = "pg_dump --format=custom --file=crm.dump $CRM_DATABASE_URL"
+        restore = "pg_restore --clean --if-exists --no-owner --dbname=$CRM_DATABASE_URL crm.dump"
+        page = (ROOT / "docs" / "backup.md").read_text().replace('"', "")
+        assert dump in page
+        assert restore in page
+        run_of_postgresql(crm, dump)
+        receive(crm, "after@example.com")
+        crm.rows("UPDATE customers SET email = 'damaged'")
+        crm.stop()
+        run_of_postgresql(crm, restore)
+        assert crm.cli("migrate").returncode == 0
+        crm.start()
+        assert [tuple(row) for row in crm.rows("SELECT id, status FROM approvals")] == [(kept, "approved")]
+        assert [row["email"] for row in crm.rows("SELECT email FROM customers")] == ["kept@example.com"]
+        newer = receive(crm, "newer@example.com")
+        assert crm.rows("SELECT count(*) FROM approvals WHERE id = ? AND sequence > 1", newer)[0][0] == 1
+        with pytest.raises(psycopg.Error, match="append-only"):
+            crm.rows("DELETE FROM audit_trail")
+
+
+def run_of_postgresql(crm: Crm, line: str) -> None:
+    """Run a program of PostgreSQL as the page shows it."""
+    environment = {**crm.env, "PATH": f"{shared_postgresql().programs}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", line.replace("$CRM_DATABASE_URL", '"$CRM_DATABASE_URL"')],
+        cwd=crm.directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_on_postgresql_the_commands_name_what_it_has_for_this(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from crm_server.staff import RANKS, Role
 from crm_server.tables import metadata
 from tests.crm_server.answers import Answer, ask, post, until
-from tests.crm_server.conftest import staff_token
+from tests.crm_server.conftest import ON_BOTH, staff_token
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm, start_crm
 
@@ -33,9 +33,9 @@ Tokens = Mapping[Role, str]
 
 
 @pytest.fixture(scope="module")
-def crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
+def crm(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Crm]:
     """A server in whose files a test may look for bytes."""
-    with start_crm(tmp_path_factory.mktemp("people"), only=None) as crm:
+    with start_crm(tmp_path_factory.mktemp("people"), only=None, engine=engine) as crm:
         yield crm
     assert SENTINEL not in crm.log
     assert "Traceback" not in crm.log
@@ -167,6 +167,7 @@ def test_somebody_with_two_ids_on_the_website_is_erased_by_either(crm: Crm, toke
     assert left_of(crm, user) == []
 
 
+@ON_BOTH
 def test_what_stays_is_the_shops_and_a_trail_that_tells_nothing(crm: Crm, tokens: Tokens) -> None:
     ids = known_person(crm, tokens, "stays@example.com")
     assert erase(crm, "stays@example.com", "--yes").returncode == 0
@@ -194,6 +195,7 @@ def test_what_stays_is_the_shops_and_a_trail_that_tells_nothing(crm: Crm, tokens
     assert (answer.status, answer.type) == (409, "cannot-reopen")
 
 
+@ON_BOTH
 def test_the_same_again_is_a_duplicate_and_other_content_is_told_that_it_was_erased(
     crm: Crm, tokens: Tokens
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_person_is_found_by_every_field_whatever_its_case_and_however_it_was_w
     assert [row["id"] for row in found["approvals"]] == [approval]
 
 
+@ON_BOTH
 def test_nobody_else_is_touched(crm: Crm, tokens: Tokens) -> None:
     other = repair_request(
         customer__email="xann@example.com", repair__notes="Ask ann@example.com, she knows."
@@ -268,6 +271,7 @@ def test_the_list_is_shown_and_nothing_is_erased_without_a_yes(crm: Crm, tokens:
     assert erase(crm, "no address", "--yes").returncode == 1
 
 
+@ON_BOTH
 def test_an_export_holds_all_that_is_held(crm: Crm, tokens: Tokens) -> None:
     ids = known_person(crm, tokens, "export@example.com")
     done = crm.cli("export-person", "--email", "-", stdin="EXPORT@example.com\n")
@@ -308,6 +312,7 @@ def test_a_readers_snapshot_delays_it_which_is_said_and_the_server_goes_on(crm: 
     until(lambda: left_of(crm, "snapshot@example.com") == [])
 
 
+@ON_BOTH
 def test_who_comes_again_after_an_erasure_is_a_new_customer(crm: Crm, tokens: Tokens) -> None:
     user = {"customer__websiteUserId": "user-comes-again", "customer__email": "back@example.com"}
     for _ in range(2):

@@ -16,7 +16,8 @@ import pytest
 
 from tests.docs.documents import DOCUMENTS, README, blocks, spans, table
 from tests.end_to_end.chaos import wait_until
-from tests.servers import ROOT, STOP_SECONDS, clean_environment, free_port
+from tests.postgresql import shared_postgresql
+from tests.servers import ROOT, STOP_SECONDS, clean_environment, free_port, new_postgresql
 
 PROGRAMS = {"crm-sender": "sender", "crm-server": "crm_server"}
 WHEEL = re.compile(r'pip install "?([\w.]+)-([\d.]+)-py3-none-any\.whl(?:\[(\w+)\])?"?')
@@ -59,6 +60,12 @@ class Terminal:
         self.running.callback(process.wait, STOP_SECONDS)
         self.running.callback(process.terminate)
 
+    def move_to_postgresql(self) -> None:
+        """Have the CRM's database on PostgreSQL, and its programs at hand."""
+        if "CRM_DATABASE_URL" not in self.environment:
+            self.environment["CRM_DATABASE_URL"] = new_postgresql()
+            self.environment["PATH"] = f"{shared_postgresql().programs}:{self.environment['PATH']}"
+
     def write(self, name: str, text: str) -> None:
         """Add to a file."""
         with (self.folder / name).open("a") as file:
@@ -97,6 +104,9 @@ def follow(line: str, terminal: Terminal) -> None:
         wait_until(terminal.crm_answers, 30, "an answer of the CRM")
     elif line.startswith("crm-sender relay"):
         terminal.leave_running(line)
+    elif line.startswith("pg_"):
+        terminal.move_to_postgresql()
+        terminal.type(line)
     else:
         terminal.type(line)
 
