@@ -232,7 +232,9 @@ def _claim(due: Select[Any], dialect: str) -> Update:
 # The fence: who lost the lease records nothing.
 _IS_MINE = tuple_(outbox.c.id, outbox.c.lease_token).in_(bindparam("leases", expanding=True))
 _STILL_LEASED = (
-    select(outbox.c.id).where(_IS_MINE, outbox.c.status == "pending").with_for_update()  # no words to SQLite
+    select(outbox.c.id, outbox.c.lease_token)
+    .where(_IS_MINE, outbox.c.status == "pending")
+    .with_for_update()  # no words to SQLite
 )
 _RECORD = (
     update(outbox)
@@ -265,8 +267,9 @@ def record(
 ) -> list[bool]:
     """Write what became of attempts. Return for each whether its lease still held, so that it was written."""
     leases = _leases([delivery for delivery, _ in decisions])
-    still = set(connection.scalars(_STILL_LEASED, {"leases": leases})) if leases else set()
-    written = [(delivery, decision) for delivery, decision in decisions if delivery.id in still]
+    still = {tuple(row) for row in connection.execute(_STILL_LEASED, {"leases": leases})} if leases else set()
+    held = [lease in still for lease in leases]
+    written = [decided for decided, is_held in zip(decisions, held, strict=True) if is_held]
     if written:
         connection.execute(_RECORD, [_recorded(delivery, decision, now) for delivery, decision in written])
     entries = [
@@ -278,7 +281,7 @@ def record(
     if delivered:
         connection.execute(update(state).values(delivered=state.c.delivered + delivered))
         _note_erasure(connection, now)
-    return [delivery.id in still for delivery, _ in decisions]
+    return held
 
 
 def _leases(deliveries: Sequence[Delivery]) -> list[tuple[str, str]]:
