@@ -54,7 +54,7 @@ lint: install ## Check style, types and who imports whom
 
 .PHONY: test
 test: install ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: fuzz
 fuzz: install ## Throw what the contract allows and forbids at a real server (ARGS="--seed random" to search on)
