@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,7 +32,7 @@ class ProblemAnswers:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body_ended = started = False
+        body_ended, started = not has_body(scope["headers"]), False
 
         async def watched_receive() -> Message:
             nonlocal body_ended
@@ -81,6 +81,11 @@ async def send_json(problem: Problem, scope: Scope, send: Send) -> None:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": problem.body()})
+
+
+def has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request has a body (RFC 9112, section 6.3)."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
 async def drain(receive: Receive) -> None:
