@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -67,6 +68,27 @@ STAFF_OPERATIONS: Mapping[str, Handler] = {
 """The staff API's operations, by operationId."""
 
 
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What the apps of one server share."""
+
+    queue: ApprovalQueue
+    metrics: Metrics
+    settings: Settings
+    hurry: Hurry
+    counters: SharedCounters | None
+    """Where several servers count requests together."""
+
+    def limit(self, notation: str, what: str) -> Limit:
+        """Return a limit, counted with the others of its servers; as `Limit` has it."""
+        return Limit(notation, what, self.counters, self.metrics.rate_limited)
+
+    @property
+    def observed(self) -> Any:
+        """Return the middleware that counts and logs answers."""
+        return partial(Observation, metrics=self.metrics, proxies=self.settings.trusted_proxies)
+
+
 def create_app(settings: Settings, hurry: Hurry | None = None) -> ASGIApp:
     """Return the webhook receiver as an ASGI app with a lifespan, on a database that is migrated.
 
@@ -104,6 +126,8 @@ def create_apps(
     storage = settings.rate_limit_storage.get_secret_value()
     shared = None if storage == "memory://" else SharedCounters(storage)
 
+    common = Common(queue, metrics, settings, hurry, shared)
+
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
@@ -125,12 +149,7 @@ def create_apps(
     # Connexion logs values of requests at every level: "%r" of each 4xx, the whole scope when debugging.
     logging.getLogger("connexion").setLevel(logging.CRITICAL)
     make: dict[Part, Callable[..., ASGIApp]] = {"webhooks": webhooks_app, "staff": staff_app}
-    return {
-        part: make[part](
-            queue, metrics, settings, hurry, shared, running if part == parts[0] else within_another
-        )
-        for part in parts
-    }
+    return {part: make[part](common, running if part == parts[0] else within_another) for part in parts}
 
 
 @asynccontextmanager
@@ -139,20 +158,13 @@ async def within_another(_: Any) -> AsyncIterator[None]:
     yield
 
 
-def webhooks_app(
-    queue: ApprovalQueue,
-    metrics: Metrics,
-    settings: Settings,
-    hurry: Hurry,
-    shared: SharedCounters | None,
-    lifespan: Lifespan,
-) -> ConnexionMiddleware:
+def webhooks_app(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     """Return what receives webhooks."""
     contract = load_contract()
     require_same_operations(contract, webhooks.OPERATIONS)
-    refused = metrics.rate_limited
+    queue, metrics, settings = common.queue, common.metrics, common.settings
     middlewares: list[Any] = [
-        partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
+        common.observed,
         ProblemAnswers,
         partial(
             Networks,
@@ -163,14 +175,14 @@ def webhooks_app(
         partial(Exposition, queue=queue, metrics=metrics, keys=webhook_keys(settings)),
         Routing,
         Security,
-        partial(KeyRateLimit, limit=Limit(settings.rate_limit, "key", shared, refused)),
-        partial(Bodies, largest=settings.max_body_bytes, hurry=hurry),
+        partial(KeyRateLimit, limit=common.limit(settings.rate_limit, "key")),
+        partial(Bodies, largest=settings.max_body_bytes, hurry=common.hurry),
         *signatures(settings),
         RequestValidation,
         LifespanMiddleware,
     ]
     use = KeyUse(queue.note_key, metrics.key_uses)
-    failures = Limit(settings.failure_limit, "failure", shared, refused)
+    failures = common.limit(settings.failure_limit, "failure")
     app = ConnexionMiddleware(
         Dispatch(queue, webhooks.OPERATIONS),
         import_name=__name__,
@@ -207,26 +219,17 @@ def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def staff_app(
-    queue: ApprovalQueue,
-    metrics: Metrics,
-    settings: Settings,
-    hurry: Hurry,
-    shared: SharedCounters | None,
-    lifespan: Lifespan,
-) -> ASGIApp:
+def staff_app(common: Common, lifespan: Lifespan) -> ASGIApp:
     """Return the staff's side: the API, and beside it the pages."""
+    queue, settings = common.queue, common.settings
     guarded = partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies)
-    attempts = Limit(settings.login_limit, "log-in", shared, metrics.rate_limited)
-    pages = Pages(queue, attempts, hurry, settings.webhook_keys)
+    attempts = common.limit(settings.login_limit, "log-in")
+    pages = Pages(queue, attempts, common.hurry, settings.webhook_keys)
     return Beside(
         BASE_PATHS["staff"],
-        staff_api(queue, metrics, settings, hurry, shared, lifespan),
-        Observation(
-            ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page),
-            metrics=metrics,
-            proxies=settings.trusted_proxies,
-            unrouted=PAGE,
+        staff_api(common, lifespan),
+        common.observed(
+            ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page), unrouted=PAGE
         ),
     )
 
@@ -245,29 +248,23 @@ class Beside:
         await (self._below if is_below else self._elsewhere)(scope, receive, send)
 
 
-def staff_api(
-    queue: ApprovalQueue,
-    metrics: Metrics,
-    settings: Settings,
-    hurry: Hurry,
-    shared: SharedCounters | None,
-    lifespan: Lifespan,
-) -> ConnexionMiddleware:
+def staff_api(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     """Return the staff API."""
+    queue, settings = common.queue, common.settings
     contract = load_contract(STAFF_CONTRACT)
     require_same_operations(contract, STAFF_OPERATIONS)
     optional = optional_bodies(contract)
     # Of what servers of one database share, so that they group addresses alike.
     secret = settings.database_url.get_secret_value().encode()
-    failures = Failures(Limit(settings.failure_limit, "staff-failure", shared, metrics.rate_limited), secret)
+    failures = Failures(common.limit(settings.failure_limit, "staff-failure"), secret)
     middlewares: list[Any] = [
-        partial(Observation, metrics=metrics, proxies=settings.trusted_proxies),
+        common.observed,
         ProblemAnswers,
         partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,
         partial(Sessions, queue=queue),
         partial(StaffAccess, queue=queue, roles=required_roles(contract), failures=failures),
-        partial(Bodies, largest=settings.max_body_bytes, hurry=hurry, optional=optional),
+        partial(Bodies, largest=settings.max_body_bytes, hurry=common.hurry, optional=optional),
         RequestValidation,
         LifespanMiddleware,
     ]

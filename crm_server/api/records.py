@@ -56,10 +56,9 @@ async def show_ticket(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Show one ticket."""
     staff, ticket_id = scope["crm.staff"], scope["crm.parameters"]["id"]
     found = await read(queue, lambda connection: records.show_ticket(connection, ticket_id))
-    notes = [{"at": note.at, "author": note.author, "text": note.text} for note in found.notes]
     detail = {
         **record(Ticket, staff, found.row),
-        "staff_notes": [visible(staff, note, Note) for note in notes],
+        "staff_notes": notes(staff, found.notes),
         "corrections": corrections(staff, Ticket, found.corrections),
         "history": [entry(row) for row in found.history],
     }
@@ -77,6 +76,11 @@ async def show_customer(queue: ApprovalQueue, scope: Scope) -> Answer:
         "history": [entry(row) for row in found.history],
     }
     return Answer(200, detail)
+
+
+def notes(staff: Staff, rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return what was noted on a ticket, as this member of staff may see it."""
+    return [visible(staff, {"at": row.at, "author": row.author, "text": row.text}, Note) for row in rows]
 
 
 def corrections(staff: Staff, model: type[ContractModel], rows: Iterable[Any]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
 from crm_server.errors import AlreadyDecided, CrmError, NumberTaken, Refused, UnknownApproval
 from crm_server.frontend.choices import choice_of, known_customer, suggested_customers
+from crm_server.frontend.lists import ID, NUMBER, PAGE_SIZE
 from crm_server.frontend.payload import blocks_of, is_link
 from crm_server.frontend.rendering import PAGE_HEADERS, page, see_other
 from crm_server.frontend.visits import Visit
@@ -27,7 +28,6 @@ from crm_server.staff import Staff
 from generated.approvals import Rejecting, SearchWords
 from generated.operations import RELEASES
 
-PAGE_SIZE = 50
 ALL = "all"
 Decide = Callable[[Any, str, Actor], Any]
 
@@ -75,8 +75,8 @@ ALLOWED = {
     "status": "|".join((*STATUSES, ALL)),
     "event": "|".join((*EVENTS, ALL)),
     "order": "oldest|newest",
-    "search": "[A-Za-z0-9-]{1,64}",
-    "after": "[0-9]{1,18}",
+    "search": ID,
+    "after": NUMBER,
 }
 
 

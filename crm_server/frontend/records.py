@@ -11,15 +11,13 @@ from starlette.responses import Response
 
 from crm_server import approval_queue, records
 from crm_server.api.audit import entry
-from crm_server.api.masking import masked
-from crm_server.api.records import correct, corrections, record, unknown
+from crm_server.api.records import correct, corrections, notes, record, unknown
 from crm_server.decisions import TICKET_TRANSITIONS
 from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.frontend.lists import ID, ORDERS, listing_of
 from crm_server.frontend.payload import Field, is_link, label
 from crm_server.frontend.rendering import page, see_other
 from crm_server.frontend.visits import Visit
-from crm_server.problems import Problem
 from generated.approvals import CorrectingCustomer, CorrectingTicket, Customer, Noting, Ticket
 from generated.base import ContractModel
 
@@ -52,7 +50,7 @@ async def shown_customer(visit: Visit, fault: str = "", status: int = HTTPStatus
         try:
             found = records.show_customer(connection, visit.id)
         except UnknownCustomer:
-            raise Problem("not-found", "There is no customer with this id.") from None
+            raise unknown() from None
         tickets = records.tickets_of(connection, visit.id)
         requests = approval_queue.requests_of(connection, visit.id)
         return found, tickets, requests
@@ -114,7 +112,7 @@ class TicketView:
     fields: list[Field]
     following: str | None
     """Where it goes next."""
-    notes: list[Mapping[str, Any]]
+    notes: list[dict[str, Any]]
     corrected: list[Mapping[str, Any]]
     """What was corrected, oldest first."""
     correctable: Mapping[str, str]
@@ -133,15 +131,12 @@ async def read_ticket(visit: Visit) -> TicketView:
         found, requests = await visit.queue.read(read)
     except UnknownTicket:
         raise unknown() from None
-    ticket, sees_all = record(Ticket, visit.staff, found.row), visit.staff.may("approver")
+    ticket = record(Ticket, visit.staff, found.row)
     return TicketView(
         ticket,
         fields_of(ticket),
         TICKET_TRANSITIONS.get(ticket["status"]),
-        [
-            {"at": note.at, "author": note.author, "text": note.text if sees_all else masked(note.text)}
-            for note in found.notes
-        ],
+        notes(visit.staff, found.notes),
         corrected_of(visit, Ticket, found.corrections),
         correctable(CorrectingTicket),
         requests,
@@ -186,13 +181,7 @@ async def correct_customer(visit: Visit) -> Response:
         right = right_of(visit, CorrectingCustomer)
     except ValidationError:
         return await shown_customer(visit, NOT_RIGHT, HTTPStatus.BAD_REQUEST)
-    try:
-        await visit.queue.write(
-            lambda connection: correct("customer", right, connection, visit.id, visit.actor)
-        )
-    except UnknownCustomer:
-        raise unknown() from None
-    return see_other(f"/customers/{visit.id}")
+    return await changed(visit, partial(correct, "customer", right), "/customers")
 
 
 def right_of(visit: Visit, model: type[ContractModel]) -> dict[str, Any]:
@@ -215,13 +204,13 @@ async def add_note(visit: Visit) -> Response:
     return await changed(visit, partial(records.add_note, text=text))
 
 
-async def changed(visit: Visit, change: Callable[..., None]) -> Response:
-    """Change a ticket; show it as it is then."""
+async def changed(visit: Visit, change: Callable[..., None], path: str = "/tickets") -> Response:
+    """Change a record; show it as it is then."""
     try:
         await visit.queue.write(lambda connection: change(connection, visit.id, actor=visit.actor))
-    except UnknownTicket:
+    except (UnknownCustomer, UnknownTicket):
         raise unknown() from None
     except TicketMoved as error:
         words = error.status.replace("_", " ")
         return await shown(visit, f"Somebody has moved the ticket: it is {words}.", HTTPStatus.CONFLICT)
-    return see_other(f"/tickets/{visit.id}")
+    return see_other(f"{path}/{visit.id}")
