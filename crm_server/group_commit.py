@@ -32,7 +32,7 @@ LARGEST_BATCH = 200
 PAUSE_SECONDS = 0.001
 """Between write transactions, so that another process that waits for the lock gets its turn."""
 LOOKS, LOOK_SECONDS = 8, 0.0001
-"""How often, and how far apart, it is looked whether as many wait as the last batch held."""
+"""How often in vain, and how far apart, it is looked whether another has come."""
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ class GroupCommit(Generic[Item, Outcome]):
             self._is_free = True
 
     def _run(self) -> None:
+        before = 0
         while (batch := self._batches.get()) is not None:
             # Whoever has gone, or has waited too long, is not written: the sender will ask again.
             wanted = [waiting for waiting in batch if not waiting.future.done()]
@@ -157,7 +158,8 @@ class GroupCommit(Generic[Item, Outcome]):
                 log.error("A bug: %s", describe(error))
                 _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
             self._pause()  # here, so that what comes meanwhile is of the next batch
-            self._be_patient(len(batch))
+            self._be_patient(max(before, len(batch)))
+            before = len(batch)
             batch[0].future.get_loop().call_soon_threadsafe(self._hand_over, 0)
         if self._connection is not None:
             self._connection.close()
@@ -173,15 +175,16 @@ class GroupCommit(Generic[Item, Outcome]):
         time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
 
     def _be_patient(self, count: int) -> None:
-        """Wait a little for as many as the last batch held.
+        """Wait for as many as the larger of the last two batches held, for as long as they keep coming.
 
         Clients that ask one thing after another ask again once they are answered. Whoever is just late for
         one batch waits for all of the next.
         """
-        for _ in range(LOOKS):
-            if len(self._gathered) >= count:
-                break
+        seen = in_vain = 0
+        while seen < count and in_vain < LOOKS:
             time.sleep(LOOK_SECONDS)
+            gathered = len(self._gathered)
+            seen, in_vain = gathered, 0 if gathered > seen else in_vain + 1
 
     def _commit_group(self, group: list[Waiting]) -> None:
         if not group:

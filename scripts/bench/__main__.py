@@ -9,7 +9,12 @@ import sys
 from scripts.bench.processes import ROOT
 from scripts.bench.report import Measurement, Target, write
 
-WORKS = ("webhooks", "postgresql", "parse", "enqueue", "relay", "latency", "million", "imports")
+WORKS = (
+    *("webhooks", "postgresql", "protection", "decisions"),
+    *("parse", "enqueue", "relay", "latency", "million", "imports"),
+)
+LONG_WORKS = ("staff",)
+"""Those that are measured only when they are named."""
 
 BY_HAND = "by hand (FastAPI + SQLAlchemy)"
 CEILING = "ceiling (parses the model only)"
@@ -24,6 +29,22 @@ TARGETS = [
         )
     ),
     *(Target(f"webhooks on PostgreSQL, {n} connections", "rate", BY_HAND, 3, 6, True) for n in (8, 32)),
+    *(
+        Target(f"protected webhooks, {n} connections", "rate", "the key alone", 0.8, 0.9, True)
+        for n in (8, 32)
+    ),
+    Target("a decision under full load", "p99", "in quiet", 5, 3, False),
+    *(
+        target
+        for engine in ("SQLite", "PostgreSQL")
+        for target in (
+            *(
+                Target(f"{work} ({engine})", "ms", "a thousand", 2, 1.2, False)
+                for work in ("a page of the queue", "a search", "a decision")
+            ),
+            Target(f"an exact count ({engine})", "ms", "a second", 1, 0.5, False),
+        )
+    ),
     Target("parse, schema, model", "µs", "json + jsonschema", 1, 1, False),
     Target("parse, schema, model", "µs", "pydantic with EmailStr", 1, 1, False),
     Target("a booking's transaction", "µs", "bare booking", 2, 1.5, False),
@@ -43,7 +64,10 @@ def main() -> int:
     """Run the benchmarks that are named, or all."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "works", nargs="*", metavar="WORK", help=f"which of {', '.join(WORKS)} (default: all)"
+        "works",
+        nargs="*",
+        metavar="WORK",
+        help=f"which of {', '.join((*WORKS, *LONG_WORKS))} (default: all but {LONG_WORKS[0]})",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")

@@ -11,31 +11,52 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from functools import partial
 from typing import cast
+
+from standardwebhooks import Webhook
 
 from scripts.bench.payloads import REPAIR
 from sender.events import uuid7
 
+HOST = "127.0.0.1"
 KEY, ID = b"@" * 32, b"#" * 36
 """Stand for an event's natural key and id in the template; as long as these, so that lengths do not change."""
 
 
-def request_template(host: str, path: str, key: str) -> bytes:
-    """Return a request with the marks where an event's natural key and id belong."""
-    body = json.dumps(REPAIR).replace(REPAIR["repair"]["websiteRepairId"], KEY.decode()).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nwebhook-id: {ID.decode()}\r\n\r\n"
-    )
-    return head.encode() + body
+class Requests:
+    """Requests that are alike but for the event; signed (Standard Webhooks) where there is a secret."""
+
+    def __init__(self, host: str, path: str, key: str, secret: str | None) -> None:
+        self._body = json.dumps(REPAIR).replace(REPAIR["repair"]["websiteRepairId"], KEY.decode()).encode()
+        self._head = (
+            f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\nContent-Type: "
+            f"application/json\r\nContent-Length: {len(self._body)}\r\nwebhook-id: {ID.decode()}\r\n"
+        ).encode()
+        self._signer = Webhook(secret) if secret else None
+
+    def new(self) -> bytes:
+        """Return a request of a new event."""
+        natural_key, event_id = os.urandom(16).hex().encode(), str(uuid7()).encode()
+        head, body = self._head.replace(ID, event_id), self._body.replace(KEY, natural_key)
+        return b"%b%b\r\n%b" % (head, self._signature(event_id, body), body)
+
+    def _signature(self, event_id: bytes, body: bytes) -> bytes:
+        if self._signer is None:
+            return b""
+        now = datetime.now(UTC)
+        signature = self._signer.sign(event_id.decode(), now, body.decode())
+        return f"webhook-timestamp: {int(now.timestamp())}\r\nwebhook-signature: {signature}\r\n".encode()
 
 
 class Connection(asyncio.Protocol):
     """One connection that sends the next request when it has the answer to the last."""
 
-    def __init__(self, template: bytes, end: float, times: list[float], done: asyncio.Future[None]) -> None:
-        self._template, self._end, self._times, self._done = template, end, times, done
+    def __init__(
+        self, requests: Requests, end: float, times: list[float], done: asyncio.Future[None]
+    ) -> None:
+        self._requests, self._end, self._times, self._done = requests, end, times, done
         self._buffer = b""
         self._sent = 0.0
 
@@ -45,8 +66,7 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        natural_key, event_id = os.urandom(16).hex().encode(), str(uuid7()).encode()
-        request = self._template.replace(KEY, natural_key).replace(ID, event_id)
+        request = self._requests.new()
         self._sent = time.perf_counter()
         self._transport.write(request)
 
@@ -77,18 +97,15 @@ class Connection(asyncio.Protocol):
             self._done.set_result(None)
 
 
-async def load(
-    host: str, port: int, path: str, key: str, connections: int, seconds: float
-) -> dict[str, float]:
+async def load(requests: Requests, port: int, connections: int, seconds: float) -> dict[str, float]:
     """Send for so many seconds; return requests/s and the percentiles of the answers' times, in ms."""
     loop = asyncio.get_running_loop()
-    template = request_template(f"{host}:{port}", path, key)
     times: list[float] = []
     start = time.perf_counter()
     waits = []
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
-        await loop.create_connection(partial(Connection, template, start + seconds, times, done), host, port)
+        await loop.create_connection(partial(Connection, requests, start + seconds, times, done), HOST, port)
         waits.append(done)
     await asyncio.gather(*waits)
     took = time.perf_counter() - start
@@ -106,13 +123,12 @@ def main() -> int:
     parser.add_argument("port", type=int)
     parser.add_argument("--path", default="/webhooks/repair-request")
     parser.add_argument("--key", required=True)
+    parser.add_argument("--secret", help="sign by this")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
-    result = asyncio.run(
-        load("127.0.0.1", options.port, options.path, options.key, options.connections, options.seconds)
-    )
-    print(json.dumps(result))
+    requests = Requests(f"{HOST}:{options.port}", options.path, options.key, options.secret)
+    print(json.dumps(asyncio.run(load(requests, options.port, options.connections, options.seconds))))
     return 0
 
 

@@ -74,15 +74,29 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextmanager
-def our_server(folder: Path, database: str = "sqlite:///var/crm.sqlite3") -> Iterator[int]:
-    """Run our CRM server on a new database."""
-    env = environment(CRM_DATABASE_URL=database)
-    subprocess.run(
-        [sys.executable, "-m", "crm_server", "migrate"], cwd=folder, env=env, check=True, capture_output=True
-    )
+def our_server(
+    folder: Path, database: str = "sqlite:///var/crm.sqlite3", *, staff_port: int | None = None, **over: str
+) -> Iterator[int]:
+    """Run our CRM server on a database, which is made if it is not there; its staff side too if it has a port."""
+    env = environment(CRM_DATABASE_URL=database, **over)
+    crm_server(folder, database, "migrate")
     port = free_port()
-    with running(["crm_server", "serve", "--only", "webhooks", "--port", str(port)], folder, env, port):
+    part = ["--frontend-port", str(staff_port)] if staff_port else ["--only", "webhooks"]
+    with running(["crm_server", "serve", "--port", str(port), *part], folder, env, port):
         yield port
+
+
+def crm_server(folder: Path, database: str, *command: str, stdin: str | None = None) -> str:
+    """Run a command of the CRM on a database; return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "crm_server", *command],
+        cwd=folder,
+        env=environment(CRM_DATABASE_URL=database),
+        check=True,
+        stdout=subprocess.PIPE,
+        input=stdin,
+        text=True,
+    ).stdout
 
 
 @contextmanager

@@ -41,14 +41,20 @@ def measure(rounds: int, seconds: float) -> list[Measurement]:
     return found
 
 
-def run_load(port: int, connections: int, seconds: float) -> dict[str, float]:
-    """Run the load in a process of its own, on the other core."""
-    command = [sys.executable, "-m", "scripts.bench.load", str(port), "--key", KEY]
-    command += ["--connections", str(connections), "--seconds", str(seconds)]
-    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
-        os.sched_setaffinity(process.pid, {LOAD_CORE})
+def run_load(port: int, connections: int, seconds: float, *more: str) -> dict[str, float]:
+    """Run the load in a process of its own, on the other core; return what it measured."""
+    with loading(port, connections, seconds, *more) as process:
         printed, _ = process.communicate()
     if process.returncode:
         raise RuntimeError("the load failed; see above")
     result: dict[str, float] = json.loads(printed)
     return result
+
+
+def loading(port: int, connections: int, seconds: float, *more: str) -> subprocess.Popen[str]:
+    """Start the load."""
+    command = [sys.executable, "-m", "scripts.bench.load", str(port), "--key", KEY, *more]
+    command += ["--connections", str(connections), "--seconds", str(seconds)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    os.sched_setaffinity(process.pid, {LOAD_CORE})
+    return process

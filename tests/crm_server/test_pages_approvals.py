@@ -344,3 +344,13 @@ def test_an_admin_adds_changes_and_shuts_out_people(crm: Crm, admin: Visitor) ->
     rows = crm.rows("SELECT verb FROM audit_trail WHERE actor = 'staff:Page admin' AND record = 'staff'")
     verbs = {row["verb"] for row in rows}
     assert verbs >= {"add", "set-role", "add-token", "revoke", "set-password", "disable"}
+
+
+def test_the_whole_trail_is_there_for_admins_alone(admin: Visitor, viewer: Visitor) -> None:
+    links = [link["href"] for link in admin.html("/audit").all("a") if "export" in link["href"]]
+    assert len(links) == 2
+    for link in links:
+        answer = admin.get(link)
+        assert answer.status_code == 200
+        assert answer.headers["content-disposition"].startswith("attachment")
+    assert "/audit/export" not in viewer.get("/audit").text

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.crm_server.answers import Answer, post
-from tests.crm_server.conftest import ON_BOTH
-from tests.factories import repair_request
+from tests.crm_server.answers import Answer, ask, post
+from tests.crm_server.conftest import ON_BOTH, staff_token
+from tests.factories import customer_registration, repair_request
 from tests.servers import Crm, start_crm
 
 pytestmark = ON_BOTH
@@ -18,8 +18,8 @@ pytestmark = ON_BOTH
 def pair(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[tuple[Crm, Crm]]:
     directory = tmp_path_factory.mktemp("pair")
     with (
-        start_crm(directory, engine=engine) as one,
-        start_crm(directory, CRM_DATABASE_URL=one.database_url) as other,
+        start_crm(directory, only=None, engine=engine) as one,
+        start_crm(directory, only=None, CRM_DATABASE_URL=one.database_url) as other,
     ):
         yield one, other
 
@@ -52,3 +52,40 @@ def test_many_events_through_both_are_all_there_once(pair: tuple[Crm, Crm]) -> N
         ids = list(pool.map(both, payloads))
     assert all(len(pair_of_ids) == 1 for pair_of_ids in ids)
     assert len(pair[0].rows("SELECT 1 FROM approvals")) == 60
+
+
+def test_two_decisions_at_one_instant_on_a_new_customer_make_one_customer(pair: tuple[Crm, Crm]) -> None:
+    token = staff_token(pair[0], "Ann", "approver")
+    for number in range(10):
+        user = f"new-{number}"
+        sent = {
+            "customer-registration": customer_registration(customer__websiteUserId=user),
+            "repair-request": repair_request(customer__websiteUserId=user),
+        }
+        ids = [post(pair[0], event, payload).json["id"] for event, payload in sent.items()]
+        gate = threading.Barrier(2)
+
+        def approve(server: Crm, approval_id: str, gate: threading.Barrier = gate) -> int:
+            gate.wait()
+            return ask(server, token, "POST", f"/approvals/{approval_id}/approve").status
+
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(approve, pair, ids)) == [200, 200]
+        assert len(pair[0].rows("SELECT 1 FROM customers WHERE website_user_id = ?", user)) == 1
+
+
+def test_of_two_decisions_at_one_instant_on_one_request_one_is_told_of_the_other(
+    pair: tuple[Crm, Crm],
+) -> None:
+    token = staff_token(pair[0], "Ben", "approver")
+    for _ in range(10):
+        approval = post(pair[0], "repair-request", repair_request()).json["id"]
+        gate = threading.Barrier(2)
+
+        def approve(server: Crm, approval: str = approval, gate: threading.Barrier = gate) -> int:
+            gate.wait()
+            return ask(server, token, "POST", f"/approvals/{approval}/approve").status
+
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(approve, pair)) == [200, 409]
+        assert len(pair[0].rows("SELECT 1 FROM decision_records WHERE approval_id = ?", approval)) == 2
