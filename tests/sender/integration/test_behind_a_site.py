@@ -52,7 +52,7 @@ def rewrites(target: Server) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
             onwards.close()
 
-        do_GET = do_POST = do_PATCH = answer  # noqa: N815
+        do_GET = do_POST = do_PATCH = answer
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
