@@ -50,7 +50,7 @@ def test_a_port_that_is_taken_is_named_with_the_cure(tmp_path: Path) -> None:
         ("CRM_ADMIN_TOKEN", "caf\u00e9"),
         ("CRM_TRUSTED_PROXIES", "10.0.0.0/8,SENTINEL"),
         ("CRM_TRUSTED_PROXIES", "10.0.0.1/8"),
-        ("CRM_TRUSTED_PROXIES", ","),
+        ("CRM_TRUSTED_PROXIES", "10.0.0.0/8,,"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_by_its_name_and_without_its_value(
@@ -63,7 +63,7 @@ def test_a_wrong_setting_stops_the_start_by_its_name_and_without_its_value(
     )
     assert done.returncode == 1
     assert name in done.stderr
-    assert value not in done.stderr.replace("10.0.0.0/8 or", "")
+    assert value not in done.stderr
 
 
 def test_it_runs_no_relay(tmp_path: Path) -> None:
