@@ -75,7 +75,10 @@ def outbox_id(connection: Connection) -> str:
         raise NotMigrated("the outbox's tables are not there; create them with: crm-sender migrate")
     found = connection.scalar(select(state.c.outbox_id))
     if found is None:
-        raise NotMigrated("the outbox has no identity; create it with: crm-sender migrate")
+        raise NotMigrated(
+            "the outbox's tables have no identity; give them one with: crm-sender migrate, or in the site's own "
+            "migration, with op.execute(sender.outbox_identity())"
+        )
     return str(found)
 
 
@@ -401,6 +404,12 @@ def failed(connection: Connection) -> Sequence[Any]:
     """Return the failed events, oldest first, without their payloads."""
     mine = and_(_UNFINISHED, _is(outbox.c.status, "failed"))
     return connection.execute(select(*_SHOWN).where(mine).order_by(outbox.c.sequence)).all()
+
+
+def contents(connection: Connection) -> Sequence[Any]:
+    """Return all events with their payloads, in their order: what a site's own tests look at."""
+    shown = (outbox.c.id, outbox.c.event, outbox.c.natural_key, outbox.c.status, outbox.c.payload)
+    return connection.execute(select(*shown).order_by(outbox.c.sequence)).all()
 
 
 def delivered_since(connection: Connection, since: float) -> Sequence[Any]:
