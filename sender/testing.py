@@ -246,7 +246,9 @@ class ScriptedCRM:
         scripted = self._script.pop(0) if self._script else 202
         if scripted == 202:
             return reply(202, self._receipt(request))
-        problem = {"type": "about:blank", "status": scripted} if isinstance(scripted, int) else dict(scripted)
+        problem: Mapping[str, Any] = (
+            {"type": "about:blank", "status": scripted} if isinstance(scripted, int) else scripted
+        )
         return reply(int(problem["status"]), problem, "application/problem+json")
 
     def _receipt(self, request: Request) -> dict[str, Any]:

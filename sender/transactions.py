@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
@@ -106,9 +106,9 @@ def joined(session: Transaction | Awaited) -> Iterator[tuple[Connection, object]
 
 
 @cache
-def _kind_of(cls: type) -> str:
+def _kind_of(cls: Hashable) -> str:
     """Return the name of a class, or of what it is made from, that we know by its package: none is imported for it."""
-    names = (f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in cls.__mro__)
+    names = (f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in cast(type, cls).__mro__)
     known = _SQLALCHEMY | _DJANGO | _DRIVERS.keys() | _ASYNC_DRIVERS.keys()
     return next((name for name in names if name in known), "")
 
@@ -129,6 +129,7 @@ def _driver_errors() -> Iterator[None]:
         yield
     except DBAPIError as error:
         leave_values_out(error)
+        error.__cause__ = None  # else each would be the other's: a circle
         raise cast(BaseException, error.orig) from None
 
 

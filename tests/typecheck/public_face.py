@@ -50,7 +50,7 @@ def any_session_will_do(
     assert_type(crm.repair_requested(event, sqlite), str)
     assert_type(crm.repair_requested(event, postgresql), str)
     assert_type(crm.repair_requested(event, session=django), str)
-    crm.repair_requested(event, session, True)  # type: ignore[call-arg, arg-type]  # resend is named
+    crm.repair_requested(event, session, True)  # type: ignore[call-arg]  # resend is named
     crm.repair_requested(event, "sqlite:///bookings.sqlite3")  # type: ignore[arg-type]
 
 
