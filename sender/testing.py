@@ -291,7 +291,7 @@ class ScriptedCRM:
         return False
 
     def _start(self, work: Callable[[socket.socket], None], of: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=(of,))
+        thread = threading.Thread(target=work, args=(of,), daemon=True)
         self._threads.append(thread)
         thread.start()
 

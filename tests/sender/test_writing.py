@@ -22,7 +22,7 @@ from sender import (
 )
 from tests.factories import repair_request
 from tests.receiver import Receiver
-from tests.sender.doors import DOORS, Door
+from tests.sender.doors import DOORS, Door, OfAiosqlite, OfAsyncPsycopg, OfPsycopg, OfSqlite3
 from tests.sender.engines import ENGINES, new_outbox, rows
 from tests.sender.site import SENTINEL, all_text
 from tests.servers import KEY
@@ -259,10 +259,16 @@ def test_an_error_of_the_database_is_the_callers_own_and_shows_no_payload(
     assert SENTINEL not in all_text(caught.value)
 
 
+OF_DRIVERS = [
+    (engine, door)
+    for engine, door in WAYS
+    if issubclass(door, OfSqlite3 | OfPsycopg | OfAsyncPsycopg | OfAiosqlite)
+]
+
+
+@pytest.mark.parametrize("way", OF_DRIVERS, indirect=True, ids=[door.__name__ for _, door in OF_DRIVERS])
 def test_the_callers_settings_are_left_as_they_are(door: Door, settings: SenderSettings) -> None:
     session: Any = door.session
-    if "row_factory" not in dir(session):
-        pytest.skip("it has no such settings")
     before = session.row_factory
     with door.transaction():
         session.row_factory = own = lambda *_: pytest.fail("the caller's way to make rows was used")
