@@ -17,6 +17,7 @@ import json
 import socket
 import struct
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,17 +247,17 @@ class ScriptedCRM:
         scripted = self._script.pop(0) if self._script else 202
         if scripted == 202:
             return reply(202, self._receipt(request))
-        problem: Mapping[str, Any] = (
-            {"type": "about:blank", "status": scripted} if isinstance(scripted, int) else scripted
-        )
+        problem: Mapping[str, Any] = {"type": f"scripted-{scripted}", "title": "Scripted", "status": scripted}
+        if isinstance(scripted, Mapping):
+            problem = scripted
         return reply(int(problem["status"]), problem, "application/problem+json")
 
     def _receipt(self, request: Request) -> dict[str, Any]:
-        same = [r for r in self.received if r.id == request.id]
+        key = (request.path, request.natural_key)
         return {
-            "id": request.id,
+            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(key))),
             "status": "pending_approval",
-            "duplicate": len(same) > 1,
+            "duplicate": [(event.path, event.natural_key) for event in self.received].count(key) > 1,
             "natural_key": request.natural_key,
             "digest": digest(canonical_content(request.json, request.webhook)),
         }
