@@ -38,7 +38,7 @@ from sender.errors import (
     WrongState,
 )
 from sender.settings import SenderSettings
-from sender.tables import metadata
+from sender.tables import metadata, outbox_identity
 
 if TYPE_CHECKING:
     from sender.relay import Relay, Summary
@@ -70,6 +70,7 @@ __all__ = [
     "WrongDatabase",
     "WrongState",
     "metadata",
+    "outbox_identity",
 ]
 
 

@@ -118,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub = command("migrate", _migrate, "Create or update the outbox's tables.", data=False)
     sub.add_argument("--sql", action="store_true", help="print the SQL instead of running it")
+    sub.add_argument(
+        "--after", metavar="STEP", help="with --sql: print what comes after a step, such as 0001"
+    )
     return parser
 
 
@@ -342,18 +345,30 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
     from alembic.config import Config
     from alembic.util import CommandError
 
+    from sender.migrations import are_the_sites, require_complete
+
     config = Config()
     config.set_main_option("script_location", "sender:migrations")
     if options.sql:
         config.attributes["dialect"] = make_url(settings.outbox_url).get_backend_name()
-        command.upgrade(config, "head", sql=True)
-        return 0
-    with open_engine(settings.outbox_url, create=True).begin() as connection:
-        config.attributes["connection"] = connection
         try:
-            command.upgrade(config, "head")
+            command.upgrade(config, f"{options.after}:head" if options.after else "head", sql=True)
         except CommandError:
-            raise OutboxError("the outbox's tables are of a newer release than this crm-sender") from None
+            print(f"crm-sender migrate: there is no step {options.after}", file=sys.stderr)
+            return 2
+        return 0
+    if options.after:
+        print("crm-sender migrate: --after goes with --sql", file=sys.stderr)
+        return 2
+    with open_engine(settings.outbox_url, create=True).begin() as connection:
+        if are_the_sites(connection):
+            require_complete(connection)
+        else:
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError:
+                raise OutboxError("the outbox's tables are of a newer release than this crm-sender") from None
     print(f"crm-sender: {settings.shown_outbox} is up to date")
     return 0
 

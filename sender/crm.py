@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 
 from generated.webhooks import CustomerRegistration, RepairRequest
 from sender import outbox
-from sender.database import commits_by_itself, commits_savepoints, leave_no_copies, open_engine, reading
+from sender.database import (
+    address_of,
+    commits_by_itself,
+    commits_savepoints,
+    glancing,
+    leave_no_copies,
+    open_engine,
+)
 from sender.errors import NotMigrated, NoTransaction, WrongDatabase
 from sender.events import Event, event_of
 from sender.settings import SenderSettings
+from sender.transactions import AsyncTransaction, Transaction, in_thread, joined
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-    from sqlalchemy.orm import Session
-
     from sender.relay import Relay
 
 
@@ -31,25 +36,30 @@ class CRM:
     """The CRM, as booking code sees it. Opens nothing until it is used; safe to share between threads.
 
     Each method checks an event against the contract and writes it to the outbox with one INSERT: in
-    the transaction of `session` (a SQLAlchemy Session or Connection), so that event and booking
-    are committed together or not at all, or in a transaction of its own. It returns the event's
-    id; the same event again returns the same id. `resend` puts a delivered one back to pending, for
-    a CRM that was restored from a backup.
+    the transaction of `session`, so that event and booking are committed together or not at all, or
+    in a transaction of its own. A session is SQLAlchemy's Session or Connection, a connection of
+    sqlite3 or psycopg, or `django.db.connection`; it is neither committed nor rolled back. Each
+    method returns the event's id; the same event again returns the same id. `resend` puts a
+    delivered one back to pending, for a CRM that was restored from a backup.
 
     Raises InvalidEvent (the contract refuses it; nothing was written), ConflictingEvent (the
     natural key is there with other content), OutboxError (this is not the relay's outbox), or the
-    database's own error, SQLAlchemy's DBAPIError (locked, full, damaged): then the transaction cannot be
-    committed, and neither booking nor event is there.
+    database's own error as the session raises it: SQLAlchemy's DBAPIError, Django's or the
+    driver's (locked, full, a serialization failure): then the transaction cannot be committed,
+    and neither booking nor event is there.
     """
+
+    _in_any_outbox: ClassVar[bool] = False
+    """Whether sessions may be of databases that no relay reads; for tests (`sender.testing`)."""
 
     def __init__(self, settings: SenderSettings | None = None) -> None:
         self._given = settings
-        self._known: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 
     def customer_registered(
         self,
         event: CustomerRegistration | Mapping[str, Any],
-        session: Session | Connection | None = None,
+        session: Transaction | None = None,
         *,
         resend: bool = False,
     ) -> str:
@@ -59,7 +69,7 @@ class CRM:
     def repair_requested(
         self,
         event: RepairRequest | Mapping[str, Any],
-        session: Session | Connection | None = None,
+        session: Transaction | None = None,
         *,
         resend: bool = False,
     ) -> str:
@@ -89,52 +99,70 @@ class CRM:
     def _engine(self) -> Engine:
         return open_engine(self._settings.outbox_url)
 
-    def _enqueue(self, event: Event, session: Session | Connection | None, resend: bool) -> str:
+    def _enqueue(self, event: Event, session: Transaction | None, resend: bool) -> str:
         if session is None:
-            self._outbox_id  # noqa: B018  # says what is missing, before anything is written
-            with self._engine.begin() as connection:
-                return outbox.enqueue(connection, event, time.time(), resend=resend)
-        connection = session if isinstance(session, Connection) else session.connection()
-        if commits_by_itself(connection):
-            raise NoTransaction(
-                "this connection is in autocommit mode: event and booking could part. Use a transaction"
+            return self._enqueue_alone(event, resend)
+        with joined(session) as (connection, place):
+            if commits_by_itself(connection):
+                raise NoTransaction(
+                    "this connection is in autocommit mode: event and booking could part. Begin a transaction, "
+                    "such as Django's transaction.atomic() or psycopg's connection.transaction()"
+                )
+            if commits_savepoints(connection):
+                raise NoTransaction(
+                    "this SQLite connection is in a savepoint, and its driver sends no BEGIN before one: "
+                    "releasing it would commit the event without the booking. Send BEGIN by SQLAlchemy's "
+                    "recipe for SQLite (an event on 'begin'), or call outside of begin_nested()"
+                )
+            self._require_own_outbox(connection, place)
+            leave_no_copies(connection)
+            return outbox.enqueue(connection, event, time.time(), resend=resend)
+
+    def _enqueue_alone(self, event: Event, resend: bool) -> str:
+        if self._in_any_outbox:
+            raise WrongDatabase(
+                "in a test an event needs a session: without one it would go to the outbox of CRM_OUTBOX_URL"
             )
-        if commits_savepoints(connection):
-            raise NoTransaction(
-                "this SQLite connection is in a savepoint, and its driver sends no BEGIN before one: releasing "
-                "it would commit the event without the booking. Send BEGIN by SQLAlchemy's recipe for SQLite "
-                "(an event on 'begin'), or call outside of begin_nested()"
-            )
-        self._require_own_outbox(connection)
-        leave_no_copies(connection)
-        return outbox.enqueue(connection, event, time.time(), resend=resend)
+        self._outbox_id  # noqa: B018  # says what is missing, before anything is written
+        with self._engine.begin() as connection:
+            return outbox.enqueue(connection, event, time.time(), resend=resend)
 
     @cached_property
     def _outbox_id(self) -> str:
-        with reading(self._engine) as connection:
+        with glancing(self._settings.outbox_url) as connection:
             return outbox.outbox_id(connection)
 
-    def _require_own_outbox(self, connection: Connection) -> None:
+    def _require_own_outbox(self, connection: Connection, place: object) -> None:
         """Raise WrongDatabase when no relay would see what is written here."""
-        engine = connection.engine
-        if engine not in self._known:
+        can_be_kept = hasattr(place, "__weakref__")  # not by sqlite3's connections, which are asked each time
+        found = self._known.get(place) if can_be_kept else None
+        if found is None:
             try:
-                self._known[engine] = outbox.outbox_id(connection)
+                found = outbox.outbox_id(connection)
             except NotMigrated:
-                raise self._wrong_database(engine, "has no outbox and is not") from None
-        if self._known[engine] != self._outbox_id:
-            raise self._wrong_database(engine, "has an outbox, but not")
+                if self._in_any_outbox:
+                    raise
+                self._outbox_id  # noqa: B018  # says so when the relay's is not there either
+                raise self._wrong_database(connection, "has no outbox and is not") from None
+            if can_be_kept:
+                self._known[place] = found
+        if not self._in_any_outbox and found != self._outbox_id:
+            raise self._wrong_database(connection, "has an outbox, but not")
 
-    def _wrong_database(self, engine: Engine, what: str) -> WrongDatabase:
+    def _wrong_database(self, connection: Connection, what: str) -> WrongDatabase:
         return WrongDatabase(
-            f"the session's database, {engine.url.render_as_string(hide_password=True)}, {what} the relay's, "
+            f"the session's database, {address_of(connection)}, {what} the relay's, "
             f"which CRM_OUTBOX_URL says is {self._settings.shown_outbox}. Point CRM_OUTBOX_URL at the bookings' "
             "database and run: crm-sender migrate"
         )
 
 
 class AsyncCRM:
-    """`CRM` for asyncio: the same names, awaited, with an AsyncSession or AsyncConnection."""
+    """`CRM` for asyncio: the same names, awaited.
+
+    A session is SQLAlchemy's AsyncSession or AsyncConnection, or an asyncio connection of psycopg or
+    aiosqlite.
+    """
 
     def __init__(self, settings: SenderSettings | None = None) -> None:
         self._crm = CRM(settings)
@@ -142,25 +170,29 @@ class AsyncCRM:
     async def customer_registered(
         self,
         event: CustomerRegistration | Mapping[str, Any],
-        session: AsyncSession | AsyncConnection | None = None,
+        session: AsyncTransaction | None = None,
         *,
         resend: bool = False,
     ) -> str:
         """Tell the CRM that a customer registered; return the event's id."""
-        if session is None:
-            return await asyncio.to_thread(self._crm.customer_registered, event, resend=resend)
-        return await session.run_sync(
-            lambda inner: self._crm.customer_registered(event, inner, resend=resend)
-        )
+        return await _run(partial(self._crm.customer_registered, event, resend=resend), session)
 
     async def repair_requested(
         self,
         event: RepairRequest | Mapping[str, Any],
-        session: AsyncSession | AsyncConnection | None = None,
+        session: AsyncTransaction | None = None,
         *,
         resend: bool = False,
     ) -> str:
         """Tell the CRM that a customer booked a repair; return the event's id."""
-        if session is None:
-            return await asyncio.to_thread(self._crm.repair_requested, event, resend=resend)
-        return await session.run_sync(lambda inner: self._crm.repair_requested(event, inner, resend=resend))
+        return await _run(partial(self._crm.repair_requested, event, resend=resend), session)
+
+
+async def _run(write: Callable[..., str], session: Any) -> str:
+    """Run a method of the twin: where SQLAlchemy runs what is synchronous, or in a thread."""
+    if session is None:
+        return await asyncio.to_thread(write)
+    if hasattr(session, "run_sync"):
+        found: str = await session.run_sync(lambda inner: write(session=inner))
+        return found
+    return await in_thread(session, lambda lent: write(session=lent))

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Column, Connection, Engine, NullPool, Table, create_engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -30,9 +30,7 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
 
     Raises NotMigrated when SQLite's file is not there, unless it is to be created.
     """
-    parsed = make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    parsed = _with_our_driver(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
     engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
@@ -46,6 +44,25 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
         _require_file(path)
         _stay_with_file(engine, path)
     return engine
+
+
+@contextmanager
+def glancing(url: str) -> Iterator[Connection]:
+    """Read from the outbox over a connection that changes nothing and is closed again.
+
+    Booking code may do so while its own connection writes there: SQLite could not be switched to its
+    write-ahead log then. A connection that stayed would keep PostgreSQL from dropping a test's database.
+    """
+    parsed = _with_our_driver(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        _require_file(Path(parsed.database))
+    with create_engine(parsed, hide_parameters=True, poolclass=NullPool).connect() as connection:
+        yield connection
+
+
+def _with_our_driver(url: str) -> URL:
+    parsed = make_url(url)
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
 
 
 def _require_file(path: Path) -> None:
@@ -107,6 +124,25 @@ def words_of(error: DBAPIError) -> str:
     return str(getattr(getattr(original, "diag", None), "message_primary", None) or original)
 
 
+def leave_values_out(error: DBAPIError) -> None:
+    """Leave in an error what is wrong, and not its details, in which PostgreSQL repeats the row."""
+    original: Any = error.orig
+    words = getattr(getattr(original, "diag", None), "message_primary", None)
+    if words:
+        original.args = (words,)
+        error.args = (words,)
+
+
+def address_of(connection: Connection) -> str:
+    """Return which database a connection is to, without a password."""
+    url = connection.engine.url
+    if url.database is None:  # it was not made by its engine's address
+        is_sqlite = connection.dialect.name == "sqlite"
+        ask = "SELECT file FROM pragma_database_list" if is_sqlite else "SELECT current_database()"
+        url = url.set(database=connection.exec_driver_sql(ask).scalar())
+    return url.render_as_string(hide_password=True)
+
+
 def _make_private(path: Path) -> None:
     """Create a database file, which holds personal data, for its owner alone, unless it is there.
 
@@ -155,12 +191,15 @@ def insert_or_ignore(dialect: str, table: Table, returning: Column[Any]) -> Retu
 
 def commits_by_itself(connection: Connection) -> bool:
     """Say whether a connection is in autocommit mode, where event and booking could part."""
-    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
+        driver: Any = connection.connection.driver_connection
         # A site that says BEGIN by itself, as SQLAlchemy's recipe has it, sets no isolation level either.
         by_itself = driver.isolation_level is None or getattr(driver, "autocommit", None) is True
         return by_itself and not driver.in_transaction
-    return bool(connection.dialect.detect_autocommit_setting(driver))
+    adapted: Any = connection.connection.dbapi_connection
+    # psycopg's `with connection.transaction()` begins one in autocommit mode too; 0 is "idle".
+    begun = hasattr(adapted, "info") and adapted.info.transaction_status != 0
+    return bool(connection.dialect.detect_autocommit_setting(adapted)) and not begun
 
 
 def commits_savepoints(connection: Connection) -> bool:

@@ -78,7 +78,10 @@ def outbox_id(connection: Connection) -> str:
         raise NotMigrated("the outbox's tables are not there; create them with: crm-sender migrate")
     found = connection.scalar(select(state.c.outbox_id))
     if found is None:
-        raise NotMigrated("the outbox has no identity; create it with: crm-sender migrate")
+        raise NotMigrated(
+            "the outbox's tables have no identity; give them one with: crm-sender migrate, or in the site's own "
+            "migration, with op.execute(sender.outbox_identity())"
+        )
     return str(found)
 
 
@@ -512,6 +515,12 @@ _SHOWN = (
     outbox.c.attempts, outbox.c.due_at, outbox.c.held_for, outbox.c.held_by, outbox.c.reason,
     outbox.c.answer, outbox.c.enqueued_at, outbox.c.finished_at, outbox.c.digest,
 )  # fmt: skip
+
+
+def contents(connection: Connection) -> Sequence[Any]:
+    """Return all events with their payloads, in their order: what a site's own tests look at."""
+    shown = (outbox.c.id, outbox.c.event, outbox.c.natural_key, outbox.c.status, outbox.c.payload)
+    return connection.execute(select(*shown).order_by(outbox.c.sequence)).all()
 
 
 def delivered_since(connection: Connection, since: float) -> Sequence[Any]:

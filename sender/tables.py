@@ -5,6 +5,8 @@ All times are seconds since 1970, UTC, as floating point.
 
 from __future__ import annotations
 
+import uuid
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -12,6 +14,7 @@ from sqlalchemy import (
     Column,
     Float,
     Index,
+    Insert,
     Integer,
     MetaData,
     String,
@@ -22,7 +25,7 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
-"""For a site that migrates by its own Alembic."""
+"""For a site that migrates by its own Alembic; see `outbox_identity`."""
 
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
@@ -116,3 +119,11 @@ relays = Table(
     Column("running", Boolean, nullable=False),  # false after a clean stop; a killed one is not seen again
     Column("seen_at", Float, nullable=False),
 )
+
+
+def outbox_identity() -> Insert:
+    """Return the statement that tells new tables from any other outbox, as `crm-sender migrate` does.
+
+    For a site that makes the tables by its own Alembic: `op.execute(outbox_identity())` in that migration.
+    """
+    return state.insert().values(one=1, outbox_id=str(uuid.uuid4()), delivered=0)

@@ -1,1 +1,34 @@
-"""The outbox's tables, release by release."""
+"""The outbox's tables, from one release to the next: by our own steps, or by a site's from `sender.metadata`."""
+
+from __future__ import annotations
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
+
+from sender import tables
+from sender.errors import OutboxError
+
+VERSION_TABLE = "crm_outbox_version"
+
+
+def are_the_sites(connection: Connection) -> bool:
+    """Say whether the tables are there, and were not made by our steps."""
+    there = inspect(connection)
+    return there.has_table(tables.outbox.name) and not there.has_table(VERSION_TABLE)
+
+
+def require_complete(connection: Connection) -> None:
+    """Give tables that a site's own migrations made their identity, if they have none.
+
+    Raises OutboxError when they are not as this release needs them.
+    """
+    ours = {"include_name": lambda name, kind, _: kind != "table" or name in tables.metadata.tables}
+    differences = compare_metadata(MigrationContext.configure(connection, opts=ours), tables.metadata)
+    if differences:
+        raise OutboxError(
+            "the outbox's tables were made by the site's own migrations, and this release has others: make the "
+            f"next of them from sender.metadata ({len(differences)} differences)"
+        )
+    if connection.scalar(tables.state.select()) is None:
+        connection.execute(tables.outbox_identity())

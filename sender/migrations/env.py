@@ -2,9 +2,8 @@
 
 from alembic import context
 
+from sender.migrations import VERSION_TABLE
 from sender.tables import metadata
-
-VERSION_TABLE = "crm_outbox_version"
 
 if context.is_offline_mode():
     context.configure(
@@ -12,6 +11,7 @@ if context.is_offline_mode():
         target_metadata=metadata,
         version_table=VERSION_TABLE,
         literal_binds=True,
+        transactional_ddl=False,  # the transaction is of who runs it: Django's RunSQL has begun one
     )
     with context.begin_transaction():
         context.run_migrations()

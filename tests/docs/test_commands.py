@@ -69,7 +69,9 @@ class Terminal:
 
     def write(self, name: str, text: str) -> None:
         """Add to a file."""
-        with (self.folder / name).open("a") as file:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
             file.write(self.on_our_ports(text))
 
     def on_our_ports(self, text: str) -> str:

@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import create_engine
@@ -26,16 +25,14 @@ HOP_BY_HOP = {"connection", "content-length", "content-type", "transfer-encoding
 """Headers of an answer that the proxy writes itself."""
 
 
-@dataclass
 class Proxy(Receiver):
     """The proxy. Set `event`, `test` and `health` to answer otherwise than by `forward`."""
 
-    crm: Crm = field(kw_only=True)
-
-    def __post_init__(self) -> None:
+    def __init__(self, crm: Crm) -> None:
+        self.crm = crm
         self.over = threading.Event()
+        super().__init__()
         self.mend()
-        super().__post_init__()
 
     def mend(self) -> None:
         """Pass everything on again."""

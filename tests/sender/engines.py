@@ -9,6 +9,7 @@ import atexit
 import shutil
 import sqlite3
 import tempfile
+import uuid
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -33,9 +34,12 @@ def outbox_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def new_outbox(engine: str, directory: Path) -> str:
     """Return the address of a new outbox; SQLite's is a file in the directory."""
     if engine == "postgresql":
-        return shared_postgresql().url(shared_postgresql().create(_migrated_template()))
-    shutil.copy(_migrated_file(), directory / "outbox.sqlite3")
-    return f"sqlite:///{directory / 'outbox.sqlite3'}"
+        url = shared_postgresql().url(shared_postgresql().create(_migrated_template()))
+    else:
+        shutil.copy(_migrated_file(), directory / "outbox.sqlite3")
+        url = f"sqlite:///{directory / 'outbox.sqlite3'}"
+    rows(url, "UPDATE crm_outbox_state SET outbox_id = ?", str(uuid.uuid4()))  # a copy's was the original's
+    return url
 
 
 def new_database(engine: str, directory: Path) -> str:

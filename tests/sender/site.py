@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -182,6 +183,16 @@ def _run(arguments: tuple[str, ...], directory: str, env: dict[str, str], files:
         os.dup2(os.open(name, mode), number)
     sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing closed it
     sys.exit(main(list(arguments)))
+
+
+def all_text(error: BaseException) -> str:
+    """Return all that an error and those behind it say of themselves."""
+    seen: list[str] = ["".join(traceback.format_exception(error))]
+    current: BaseException | None = error
+    while current is not None:
+        seen += [str(current), repr(current), repr(current.args), repr(vars(current))]
+        current = current.__cause__ or current.__context__
+    return "\n".join(seen)
 
 
 def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import logging
 import re
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ from sender import (
 )
 from tests.factories import customer_registration, repair_request
 from tests.receiver import Receiver
-from tests.sender.site import SENTINEL, Site, cli, sender_environment
+from tests.sender.site import SENTINEL, Site, all_text, cli, sender_environment
 
 bookings = Table(
     "bookings", MetaData(), Column("id", Integer, primary_key=True), Column("key", String, unique=True)
@@ -65,16 +64,6 @@ def statements(engine: Engine) -> Iterator[list[str]]:
     event.listen(engine, "before_cursor_execute", see)
     yield seen
     event.remove(engine, "before_cursor_execute", see)
-
-
-def all_text(error: BaseException) -> str:
-    """Return all that an error and those behind it say of themselves."""
-    seen: list[str] = ["".join(traceback.format_exception(error))]
-    current: BaseException | None = error
-    while current is not None:
-        seen += [str(current), repr(current), repr(current.args), repr(vars(current))]
-        current = current.__cause__ or current.__context__
-    return "\n".join(seen)
 
 
 @pytest.mark.parametrize("kind", [Session, Engine.connect], ids=["Session", "Connection"])

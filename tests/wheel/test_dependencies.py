@@ -49,7 +49,7 @@ def imported(package: str) -> Iterator[str]:
         ("generated", BASE),
         (
             "sender",
-            BASE | EXTRAS["otel"] | EXTRAS["dashboard"],
+            BASE | EXTRAS["otel"] | EXTRAS["dashboard"] | EXTRAS["postgresql"],
         ),  # import-linter holds who of it may import what
         ("crm_server", BASE | EXTRAS["server"] | EXTRAS["otel"]),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,6 +11,7 @@ down_revision = None
 Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 UNDELIVERED = sa.text("status IN ('pending', 'held')")
 UNFINISHED = sa.text("status IN ('pending', 'held', 'failed')")
+NEW_ID = {"sqlite": "lower(hex(randomblob(16)))", "postgresql": "gen_random_uuid()"}
 
 
 def upgrade() -> None:
@@ -85,7 +84,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_crm_outbox_trail_event_id", "crm_outbox_trail", ["event_id"])
-    state = op.create_table(
+    op.create_table(
         "crm_outbox_state",
         sa.Column("one", sa.Integer, primary_key=True),
         sa.Column("outbox_id", sa.String(36), nullable=False),
@@ -94,7 +93,9 @@ def upgrade() -> None:
         sa.Column("erasing_since", sa.Float),
         sa.CheckConstraint("one = 1", name="crm_outbox_state_is_one_row"),
     )
-    op.bulk_insert(state, [{"one": 1, "outbox_id": str(uuid.uuid4()), "delivered": 0}])
+    # By the database, so that SQL that was printed once makes another identity wherever it is run.
+    new_id = NEW_ID[op.get_context().dialect.name]
+    op.execute(f"INSERT INTO crm_outbox_state (one, outbox_id, delivered) VALUES (1, {new_id}, 0)")  # noqa: S608
     op.create_table(
         "crm_outbox_relays",
         sa.Column("relay_id", sa.String(36), primary_key=True),

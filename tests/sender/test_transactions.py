@@ -1,0 +1,135 @@
+"""What only some ways to write can do wrong: another's connection that is waited on, cancelled, unknown or not in WAL yet."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sender import CRM, AsyncCRM, NoTransaction, SenderSettings
+from tests.factories import repair_request
+from tests.sender.engines import new_outbox, rows
+from tests.sender.site import SENTINEL, Site, cli, sender_environment
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> str:
+    return new_outbox("postgresql", tmp_path)
+
+
+def test_a_serialization_failure_is_passed_on_as_the_driver_raises_it(postgresql: str) -> None:
+    crm, body = CRM(SenderSettings(outbox_url=postgresql)), repair_request(repair__notes=SENTINEL)
+    with psycopg.connect(postgresql) as late, psycopg.connect(postgresql) as early:
+        late.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        late.execute("SELECT 1 FROM crm_outbox")
+        crm.repair_requested(body, early)
+        early.commit()
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            crm.repair_requested(body, late)
+        late.rollback()
+
+
+def test_psycopgs_own_cursors_and_rows_are_not_used(postgresql: str) -> None:
+    crm = CRM(SenderSettings(outbox_url=postgresql))
+    with psycopg.connect(postgresql, cursor_factory=psycopg.RawCursor) as connection:
+        event_id = crm.repair_requested(repair_request(), connection)
+        assert connection.cursor_factory is psycopg.RawCursor
+    assert [row["id"] for row in rows(postgresql, "SELECT id FROM crm_outbox")] == [event_id]
+
+
+def test_who_is_cancelled_leaves_no_event_behind(postgresql: str) -> None:
+    settings, body = SenderSettings(outbox_url=postgresql), repair_request()
+
+    async def book(connection: psycopg.AsyncConnection[Any]) -> None:
+        async with connection.transaction():
+            await AsyncCRM(settings).repair_requested(body, connection)
+
+    async def story(blocker: psycopg.Connection[Any]) -> None:
+        async with await psycopg.AsyncConnection.connect(postgresql, autocommit=True) as connection:
+            task = asyncio.create_task(book(connection))
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            while not rows(postgresql, waits):
+                await asyncio.sleep(0.02)
+            task.cancel()
+            await asyncio.sleep(0)
+            blocker.rollback()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with psycopg.connect(postgresql) as blocker:
+        CRM(settings).repair_requested(body, blocker)
+        asyncio.run(asyncio.wait_for(story(blocker), 30))
+    assert rows(postgresql, "SELECT id FROM crm_outbox") == []
+
+
+def test_what_is_no_session_is_a_mistake_of_the_caller(site: Site) -> None:
+    with pytest.raises(TypeError, match=r"transaction of SQLAlchemy .* not str"):
+        site.crm().repair_requested(repair_request(), SENTINEL)  # type: ignore[arg-type]
+
+
+def test_asyncios_connection_belongs_to_asyncios_twin(site: Site, postgresql: str) -> None:
+    async def story() -> None:
+        async with await psycopg.AsyncConnection.connect(postgresql) as connection:
+            with pytest.raises(TypeError, match="AsyncCRM takes those"):
+                site.crm().repair_requested(repair_request(), connection)  # type: ignore[arg-type]
+
+    asyncio.run(story())
+
+
+def test_a_booking_may_be_the_first_to_use_an_outbox_that_has_no_log_yet(tmp_path: Path) -> None:
+    path = tmp_path / "by-hand.sqlite3"
+    settings = SenderSettings(outbox_url=f"sqlite:///{path}")
+    env = sender_environment(CRM_OUTBOX_URL=settings.outbox_url)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(cli("migrate", "--sql", directory=tmp_path, env=env).stdout)
+        connection.execute("BEGIN IMMEDIATE")
+        CRM(settings).repair_requested(repair_request(), connection)
+        connection.execute("COMMIT")
+    assert len(rows(settings.outbox_url, "SELECT id FROM crm_outbox")) == 1
+
+
+def test_sqlite3_as_it_comes_begins_the_callers_transaction(site: Site) -> None:
+    with closing(sqlite3.connect(site.database)) as connection:
+        site.crm().repair_requested(repair_request(), connection)
+        assert connection.in_transaction
+        assert site.rows() == []
+        connection.rollback()
+    assert site.rows() == []
+
+
+def test_another_row_factory_and_bytes_for_text_spoil_nothing(site: Site) -> None:
+    body = repair_request()
+    with closing(sqlite3.connect(site.database)) as connection:
+        connection.row_factory, connection.text_factory = sqlite3.Row, bytes
+        first = site.crm().repair_requested(body, connection)
+        assert site.crm().repair_requested(body, connection) == first
+        assert (connection.row_factory, connection.text_factory) == (sqlite3.Row, bytes)
+        connection.commit()
+    assert site.status(first) == "pending"
+
+
+def test_one_event_is_one_insert_over_a_drivers_connection_too(site: Site) -> None:
+    seen: list[str] = []
+    crm = site.crm()
+    with closing(sqlite3.connect(site.database)) as connection:
+        crm.repair_requested(repair_request(), connection)
+        connection.set_trace_callback(seen.append)
+        crm.repair_requested(repair_request(), connection)
+        connection.rollback()
+    assert [statement.split("(")[0] for statement in seen if "crm_outbox " in statement] == [
+        "INSERT INTO crm_outbox "
+    ]
+
+
+def test_autocommit_of_the_driver_is_refused(site: Site) -> None:
+    with (
+        closing(sqlite3.connect(site.database, isolation_level=None)) as connection,
+        pytest.raises(NoTransaction, match="autocommit"),
+    ):
+        site.crm().repair_requested(repair_request(), connection)
+    assert site.rows() == []
