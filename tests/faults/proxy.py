@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import create_engine
-
+from sender.database import open_engine
 from tests.factories import repair_request
 from tests.receiver import Answer, Receiver, Reply, Request, html, reply
 from tests.sender.site import Site
@@ -124,7 +123,7 @@ def assert_arrived(crm: Crm, sent: list[sqlite3.Row], *but: str) -> None:
 
 def book_backlog(site: Site, count: int, customers: int) -> list[sqlite3.Row]:
     """Enqueue so many repairs of so many customers in one transaction; return their rows."""
-    crm, engine = site.crm(), create_engine(site.url)
+    crm, engine = site.crm(), open_engine(site.url)
     with engine.begin() as connection:
         for number in range(count):
             event = repair_request(customer__websiteUserId=f"{site.directory.name}-{number % customers}")

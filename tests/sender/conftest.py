@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.crm_server.conftest import engine, pytest_generate_tests
 from tests.receiver import Receiver, start_receiver
-from tests.sender.site import Site, be_impatient, migrated_outbox
+from tests.sender.engines import new_outbox, outbox_url
+from tests.sender.site import Site, be_impatient
+
+__all__ = ["engine", "outbox_url", "pytest_generate_tests"]
 
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     be_impatient(monkeypatch)
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An outbox as `crm-sender migrate` makes it."""
-    return migrated_outbox(tmp_path_factory.mktemp("migrated"))
 
 
 @pytest.fixture
@@ -30,6 +27,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, migrated: Path, receiver: Receiver) -> Site:
-    shutil.copy(migrated, tmp_path / "outbox.sqlite3")
-    return Site(tmp_path, receiver.url)
+def site(tmp_path: Path, engine: str, receiver: Receiver) -> Site:
+    """A website, on each of the engines with which a test is marked."""
+    return new_site(tmp_path, engine, receiver.url)
+
+
+def new_site(directory: Path, engine: str, crm_url: str) -> Site:
+    """Return a website whose outbox is a new one of an engine."""
+    url = new_outbox(engine, directory)
+    return Site(directory, crm_url, url if engine == "postgresql" else None)

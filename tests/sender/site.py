@@ -38,6 +38,8 @@ class Site:
 
     directory: Path
     crm_url: str
+    outbox_url: str | None = None
+    """The outbox's address, unless it is the SQLite file."""
 
     @property
     def database(self) -> Path:
@@ -47,7 +49,7 @@ class Site:
     @property
     def url(self) -> str:
         """Its SQLAlchemy URL."""
-        return f"sqlite:///{self.database}"
+        return self.outbox_url or f"sqlite:///{self.database}"
 
     def settings(self, **over: Any) -> SenderSettings:
         """Return settings with a short schedule."""
@@ -74,10 +76,10 @@ class Site:
         return Relay(self.settings(**over)).run(drain=True)
 
     def rows(self, statement: str = "SELECT * FROM crm_outbox ORDER BY sequence", *parameters: object) -> Any:
-        """Read from the database file."""
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            connection.row_factory = sqlite3.Row
-            return connection.execute(statement, parameters).fetchall()
+        """Read from the database, or write to it."""
+        from tests.sender.engines import rows  # noqa: PLC0415  # needs this module
+
+        return rows(self.url, statement, *parameters)
 
     def row(self, event_id: str) -> Any:
         """Return the row of an event."""
@@ -119,8 +121,11 @@ class Site:
         return json.loads(done.stdout)
 
     def left_of(self, secret: str) -> list[str]:
-        """Return the files of the outbox in which bytes of a payload are left."""
-        return left_in_files(self.directory, secret)
+        """Return where bytes of a payload are left: SQLite's files, or PostgreSQL's tables with such rows."""
+        if self.outbox_url is None:
+            return left_in_files(self.directory, secret)
+        names = [row[0] for row in self.rows("SELECT relname FROM pg_class WHERE relname ~ '^crm_outbox' AND relkind = 'r'")]
+        return [name for name in names if self.rows(f"SELECT 1 FROM {name} AS t WHERE t::text LIKE ?", f"%{secret}%")]
 
     def start_relay(self, *arguments: str, **over: str) -> subprocess.Popen[str]:
         """Start a `crm-sender relay`; what it logs can be read from its stderr."""
@@ -170,7 +175,7 @@ def migrated_outbox(directory: Path) -> Path:
 @cache
 def _processes() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sender.cli", "tests.sender.site"])
+    context.set_forkserver_preload(["psycopg", "sender.cli", "tests.sender.site"])
     return context
 
 
