@@ -273,6 +273,7 @@ class Commits:
     def close(self) -> None:
         """Stop listening."""
         if self._connection is not None:
+            self._connection.invalidate()  # so that nobody else is given one that listens
             self._connection.close()
             self._connection = None
 
@@ -290,6 +291,5 @@ class Commits:
             stack.callback(connection.close)
             if connection.scalar(_TELLS):
                 connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-                connection.detach()  # so that nobody else is given it
                 self._connection = connection
                 stack.pop_all()

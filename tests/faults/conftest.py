@@ -30,6 +30,7 @@ def proxy(crm: Crm) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, engine: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, engine: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     be_impatient(monkeypatch)
-    return new_site(tmp_path, engine, proxy.url)
+    with new_site(tmp_path, engine, proxy.url) as site:
+        yield site

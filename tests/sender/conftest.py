@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,16 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, engine: str, receiver: Receiver) -> Site:
+def site(tmp_path: Path, engine: str, receiver: Receiver) -> Iterator[Site]:
     """A website, on each of the engines with which a test is marked."""
-    return new_site(tmp_path, engine, receiver.url)
+    with new_site(tmp_path, engine, receiver.url) as site:
+        yield site
 
 
-def new_site(directory: Path, engine: str, crm_url: str) -> Site:
-    """Return a website whose outbox is a new one of an engine."""
+@contextmanager
+def new_site(directory: Path, engine: str, crm_url: str) -> Iterator[Site]:
+    """Give a website whose outbox is a new one of an engine."""
     url = new_outbox(engine, directory)
-    return Site(directory, crm_url, url if engine == "postgresql" else None)
+    site = Site(directory, crm_url, url if engine == "postgresql" else None)
+    yield site
+    site.close()

@@ -41,6 +41,9 @@ class Site:
     outbox_url: str | None = None
     """The outbox's address, unless it is the SQLite file."""
 
+    def __post_init__(self) -> None:
+        self._crms: list[CRM] = []
+
     @property
     def database(self) -> Path:
         """The SQLite file."""
@@ -64,7 +67,14 @@ class Site:
 
     def crm(self) -> CRM:
         """Return a CRM that writes to this outbox."""
-        return CRM(self.settings())
+        crm = CRM(self.settings())
+        self._crms.append(crm)
+        return crm
+
+    def close(self) -> None:
+        """Leave no connection behind."""
+        for crm in self._crms:
+            crm._engine.dispose()
 
     def book(self, count: int = 1, **over: Any) -> list[str]:
         """Enqueue so many repairs, each of another customer unless told; return their ids."""

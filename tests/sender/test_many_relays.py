@@ -78,7 +78,7 @@ def test_relays_in_processes_of_their_own_share_the_work_and_keep_each_customers
     receiver.event = crm = OneAtATime()
     with ExitStack() as stack:
         relays = [stack.enter_context(process(site)) for _ in range(RELAYS)]
-        eventually(lambda: len(site.rows("SELECT 1 FROM crm_outbox_relays")) == RELAYS, "all look")
+        eventually(lambda: len(site.rows("SELECT 1 FROM crm_outbox_relays")) == RELAYS, "all look", 60)
         booked = book(site, EACH)
         crm.refused = {ids[number] for ids in booked.values() for number in range(0, EACH, 3)}
         later = defaultdict(list, book(site, EACH // 3))
