@@ -167,7 +167,9 @@ def _begin(connection: Connection) -> None:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that only reads, sees one state of all, and takes no lock that others would wait for."""
-    options = {"begin": "BEGIN"} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    options = (
+        {"begin": "BEGIN"} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    )
     with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 

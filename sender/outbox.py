@@ -221,9 +221,7 @@ def _look() -> CompoundSelect[Any]:
 
 _LOOK = _look()
 _ANY_HEAD = (
-    select(outbox.c.sequence)
-    .where(_UNFINISHED, _is(outbox.c.status, "pending"), _is_first(outbox))
-    .limit(1)
+    select(outbox.c.sequence).where(_UNFINISHED, _is(outbox.c.status, "pending"), _is_first(outbox)).limit(1)
 )
 
 

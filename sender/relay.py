@@ -193,9 +193,7 @@ class Relay:
         """Ask the relay to finish what is in flight and return."""
         self._stopping = True
 
-    def run(
-        self, *, drain: bool = False, watch: Callable[[outbox.Counts], None] | None = None
-    ) -> Summary:
+    def run(self, *, drain: bool = False, watch: Callable[[outbox.Counts], None] | None = None) -> Summary:
         """Deliver until `stop()`; with `drain` until nothing is pending. Tell `watch` each second how far it is.
 
         A drain gives up when it has waited for the CRM, or for the cure of a hold, as long as the

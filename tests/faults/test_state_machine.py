@@ -261,7 +261,9 @@ class BothSides(RuleBasedStateMachine):
         looked_at = [*free[::-1][:of_newest], *free[: limit - of_newest]]
         if by_turns:
             share = outbox.Share(limit, 0, 0, CUSTOMERS[0])
-            looked_at = sorted(free, key=lambda event: (event.customer == CUSTOMERS[0], event.customer))[:limit]
+            looked_at = sorted(free, key=lambda event: (event.customer == CUSTOMERS[0], event.customer))[
+                :limit
+            ]
         token = str(uuid.uuid4())
         with self.engine.begin() as connection:
             due = outbox.Due(self.clock.now, lease=LEASE, longest_delay=max(SCHEDULE) * (1 + JITTER))

@@ -134,8 +134,17 @@ class Site:
         """Return where bytes of a payload are left: SQLite's files, or PostgreSQL's tables with such rows."""
         if self.outbox_url is None:
             return left_in_files(self.directory, secret)
-        names = [row[0] for row in self.rows("SELECT relname FROM pg_class WHERE relname ~ '^crm_outbox' AND relkind = 'r'")]
-        return [name for name in names if self.rows(f"SELECT 1 FROM {name} AS t WHERE t::text LIKE ?", f"%{secret}%")]
+        names = [
+            row[0]
+            for row in self.rows(
+                "SELECT relname FROM pg_class WHERE relname ~ '^crm_outbox' AND relkind = 'r'"
+            )
+        ]
+        return [
+            name
+            for name in names
+            if self.rows(f"SELECT 1 FROM {name} AS t WHERE t::text LIKE ?", f"%{secret}%")
+        ]
 
     def start_relay(self, *arguments: str, **over: str) -> subprocess.Popen[str]:
         """Start a `crm-sender relay`; what it logs can be read from its stderr."""

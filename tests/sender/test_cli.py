@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,43 @@ def test_a_drain_delivers_waits_for_retries_and_exits_0(site: Site, receiver: Re
 
 
 @ON_BOTH
+def on_terminal(site: Site, *arguments: str) -> str:
+    """Run a command of `crm-sender` whose standard error is a terminal; return what is shown there."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sender", *arguments],
+        cwd=site.directory,
+        env=site.environment(),
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    with suppress(OSError):  # which is how the end of a terminal is told
+        while part := os.read(leader, 65_536):
+            shown += part
+    os.close(leader)
+    process.communicate(timeout=20)
+    return shown.decode()
+
+
+@ON_BOTH
+def test_a_drain_shows_on_a_terminal_how_far_it_is(site: Site, receiver: Receiver) -> None:
+    receiver.event = first(problem(400, "invalid-event"))
+    site.book(40)
+    shown = on_terminal(site, "relay", "--drain")
+    drawn = [line.split("\r")[-1] for line in shown.split("\x1b[K") if line.startswith("[")]
+    assert drawn[0].startswith(f"[{'.' * 30}] 0 of 40, 0/s, waiting")
+    assert drawn[-1].startswith(f"[{'#' * 30}] 40 of 40, ")
+    assert drawn[-1].endswith("/s, 0:00:00 left\n")
+    assert "\r\x1b[K20" in shown, "what is logged goes above it"
+
+
+def test_what_is_no_terminal_gets_lines_alone(site: Site) -> None:
+    site.book(3)
+    assert "\x1b" not in site.cli("relay", "--drain").stderr
+
+
 @ON_BOTH
 @pytest.mark.parametrize("answer", [problem(400, "invalid-event"), html(404)], ids=["failed", "held"])
 def test_a_drain_exits_1_when_something_failed_or_is_held(

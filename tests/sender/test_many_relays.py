@@ -82,10 +82,14 @@ def test_relays_in_processes_of_their_own_share_the_work_and_keep_each_customers
         booked = book(site, EACH)
         crm.refused = {ids[number] for ids in booked.values() for number in range(0, EACH, 3)}
         later = defaultdict(list, book(site, EACH // 3))
-        eventually(lambda: not site.rows("SELECT 1 FROM crm_outbox WHERE status = 'pending'"), "all is tried", 60)
+        eventually(
+            lambda: not site.rows("SELECT 1 FROM crm_outbox WHERE status = 'pending'"), "all is tried", 60
+        )
         all_once = {id for ids in (*booked.values(), *later.values()) for id in ids}
         assert arrived(receiver, all_once) == {name: booked[name] + later[name] for name in booked}
-        assert sorted(row["id"] for row in site.rows("SELECT id FROM crm_outbox WHERE status = 'failed'")) == sorted(crm.refused)
+        assert sorted(
+            row["id"] for row in site.rows("SELECT id FROM crm_outbox WHERE status = 'failed'")
+        ) == sorted(crm.refused)
         before = len(receiver.events)
         refused, crm.refused = crm.refused, set()
         assert site.cli("retry", "--all").returncode == 0

@@ -6,8 +6,6 @@ import os
 import time
 from statistics import median
 
-import pytest
-
 from sender import Relay, outbox
 from sender.database import open_engine, reading
 from tests.crm_server.conftest import ON_BOTH
@@ -24,7 +22,10 @@ def book_backlog(site: Site, *customers: str) -> list[str]:
     """Book a repair for each of these customers in one transaction; return the events' ids."""
     crm, engine = site.crm(), open_engine(site.url)
     with engine.begin() as connection:
-        ids = [crm.repair_requested(repair_request(customer__websiteUserId=name), connection) for name in customers]
+        ids = [
+            crm.repair_requested(repair_request(customer__websiteUserId=name), connection)
+            for name in customers
+        ]
     engine.dispose()
     return ids
 
@@ -69,9 +70,17 @@ def test_a_look_at_a_long_backlog_costs_what_one_at_a_short_one_does(site: Site)
         for _ in range(20):
             started = time.perf_counter()
             with reading(engine) as connection:
-                found = outbox.look(connection, outbox.Due(time.time(), 10, 3_600), outbox.Share(32, 8, 24, ""))
+                found = outbox.look(
+                    connection, outbox.Due(time.time(), 10, 3_600), outbox.Share(32, 8, 24, "")
+                )
             with engine.begin() as connection:
-                claimed = outbox.claim(connection, outbox.Due(time.time(), 10, 3_600), "me", time.time() + 10, {n for n, _ in found})
+                claimed = outbox.claim(
+                    connection,
+                    outbox.Due(time.time(), 10, 3_600),
+                    "me",
+                    time.time() + 10,
+                    {n for n, _ in found},
+                )
                 outbox.give_back(connection, claimed)
             times.append(time.perf_counter() - started)
             assert len(claimed) >= 24
