@@ -11,9 +11,10 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -36,6 +37,7 @@ from sender.settings import SHORT_TOKEN, SenderSettings
 from sender.status import status_of, test_integration
 
 ENV_FILE = ".env"
+LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
 
 log = logging.getLogger("crm_sender")
 
@@ -43,7 +45,7 @@ log = logging.getLogger("crm_sender")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return its exit code: 0 fine, 1 the operation failed, 2 wrong usage."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=LOG_LINE, stream=sys.stderr)
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
@@ -147,12 +149,40 @@ def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
     relay = Relay(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: relay.stop())
-    summary = relay.run(drain=options.drain)
+    progress = _Progress() if options.drain and sys.stderr.isatty() else None
+    summary = relay.run(drain=options.drain, watch=progress.show if progress else None)
+    if progress:
+        print(file=sys.stderr)
     if not options.drain:
         return 0
     left = f"{summary.failed} failed, {summary.held} held, {summary.pending} pending"
     print(f"{summary.delivered} delivered, {left}")
     return 0 if summary.all_delivered else 1
+
+
+class _Progress:
+    """A line at the foot of a terminal that says how far a drain is; what is logged goes above it."""
+
+    WIDTH = 30
+    WIPE = "\r\x1b[K"
+
+    def __init__(self) -> None:
+        self._before: outbox.Counts | None = None
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter(self.WIPE + LOG_LINE))
+
+    def show(self, counts: outbox.Counts) -> None:
+        """Draw it anew."""
+        if self._before is None:
+            self._before, self._since = counts, time.monotonic()
+        before, left = self._before, counts.pending + counts.held
+        done = counts.delivered + counts.failed - before.delivered - before.failed
+        rate = done / max(time.monotonic() - self._since, 0.001)
+        share = done / (done + left) if done + left else 1.0
+        bar = ("#" * round(share * self.WIDTH)).ljust(self.WIDTH, ".")
+        rest = f"{timedelta(seconds=round(left / rate))} left" if rate else "waiting"
+        words = f"[{bar}] {done:,} of {done + left:,}, {rate:,.0f}/s, {rest}"
+        print(self.WIPE + words, end="", file=sys.stderr, flush=True)
 
 
 def _enqueue(options: argparse.Namespace, settings: SenderSettings) -> int:

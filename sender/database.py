@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Column, Connection, Engine, NullPool, Table, create_engine, event
+from sqlalchemy import URL, Column, Connection, Engine, NullPool, Table, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -19,7 +20,34 @@ from sqlalchemy.sql.dml import ReturningInsert
 from sender.errors import NotMigrated
 
 BUSY_WAIT = 4.0
-"""Seconds to wait for SQLite's one writer: less than an attempt may take."""
+"""Seconds to wait for SQLite's one writer, or for a lock of PostgreSQL's: less than an attempt may take."""
+
+DEAD_PEER = {
+    "connect_timeout": 3,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 5000,
+}
+"""How soon a PostgreSQL that is gone without a word is given up (libpq, 32.1.2); a URL may say otherwise."""
+
+CLAIMERS = 4351072946310297412
+"""The number of the lock in PostgreSQL that whoever claims holds."""
+
+CHANNEL = "crm_outbox"
+"""Where PostgreSQL tells of a commit that holds events."""
+
+_NOW = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+_TIME = text(f"SELECT {_NOW}")
+_WORK = text(f"""
+SELECT set_config('lock_timeout', '{BUSY_WAIT}s', true),
+    set_config('idle_in_transaction_session_timeout', '{BUSY_WAIT}s', true), {_NOW}
+""")
+_TURN = text(f"SELECT pg_try_advisory_xact_lock({CLAIMERS})")
+_TELLS = text("""
+SELECT 1 FROM pg_trigger
+WHERE tgrelid = to_regclass('crm_outbox') AND tgname = 'crm_outbox_tells' AND tgenabled <> 'D'
+""")
 
 PAUSE = 0.001
 """Seconds between two write transactions: SQLite has one writer, and bookings must get their turn."""
@@ -32,7 +60,9 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
     """
     parsed = _with_our_driver(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True)
+        own = parsed.drivername == "postgresql+psycopg"
+        given = {name: value for name, value in DEAD_PEER.items() if own and name not in parsed.query}
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=given)
     engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
@@ -175,9 +205,36 @@ def _begin(connection: Connection) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only reads, and takes no lock that others would wait for."""
-    with engine.connect().execution_options(begin="BEGIN") as connection, connection.begin():
+    """A transaction that only reads, sees one state of all, and takes no lock that others would wait for."""
+    options = (
+        {"begin": "BEGIN"} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    )
+    with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
+
+
+def time_of(connection: Connection, clock: Callable[[], float]) -> float:
+    """Return the time by which leases and due times run: PostgreSQL's own, or what the host's `clock` tells."""
+    return float(connection.scalar(_TIME)) if connection.dialect.name == "postgresql" else clock()
+
+
+def begin_work(connection: Connection, clock: Callable[[], float]) -> float:
+    """Begin a transaction that writes beside other relays, and return `time_of` it.
+
+    PostgreSQL lets it wait for nobody for longer than SQLite does, and ends it when its process stands
+    still, so that the others get what it has locked.
+    """
+    if connection.dialect.name == "postgresql":
+        return float(connection.execute(_WORK).one()[2])
+    return clock()
+
+
+def takes_turn(connection: Connection) -> bool:
+    """Say whether this transaction may claim: one at a time, so that each sees the leases of those before it.
+
+    Who may not looks again later: it waits for nobody. SQLite has one writer anyway.
+    """
+    return connection.dialect.name != "postgresql" or bool(connection.scalar(_TURN))
 
 
 @cache
@@ -234,3 +291,49 @@ def truncate_log(engine: Engine) -> bool:
         finally:
             connection.exec_driver_sql(f"PRAGMA busy_timeout={int(BUSY_WAIT * 1000)}")
     return not busy
+
+
+class Commits:
+    """What tells a relay of a booking's commit: PostgreSQL's NOTIFY. A hint; nothing is missed without it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._try_at = 0.0
+
+    def wait(self, poll: float, slow_poll: float) -> None:
+        """Wait for a commit; for `slow_poll` seconds at most, or for `poll` when nobody would tell."""
+        self._look_for_teller()
+        if self._connection is None:
+            time.sleep(poll)
+            return
+        driver: Any = self._connection.connection.driver_connection
+        try:
+            for _ in driver.notifies(timeout=slow_poll, stop_after=1):
+                pass
+        except self._engine.dialect.loaded_dbapi.Error:
+            self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._connection is not None:
+            self._connection.invalidate()  # so that nobody else is given one that listens
+            self._connection.close()
+            self._connection = None
+
+    def _look_for_teller(self) -> None:
+        """Listen where commits are told of, on a connection of its own; look for that every few seconds."""
+        if self._engine.dialect.driver == "psycopg" and time.monotonic() >= self._try_at:
+            self._try_at = time.monotonic() + BUSY_WAIT
+            if self._connection is None:
+                with suppress(DBAPIError):
+                    self._listen()
+
+    def _listen(self) -> None:
+        with ExitStack() as stack:
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            stack.callback(connection.close)
+            if connection.scalar(_TELLS):
+                connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+                self._connection = connection
+                stack.pop_all()

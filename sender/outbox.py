@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
 from sqlalchemy import (
+    CTE,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Float,
+    FromClause,
     Integer,
+    ScalarSelect,
     Select,
-    Update,
+    String,
     and_,
     bindparam,
     case,
     exists,
     func,
     inspect,
-    literal,
     literal_column,
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -42,6 +45,9 @@ from sender.events import Event
 from sender.tables import outbox, relays, state, trail
 
 DAY = 86_400
+
+AT_ONCE = 0.0
+"""When an event is due that need not wait: no clock of a site's host can put that off."""
 
 
 def _is(status: ColumnElement[str], *states: Status) -> ColumnElement[bool]:
@@ -100,7 +106,7 @@ def add(connection: Connection, event: Event, now: float) -> bool:
         "payload": _Payload(event.payload),
         "digest": event.digest,
         "status": "pending",
-        "due_at": now,
+        "due_at": AT_ONCE,
         "enqueued_at": now,
     }
     if event.traceparent:  # or not named at all: an outbox that is not migrated yet takes events still
@@ -148,48 +154,107 @@ def try_to_write(connection: Connection) -> None:
 
 
 def _send_again(connection: Connection, event_id: str, status: str, event: Event, now: float) -> None:
+    still = select(outbox.c.id).where(outbox.c.id == event_id, outbox.c.status == status).with_for_update()
+    if connection.scalar(still) is None:
+        return  # somebody else was quicker
     values = {"payload": _Payload(event.payload), "contract": event.contract}
-    connection.execute(update(outbox).where(outbox.c.id == event_id).values(_fresh(now) | values))
+    connection.execute(update(outbox).where(outbox.c.id == event_id).values(_FRESH | values))
     if status == "delivered":
         connection.execute(update(state).values(delivered=state.c.delivered - 1))
     note(connection, [event_id], now, "site", "resent", f"was {status}")
 
 
-def _fresh(now: float) -> dict[str, Any]:
-    """Return what a row has that begins anew."""
-    return {
-        "status": "pending", "attempts": 0, "due_at": now, "reason": None, "answer": None,
-        "held_for": None, "held_by": None, "finished_at": None,
-    }  # fmt: skip
+_FRESH: dict[str, Any] = {
+    "status": "pending", "attempts": 0, "due_at": AT_ONCE, "reason": None, "answer": None,
+    "held_for": None, "held_by": None, "finished_at": None,
+}  # fmt: skip
+"""What a row has that begins anew."""
 
 
 # the relay's work: pending, leased
 
 
 # Built once: to build a statement takes longer than to run it.
-_earlier, _in_flight, _that = outbox.alias("earlier"), outbox.alias("in_flight"), outbox.alias("that")
 _now, _lease = bindparam("now", type_=Float), bindparam("lease", type_=Float)
-_HEADS = select(outbox.c.sequence).where(
-    _UNFINISHED,
-    _is(outbox.c.status, "pending"),
-    ~exists().where(
-        _earlier.c.order_key == outbox.c.order_key,
-        _earlier.c.sequence < outbox.c.sequence,
-        _is(_earlier.c.status, "pending", "held"),
-    ),
-)
-"""The pending events with no earlier undelivered one of their customer."""
-_DUE = _HEADS.where(
-    or_(outbox.c.due_at <= _now, outbox.c.due_at > _now + bindparam("longest_delay", type_=Float)),
-    ~exists().where(
-        _in_flight.c.order_key == outbox.c.order_key,
-        _is(_in_flight.c.status, "pending", "held"),
-        _in_flight.c.lease_until > _now,
-        _in_flight.c.lease_until <= _now + 2 * _lease,
-    ),
-).order_by(outbox.c.sequence)
-_DUE_AFTER = _DUE.where(
-    outbox.c.sequence > select(_that.c.sequence).where(_that.c.id == bindparam("after")).scalar_subquery()
+_IS_DUE = or_(outbox.c.due_at <= _now, outbox.c.due_at > _now + bindparam("longest_delay", type_=Float))
+NEAR = 128
+"""Events at each end of what is due among which a look begins: behind them may be many of one customer."""
+
+
+def _is_undelivered(table: FromClause) -> ColumnElement[bool]:
+    return _is(table.c.status, "pending", "held")
+
+
+def _is_leased(table: FromClause) -> ColumnElement[bool]:
+    """A lease is over by its end, or when it is further ahead than any that another relay could take now."""
+    return and_(table.c.lease_until > _now, table.c.lease_until <= _now + 2 * _lease)
+
+
+def _is_first(row: FromClause) -> ColumnElement[bool]:
+    """Say that no earlier event of its customer is undelivered."""
+    earlier = outbox.alias()
+    return ~exists().where(
+        earlier.c.order_key == row.c.order_key,
+        earlier.c.sequence < row.c.sequence,
+        _is_undelivered(earlier),
+    )
+
+
+def _is_alone(row: FromClause) -> ColumnElement[bool]:
+    """Say that no event of its customer is in flight: a later one may be, when this is put back to pending."""
+    leased = outbox.alias()
+    return ~exists().where(
+        leased.c.order_key == row.c.order_key, leased.c.lease_until.is_not(None), _is_leased(leased)
+    )
+
+
+def _end_of_what_is_due(name: str, order: ColumnElement[int]) -> CTE:
+    free = or_(outbox.c.lease_until.is_(None), ~_is_leased(outbox))
+    due = select(outbox.c.sequence, outbox.c.order_key).where(
+        _UNFINISHED, _is(outbox.c.status, "pending"), _IS_DUE, free
+    )
+    return due.order_by(order).limit(NEAR).cte(name)
+
+
+def _claimable_of(end: CTE, order: ColumnElement[int], most: str) -> Select[Any]:
+    rows = select(end.c.sequence, end.c.order_key).where(_is_first(end), _is_alone(end)).order_by(order)
+    return rows.limit(bindparam(most, type_=Integer)).subquery().select()
+
+
+def _around(name: str, start: ColumnElement[str], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Go from customer to customer in the order of their keys, however many events each of them has."""
+
+    def next_of(key: ColumnElement[str]) -> ScalarSelect[int]:
+        row = outbox.alias()
+        later = select(row.c.sequence).where(_is_undelivered(row), row.c.order_key > key)
+        return later.order_by(row.c.order_key, row.c.sequence).limit(1).scalar_subquery()
+
+    firsts = select(next_of(start).label("sequence")).where(*conditions).cte(name, recursive=True)
+    here = outbox.alias()
+    firsts = firsts.union_all(select(next_of(here.c.order_key)).where(here.c.sequence == firsts.c.sequence))
+    return select(outbox.c.sequence, outbox.c.order_key).where(
+        outbox.c.sequence == firsts.c.sequence, _is(outbox.c.status, "pending"), _IS_DUE, _is_alone(outbox)
+    )
+
+
+def _look() -> CompoundSelect[Any]:
+    oldest = _end_of_what_is_due("oldest", outbox.c.sequence.asc())
+    newest = _end_of_what_is_due("newest", outbox.c.sequence.desc())
+    more = or_(
+        bindparam("of_oldest", type_=Integer) == 0,
+        select(func.count()).select_from(oldest).scalar_subquery() == NEAR,
+    )
+    return union_all(
+        _claimable_of(newest, newest.c.sequence.desc(), "of_newest"),
+        _claimable_of(oldest, oldest.c.sequence.asc(), "of_oldest"),
+        _around("on", bindparam("after", type_=String), more),
+        _around("again", literal_column("''"), more),
+    ).limit(bindparam("most", type_=Integer))
+
+
+_LOOK = _look()
+_ANY_HEAD = (
+    select(outbox.c.sequence).where(_UNFINISHED, _is(outbox.c.status, "pending"), _is_first(outbox)).limit(1)
 )
 
 
@@ -206,61 +271,75 @@ class Due:
     now: float
     lease: float
     longest_delay: float
-    after: str | None = None
-    """Only those later than this event."""
-
-    @property
-    def statement(self) -> Select[Any]:
-        """Selects their sequences, oldest first."""
-        return _DUE if self.after is None else _DUE_AFTER
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The statement's."""
-        after = {} if self.after is None else {"after": self.after}
-        return {"now": self.now, "lease": self.lease, "longest_delay": self.longest_delay, **after}
 
 
-def is_any_due(connection: Connection, due: Due) -> bool:
-    """Say whether there is any such event, without taking a lock."""
-    return connection.execute(due.statement.limit(1), due.parameters).first() is not None
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Of what a look finds: at most so many in all, and of these so many of the newest and of the oldest.
+
+    The rest, and what those leave, go to customers by turns, from the one `after` this order key on.
+    """
+
+    most: int
+    of_newest: int
+    of_oldest: int
+    after: str
+
+
+def look(connection: Connection, due: Due, share: Share) -> list[tuple[int, str]]:
+    """Return the sequence and the order key of what is `due`, without taking a lock: `claim` says if it still is."""
+    rows = connection.execute(_LOOK, asdict(due) | asdict(share))
+    return [(row.sequence, row.order_key) for row in rows]
 
 
 def is_any_head(connection: Connection) -> bool:
     """Say whether any pending event is the first of its customer, so that it will go by itself."""
-    return connection.execute(_HEADS.limit(1)).first() is not None
+    return connection.execute(_ANY_HEAD).first() is not None
 
 
-def claim(connection: Connection, due: Due, token: str, lease_until: float, limit: int) -> list[Delivery]:
-    """Lease up to `limit` of what is `due`, oldest first."""
-    to_claim = {"token": token, "until": lease_until, "most": limit}
-    rows = connection.execute(_claim(due.statement, connection.dialect.name), due.parameters | to_claim)
-    return [Delivery(*row[1:]) for row in sorted(rows)]
-
-
-@cache
-def _claim(due: Select[Any], dialect: str) -> Update:
-    if dialect == "postgresql":
-        due = due.with_for_update(skip_locked=True, of=outbox)
-    return (
-        update(outbox)
-        .where(outbox.c.sequence.in_(due.limit(bindparam("most", type_=Integer))))
-        .values(lease_token=bindparam("token"), lease_until=bindparam("until"))
-        .returning(
-            outbox.c.sequence,
-            outbox.c.id,
-            outbox.c.event,
-            outbox.c.contract,
-            outbox.c.natural_key,
-            outbox.c.order_key,
-            outbox.c.payload,
-            outbox.c.digest,
-            outbox.c.attempts,
-            outbox.c.held_by,
-            outbox.c.lease_token,
-            outbox.c.traceparent,
-        )
+# Whoever writes a row now is let be: what it leaves is looked at later.
+_DUE = (
+    select(outbox.c.sequence)
+    .where(
+        outbox.c.sequence.in_(bindparam("sequences", expanding=True)),
+        _is(outbox.c.status, "pending"),
+        _IS_DUE,
+        _is_first(outbox),
+        _is_alone(outbox),
     )
+    .with_for_update(skip_locked=True, of=outbox)  # no words to SQLite
+)
+_CLAIM = (
+    update(outbox)
+    .where(outbox.c.sequence.in_(_DUE))
+    .values(lease_token=bindparam("token"), lease_until=bindparam("until"))
+    .returning(
+        outbox.c.sequence,
+        outbox.c.id,
+        outbox.c.event,
+        outbox.c.contract,
+        outbox.c.natural_key,
+        outbox.c.order_key,
+        outbox.c.payload,
+        outbox.c.digest,
+        outbox.c.attempts,
+        outbox.c.held_by,
+        outbox.c.lease_token,
+        outbox.c.traceparent,
+    )
+)
+
+
+def claim(
+    connection: Connection, due: Due, token: str, lease_until: float, sequences: Collection[int]
+) -> list[Delivery]:
+    """Lease those of some events that are `due`, and return them, oldest first.
+
+    Only one transaction may do so at a time (`takes_turn`): each must see the leases of all before it.
+    """
+    to_claim = {"token": token, "until": lease_until, "sequences": list(sequences)}
+    rows = connection.execute(_CLAIM, asdict(due) | to_claim)
+    return [Delivery(*row[1:]) for row in sorted(rows)]
 
 
 # The fence: who lost the lease records nothing.
@@ -313,8 +392,7 @@ def record(
     _write_trail(connection, entries, now, actor)
     delivered = sum(verb == "delivered" for _, verb, _ in entries)
     if delivered:
-        connection.execute(update(state).values(delivered=state.c.delivered + delivered))
-        _note_erasure(connection, now)
+        _note_erasure(connection, now, delivered)
     return held
 
 
@@ -383,12 +461,10 @@ def holds(connection: Connection) -> Sequence[Any]:
 def release(connection: Connection, waited_for: str, now: float, actor: str) -> int:
     """Put the events that were held for this back to pending; return how many."""
     mine = and_(_HELD, outbox.c.held_for == waited_for)
-    entries = select(outbox.c.id, literal(now), literal(actor), literal("released"), outbox.c.held_for)
-    connection.execute(
-        trail.insert().from_select(["event_id", "at", "actor", "verb", "detail"], entries.where(mine))
-    )
-    freed = {"status": "pending", "due_at": now, "held_for": None, "reason": None, "answer": None}
-    return connection.execute(update(outbox).where(mine).values(freed)).rowcount
+    freed = {"status": "pending", "due_at": AT_ONCE, "held_for": None, "reason": None, "answer": None}
+    ids = connection.scalars(update(outbox).where(mine).values(freed).returning(outbox.c.id)).all()
+    note(connection, ids, now, actor, "released", waited_for)
+    return len(ids)
 
 
 # failed → pending, failed → closed
@@ -468,7 +544,7 @@ def failed_payloads(connection: Connection, ids: Collection[str]) -> Sequence[An
 
 def retry(connection: Connection, ids: Collection[str], now: float, actor: str) -> list[str]:
     """Put those of these events that are failed back to pending, as they were sent; return their ids."""
-    again = update(outbox).where(outbox.c.id.in_(ids), _IS_FAILED).values(_fresh(now))
+    again = update(outbox).where(outbox.c.id.in_(ids), _IS_FAILED).values(_FRESH)
     back = list(connection.scalars(again.returning(outbox.c.id)))
     note(connection, back, now, actor, "retried")
     return back
@@ -575,9 +651,15 @@ def running_relays(connection: Connection, now: float, lease: float) -> tuple[in
     return alive or 0, connection.scalar(select(func.max(relays.c.seen_at)))
 
 
-def _note_erasure(connection: Connection, now: float) -> None:
-    waits_since = func.coalesce(state.c.erasing_since, now)
-    connection.execute(update(state).values(erasures=state.c.erasures + 1, erasing_since=waits_since))
+_NOTE_ERASURE = update(state).values(
+    delivered=state.c.delivered + bindparam("more"),
+    erasures=state.c.erasures + 1,
+    erasing_since=func.coalesce(state.c.erasing_since, bindparam("at", type_=Float)),
+)
+
+
+def _note_erasure(connection: Connection, now: float, delivered: int = 0) -> None:
+    connection.execute(_NOTE_ERASURE, {"more": delivered, "at": now})
 
 
 def erasing_since(connection: Connection) -> tuple[float | None, int]:

@@ -24,7 +24,17 @@ from sqlalchemy.exc import DBAPIError
 
 from generated.operations import RELEASES, WEBHOOKS
 from sender import outbox
-from sender.database import PAUSE, open_engine, reading, truncate_log, words_of
+from sender.database import (
+    PAUSE,
+    Commits,
+    begin_work,
+    open_engine,
+    reading,
+    takes_turn,
+    time_of,
+    truncate_log,
+    words_of,
+)
 from sender.delivery import (
     JITTER,
     Answer,
@@ -46,8 +56,9 @@ from sender.transport import HEALTH_TIMEOUT, REFUSED, Health, Transport
 
 log = logging.getLogger("crm_sender.relay")
 
-POLL, IDLE_POLL = 0.005, 0.02
-"""Seconds between two looks at an outbox in which nothing is due: soon after an event, and later."""
+POLL, IDLE_POLL, TOLD_POLL = 0.005, 0.02, 0.1
+"""Seconds between two looks at an outbox in which nothing is due: soon after an event, later, and where
+the database tells of commits."""
 
 STAYS_BUSY = 1.0
 """Seconds for which the next event is expected soon."""
@@ -98,15 +109,15 @@ class Pace:
     until: float = 0.0
     window: int = 0
     asked_for: str | None = None
-    """The event for which it asked, alone in flight, too: those after it get their turn first."""
+    """The customer for whose event, alone in flight, it asked: others get their turn first."""
 
     def __post_init__(self) -> None:
         self.window = self.most
 
-    def slow_down(self, now: float, seconds: float, event_id: str) -> None:
+    def slow_down(self, now: float, seconds: float, customer: str) -> None:
         """Wait, then resume with one in flight."""
         if self.window == 1 and now >= self.until:
-            self.asked_for = event_id
+            self.asked_for = customer
         self.until = max(self.until, now + seconds)
         self.window = 1
 
@@ -120,7 +131,7 @@ class Pace:
 
 @dataclass(slots=True)
 class Outage:
-    """The CRM is away: when to look for it, and which event tried last."""
+    """The CRM is away: when to look for it, and whose event tried last."""
 
     backoff: Backoff = field(default_factory=Backoff)
     last_trial: str | None = None
@@ -173,22 +184,27 @@ class Relay:
         self._versions: tuple[str, ...] | None = None
         self._next_beat = 0.0
         self._busy_until = 0.0
+        self._looks = 0
+        self._last_customer = ""
         self._delivered = self._failed = 0
 
     def stop(self) -> None:
         """Ask the relay to finish what is in flight and return."""
         self._stopping = True
 
-    def run(self, *, drain: bool = False) -> Summary:
-        """Deliver until `stop()`; with `drain` until nothing is pending.
+    def run(self, *, drain: bool = False, watch: Callable[[outbox.Counts], None] | None = None) -> Summary:
+        """Deliver until `stop()`; with `drain` until nothing is pending. Tell `watch` each second how far it is.
 
         A drain gives up when it has waited for the CRM, or for the cure of a hold, as long as the
         retry schedule is. Raises NotMigrated when the outbox is not there; a drain also passes on
         an error of the database, which otherwise is logged and waited out.
         """
+        self._watch = watch
         with self._resources:
             self._engine = open_engine(self._settings.outbox_url)
             self._resources.callback(self._engine.dispose)
+            self._commits = Commits(self._engine)
+            self._resources.callback(self._commits.close)
             with reading(self._engine) as connection:
                 outbox.outbox_id(connection)
             log.info("relay started: %s to %s", self._settings.shown_outbox, self._settings.webhook_url)
@@ -233,7 +249,7 @@ class Relay:
             self._record()
             time.sleep(PAUSE)
         else:
-            time.sleep(POLL if now < self._busy_until else IDLE_POLL)
+            self._commits.wait(POLL if now < self._busy_until else IDLE_POLL, TOLD_POLL)
 
     def _may_send(self, now: float) -> bool:
         if self._halt.is_set() and self._in_flight:
@@ -242,26 +258,41 @@ class Relay:
         return not waits and self._pace.window > len(self._in_flight)
 
     def _send_due(self, pool: ThreadPoolExecutor, limit: int, after: str | None) -> list[Delivery]:
-        """Claim what is due, oldest first, and hand it to the threads.
+        """Claim what is due and hand it to the threads.
 
-        `after`: an event whose later ones get their turn first, so that it alone cannot hold them up.
+        `after`: a customer after whom the others get their turn, so that one event cannot hold them up.
         """
         with reading(self._engine) as connection:
-            if not outbox.is_any_due(connection, self._due(after)):
-                return self._send_due(pool, limit, None) if after else []
+            found = outbox.look(
+                connection, self._due(time_of(connection, self._clock)), self._share(limit, after)
+            )
+        if not found:
+            return []
         if not self._in_flight:
             self._halt.clear()
         with self._engine.begin() as connection:
             # The clocks are read here, where no other relay can claim: it may have taken long to come here.
-            claimed, lease_until = self._monotonic(), self._clock() + self._settings.lease
-            due = self._due(after)
-            deliveries = outbox.claim(connection, due, str(uuid.uuid4()), lease_until, limit)
+            claimed, now = self._monotonic(), begin_work(connection, self._clock)
+            if not takes_turn(connection):
+                return []
+            lease_until = now + self._settings.lease
+            sequences = {sequence for sequence, _ in found}
+            deliveries = outbox.claim(connection, self._due(now), str(uuid.uuid4()), lease_until, sequences)
+        self._last_customer = found[-1][1]
         self._in_flight |= {pool.submit(self._attempt, delivery, claimed) for delivery in deliveries}
         return deliveries
 
-    def _due(self, after: str | None) -> outbox.Due:
+    def _due(self, now: float) -> outbox.Due:
         longest_delay = max(self._settings.retry_schedule, default=0.0) * (1 + JITTER)
-        return outbox.Due(self._clock(), self._settings.lease, longest_delay, after)
+        return outbox.Due(now, self._settings.lease, longest_delay)
+
+    def _share(self, limit: int, after: str | None) -> outbox.Share:
+        """Give a quarter to the newest, so that what is booked now does not wait for a backlog to go."""
+        if after is not None:
+            return outbox.Share(limit, 0, 0, after)
+        self._looks += 1
+        of_newest = (limit + self._looks % 4) // 4  # on average, for there may be only one to give
+        return outbox.Share(limit, of_newest, limit - of_newest, self._last_customer)
 
     # one attempt, in a thread of the pool
 
@@ -318,7 +349,7 @@ class Relay:
         decided = [(attempt.delivery, attempt.decision) for attempt in self._unrecorded if attempt.decision]
         unsent = [attempt.delivery for attempt in self._unrecorded if not attempt.decision]
         with self._engine.begin() as connection:
-            written = outbox.record(connection, decided, self._clock(), "relay")
+            written = outbox.record(connection, decided, begin_work(connection, self._clock), "relay")
             outbox.give_back(connection, unsent)
         self._unrecorded.clear()
         for (delivery, decision), was_written in zip(decided, written, strict=True):
@@ -338,7 +369,7 @@ class Relay:
         if decision.status == "failed":
             self._failed += 1
         if decision.wait is not None:
-            self._pace.slow_down(now, decision.wait, delivery.id)
+            self._pace.slow_down(now, decision.wait, delivery.order_key)
         if decision.held_for:
             self._hold(decision.held_for, now)
         if decision.away:
@@ -390,9 +421,9 @@ class Relay:
         outage.backoff.push(now)
         if not self._ask_health().ok:
             return
-        trial = self._send_due(pool, 1, outage.last_trial)
+        trial = self._send_due(pool, 1, outage.last_trial or "")
         if trial:
-            outage.last_trial = trial[0].id
+            outage.last_trial = trial[0].order_key
         else:
             self._close_outage()
 
@@ -412,7 +443,8 @@ class Relay:
             cured, words = self._is_cured(waited_for)
             if cured:
                 with self._engine.begin() as connection:
-                    count = outbox.release(connection, waited_for, self._clock(), "relay")
+                    at = begin_work(connection, self._clock)
+                    count = outbox.release(connection, waited_for, at, "relay")
                 if is_path(waited_for):
                     del self._held[
                         waited_for
@@ -433,8 +465,11 @@ class Relay:
         """Show that the relay runs, empty SQLite's log of what was erased, and learn of others' holds."""
         self._next_beat = now + HEARTBEAT
         with self._engine.begin() as connection:
-            outbox.see_relay(connection, self._id, *self._process, self._clock())
+            outbox.see_relay(connection, self._id, *self._process, begin_work(connection, self._clock))
             held = outbox.held_for(connection)
+            counts = outbox.counts(connection) if self._watch else None
+        if self._watch and counts:
+            self._watch(counts)
         self._held = {waited_for: self._held.get(waited_for, Backoff()) for waited_for in held}
         self._erase()
 
@@ -444,7 +479,7 @@ class Relay:
             since, erasures = outbox.erasing_since(connection)
         if since is not None and truncate_log(self._engine):
             with self._engine.begin() as connection:
-                outbox.erased(connection, erasures, self._clock())
+                outbox.erased(connection, erasures, begin_work(connection, self._clock))
 
     def _is_drained(self) -> bool:
         """Say whether a drain has nothing left to do, or has waited long enough for the CRM."""
@@ -468,8 +503,11 @@ class Relay:
         self._in_flight.clear()
         self._record()
         with self._engine.begin() as connection:
-            outbox.see_relay(connection, self._id, *self._process, self._clock(), running=False)
+            now = begin_work(connection, self._clock)
+            outbox.see_relay(connection, self._id, *self._process, now, running=False)
             counts = outbox.counts(connection)
         self._erase()
+        if self._watch:
+            self._watch(counts)
         log.info("relay stopped")
         return Summary(self._delivered, self._failed, counts.held, counts.pending)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from generated.operations import CURRENT, WEBHOOKS
 from sender import outbox
-from sender.database import reading
+from sender.database import reading, time_of
 from sender.deliveries import holds, shown
 from sender.settings import SenderSettings
 from sender.transport import Transport
@@ -24,7 +24,7 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
     with reading(engine) as connection:
         outbox.outbox_id(connection)
         counts = outbox.counts(connection)
-        relays, seen_at = outbox.running_relays(connection, time.time(), settings.lease)
+        relays, seen_at = outbox.running_relays(connection, time_of(connection, time.time), settings.lease)
         oldest = outbox.oldest_pending(connection)
         erasing_since, _ = outbox.erasing_since(connection)
         held = holds(connection)

@@ -45,7 +45,7 @@ outbox = Table(
     Column("digest", String(64), nullable=False),
     Column("status", String(16), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),  # those that counted
-    Column("due_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),  # 0 for at once, by whichever clock
     Column("lease_token", String(36)),
     Column("lease_until", Float),
     Column("held_for", String(64)),  # a webhook's path, or a contract release
@@ -81,6 +81,12 @@ outbox = Table(
         "sequence",
         sqlite_where=text("status IN ('pending', 'held', 'failed')"),
         postgresql_where=text("status IN ('pending', 'held', 'failed')"),
+    ),
+    Index(
+        "crm_outbox_leased",
+        "order_key",
+        sqlite_where=text("lease_until IS NOT NULL"),
+        postgresql_where=text("lease_until IS NOT NULL"),
     ),
     Index("crm_outbox_reference", "reference"),
     Index("crm_outbox_finished_at", "finished_at"),

@@ -3,7 +3,9 @@
 import functools
 import itertools
 import os
+import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,6 +70,13 @@ class PostgreSQL:
     def stop(self) -> None:
         """End it as an operator does: every client is cut off."""
         self.server.stop()
+
+    def crash(self) -> None:
+        """End it as a power cut does: it recovers from its log when it starts."""
+        (pid, *_) = (Path(self.server.pgdata) / "postmaster.pid").read_text().splitlines()
+        os.kill(int(pid), signal.SIGQUIT)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.01)
 
 
 def run(url: str, statement: str, *parameters: object) -> list[Row]:

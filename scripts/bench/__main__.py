@@ -51,10 +51,17 @@ TARGETS = [
     Target("a booking's transaction", "µs on top", "post inline with httpx", 1 / 5, 1 / 10, False),
     Target("relay", "deliveries/s", "bare httpx loop", 0.6, 0.8, True),
     Target("relay", "deliveries/s", "procrastinate + httpx", 3, 6, True),
+    Target("relay on PostgreSQL", "deliveries/s", "bare httpx loop", 0.7, 0.9, True),
+    Target("relay on PostgreSQL", "deliveries/s", "procrastinate + httpx", 4, 7, True),
     Target("commit to receipt at 50 events/s", "p99 ms", "one plain post", 5, 3, False),
+    Target("commit to receipt at 50 events/s, on PostgreSQL", "p99 ms", "one plain post", 4, 3, False),
     *(
         Target(f"a million rows: {work}", "µs", "empty", 1.3, 1.1, False)
         for work in ("enqueue", "claim", "status", "webhook")
+    ),
+    *(
+        Target(f"a million rows: {work} on PostgreSQL", "µs", "empty", 1.3, 1.1, False)
+        for work in ("enqueue", "claim", "status")
     ),
     Target("import", "s", "httpx + SQLAlchemy + pydantic", 1.3, 1.1, False),
 ]

@@ -9,28 +9,36 @@ from pathlib import Path
 import httpx
 from sqlalchemy import select
 
+from scripts.bench.postgresql import cluster, new_database
 from scripts.bench.processes import KEY, our_server
 from scripts.bench.report import Measurement
 from scripts.bench.site import Site, new_repair
 from sender.tables import outbox
 
 WORK = "commit to receipt at 50 events/s"
+ON_POSTGRESQL = f"{WORK}, on PostgreSQL"
 RATE = 50
 
 
 def measure(rounds: int, seconds: float) -> list[Measurement]:
-    """Measure the way through the outbox and a plain post in turn, round by round."""
+    """Measure the way through the outbox, in SQLite and in PostgreSQL, and a plain post in turn, round by round."""
     found = []
-    for number in range(rounds):
-        with tempfile.TemporaryDirectory() as folder, our_server(Path(folder)) as port:
-            site = Site(Path(folder), port)
-            for name, waits in (
-                ("ours", through_outbox(site, seconds)),
-                ("one plain post", posts(site, seconds)),
-            ):
-                waits.sort()
-                found.append(Measurement(WORK, name, "p50 ms", waits[len(waits) // 2] * 1000, number))
-                found.append(Measurement(WORK, name, "p99 ms", waits[len(waits) * 99 // 100] * 1000, number))
+    with cluster() as server:
+        for number in range(rounds):
+            for work, url in ((WORK, None), (ON_POSTGRESQL, new_database(server))):
+                with tempfile.TemporaryDirectory() as folder, our_server(Path(folder)) as port:
+                    site = Site(Path(folder), port, url)
+                    for name, waits in (
+                        ("ours", through_outbox(site, seconds)),
+                        ("one plain post", posts(site, seconds)),
+                    ):
+                        waits.sort()
+                        found += [
+                            Measurement(
+                                work, name, f"p{part} ms", waits[len(waits) * part // 100] * 1000, number
+                            )
+                            for part in (50, 99)
+                        ]
     return found
 
 

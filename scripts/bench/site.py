@@ -31,11 +31,11 @@ class Booking(Base):
 
 
 class Site:
-    """A booking site with an outbox."""
+    """A booking site with an outbox, in SQLite unless another database is named."""
 
-    def __init__(self, folder: Path, port: int = 1) -> None:
+    def __init__(self, folder: Path, port: int = 1, url: str | None = None) -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder}/site.sqlite3"
+        self.url = url or f"sqlite:///{folder}/site.sqlite3"
         self.crm_url = f"http://127.0.0.1:{port}/webhooks"
         self.settings = SenderSettings(outbox_url=self.url, api_key=KEY, webhook_url=self.crm_url)
         self.env = environment(CRM_OUTBOX_URL=self.url, CRM_WEBHOOK_URL=self.crm_url)
@@ -46,7 +46,7 @@ class Site:
             capture_output=True,
             cwd=folder,
         )
-        self.engine: Engine = create_engine(self.url)
+        self.engine: Engine = create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
         Base.metadata.create_all(self.engine)
         self.crm = CRM(self.settings)
 

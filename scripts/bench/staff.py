@@ -12,13 +12,13 @@ from pathlib import Path
 from time import perf_counter
 
 import httpx
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from crm_server import search
 from crm_server.database import Database
 from crm_server.tables import search_terms
 from scripts.bench.decisions import approver, decide
-from scripts.bench.postgresql import databases
+from scripts.bench.postgresql import cluster, new_database
 from scripts.bench.processes import environment, free_port, our_server
 from scripts.bench.report import Measurement
 
@@ -32,12 +32,12 @@ def measure(rounds: int, seconds: float) -> list[Measurement]:
     """Measure the queue's page, search, a decision and an exact count by turns at both sizes."""
     found: list[Measurement] = []
     with ExitStack() as stack:
-        new = stack.enter_context(databases())
+        server = stack.enter_context(cluster())
         for engine in ("SQLite", "PostgreSQL"):
             queues: dict[str, Queue] = {}
             for who, size in SIZES.items():
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                url = f"sqlite:///{folder}/crm.sqlite3" if engine == "SQLite" else next(new)
+                url = f"sqlite:///{folder}/crm.sqlite3" if engine == "SQLite" else new_database(server)
                 seed(url, size)
                 staff_port = free_port()
                 stack.enter_context(our_server(folder, url, staff_port=staff_port))
@@ -111,7 +111,7 @@ def frequent_word(url: str) -> str:
         .order_by(hits.desc(), some.c.term)
         .limit(1)
     )
-    database = Database(url)
+    database = Database(make_url(url))
     try:
         with database.reading() as connection:
             return str(connection.execute(statement).scalar_one())

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.crm_server.conftest import assert_nothing_private
+from tests.crm_server.conftest import assert_nothing_private, engine, pytest_generate_tests
 from tests.faults.proxy import Proxy, start_proxy
-from tests.sender.conftest import migrated
+from tests.sender.conftest import new_site
 from tests.sender.site import Site, be_impatient
 from tests.servers import Crm, start_crm
 
-__all__ = ["migrated"]
+__all__ = ["engine", "pytest_generate_tests"]
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +30,7 @@ def proxy(crm: Crm) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, migrated: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, engine: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     be_impatient(monkeypatch)
-    shutil.copy(migrated, tmp_path / "outbox.sqlite3")
-    return Site(tmp_path, proxy.url)
+    with new_site(tmp_path, engine, proxy.url) as site:
+        yield site

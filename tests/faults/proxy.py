@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import create_engine
-
+from sender.database import open_engine
 from tests.factories import repair_request
 from tests.receiver import Answer, Receiver, Reply, Request, html, reply
 from tests.sender.site import Site
@@ -78,6 +77,12 @@ def slowly(parts: Iterable[bytes], pause: float) -> Iterator[bytes]:
         time.sleep(pause)
 
 
+def swallowed(proxy: Proxy, request: Request) -> Reply:
+    """Let the CRM take the event, and say nothing."""
+    proxy.forward(request)
+    return Reply(proxy.silence())
+
+
 def whole(answer: Reply) -> bytes:
     """Return an answer's bytes."""
     return b"".join(answer.parts)
@@ -119,13 +124,14 @@ def assert_arrived(crm: Crm, sent: list[sqlite3.Row], *but: str) -> None:
     assert got == wanted
 
 
-def book_backlog(site: Site, count: int, customers: int) -> list[sqlite3.Row]:
+def book_backlog(site: Site, count: int, customers: int, **over: str) -> list[Any]:
     """Enqueue so many repairs of so many customers in one transaction; return their rows."""
-    crm, engine = site.crm(), create_engine(site.url)
+    crm, engine = site.crm(), open_engine(site.url)
     with engine.begin() as connection:
         for number in range(count):
-            event = repair_request(customer__websiteUserId=f"{site.directory.name}-{number % customers}")
+            event = repair_request(
+                customer__websiteUserId=f"{site.directory.name}-{number % customers}", **over
+            )
             crm.repair_requested(event, connection)
     engine.dispose()
-    rows: list[sqlite3.Row] = site.rows()
-    return rows
+    return list(site.rows())

@@ -19,7 +19,7 @@ import pytest
 
 from sender import Relay
 from sender.transport import MAX_ANSWER, Transport
-from tests.faults.proxy import Proxy, assert_arrived, slowly, stored, whole
+from tests.faults.proxy import Proxy, assert_arrived, slowly, stored, swallowed, whole
 from tests.receiver import Answer, Reply, Request, always, html, problem, reply, start_receiver
 from tests.sender.site import SENTINEL, Site, eventually, running
 from tests.servers import KEY, Crm, free_port
@@ -86,12 +86,6 @@ def receipt_of_another(proxy: Proxy, request: Request) -> Reply:
             json.dumps(other).encode(),
         )
     )
-
-
-def swallowed(proxy: Proxy, request: Request) -> Reply:
-    """Let the CRM take the event, and say nothing."""
-    proxy.forward(request)
-    return Reply(proxy.silence())
 
 
 def bytes_apart(seconds: float) -> Callable[[bytes], Reply]:

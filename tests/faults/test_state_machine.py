@@ -43,8 +43,9 @@ from generated.operations import CURRENT, WEBHOOKS
 from sender import CRM, ConflictingEvent, InvalidEvent, SenderSettings, outbox
 from sender.database import open_engine, reading
 from sender.delivery import JITTER, TRANSITIONS, Answer, Decision, Delivery, Fault, Outcome, Status, decide
+from tests.crm_server.conftest import ON_BOTH
 from tests.factories import Payload, customer_registration, repair_request
-from tests.sender.site import migrated_outbox
+from tests.sender.engines import new_outbox
 from tests.servers import migrated_database
 
 CUSTOMERS = ("ada", "grace")
@@ -62,7 +63,7 @@ class Booked:
     id: str
     name: str
     body: Payload
-    due_at: float
+    due_at: float = outbox.AT_ONCE
     status: Status = "pending"
     attempts: int = 0
     token: str | None = None
@@ -80,9 +81,9 @@ class Booked:
     def is_undelivered(self) -> bool:
         return self.status in {"pending", "held"}
 
-    def reopen(self, now: float) -> None:
+    def reopen(self) -> None:
         """Put it back to pending, as if it were new."""
-        self.status, self.attempts, self.due_at, self.held_by = "pending", 0, now, None
+        self.status, self.attempts, self.due_at, self.held_by = "pending", 0, outbox.AT_ONCE, None
 
 
 @dataclass(frozen=True)
@@ -162,25 +163,16 @@ class Clock:
         return self.now
 
 
-@dataclass(frozen=True)
-class Templates:
-    """Databases that are migrated and empty."""
-
-    outbox: Path
-    crm: Path
-
-
 class BothSides(RuleBasedStateMachine):
     """The rules: what booking code, relays, operators, staff and time may do."""
 
-    def __init__(self, templates: Templates, clock: Clock) -> None:
+    def __init__(self, engine: str, clock: Clock) -> None:
         super().__init__()
         self.clock = clock
         self.directory = tempfile.TemporaryDirectory()
         folder = Path(self.directory.name)
-        shutil.copy(templates.outbox, folder / "outbox.sqlite3")
-        shutil.copy(templates.crm, folder / "crm.sqlite3")
-        url = f"sqlite:///{folder}/outbox.sqlite3"
+        shutil.copy(migrated_database(), folder / "crm.sqlite3")
+        url = new_outbox(engine, folder)
         self.crm = CRM(SenderSettings(outbox_url=url))
         self.engine = open_engine(url)
         self.database = Database(make_url(f"sqlite:///{folder}/crm.sqlite3"))
@@ -220,7 +212,7 @@ class BothSides(RuleBasedStateMachine):
         make = repair_request if known else customer_registration
         name = "repair-request" if known else "customer-registration"
         body = make(customer__websiteUserId=customer)
-        self.events.append(Booked(self.tell(name, body), name, body, self.clock.now))
+        self.events.append(Booked(self.tell(name, body), name, body))
 
     @precondition(lambda self: self.events)
     @rule(pick=st.integers(0, 99), resend=st.booleans())
@@ -233,7 +225,7 @@ class BothSides(RuleBasedStateMachine):
         body = event.body if resend else clicked_later
         assert self.tell(event.name, body, resend=resend) == event.id
         if resend and event.status in {"delivered", "closed", "failed"}:
-            event.reopen(self.clock.now)
+            event.reopen()
 
     @precondition(lambda self: self.events)
     @rule(pick=st.integers(0, 99), resend=st.booleans())
@@ -260,15 +252,23 @@ class BothSides(RuleBasedStateMachine):
         until = event.leased_until
         return until is not None and self.clock.now < until <= self.clock.now + 2 * LEASE
 
-    @rule(limit=st.integers(1, 3))
-    def claim(self, limit: int) -> None:
-        expected = [event for event in self.events if event.is_undelivered and self.may_be_claimed(event)][
-            :limit
-        ]
+    @rule(limit=st.integers(1, 3), of_newest=st.integers(0, 3), by_turns=st.booleans())
+    def claim(self, limit: int, of_newest: int = 0, by_turns: bool = False) -> None:
+        free = [event for event in self.events if event.is_undelivered and self.may_be_claimed(event)]
+        of_newest = min(of_newest, limit)
+        share = outbox.Share(limit, of_newest, limit - of_newest, "")
+        looked_at = [*free[::-1][:of_newest], *free[: limit - of_newest]]
+        if by_turns:
+            share = outbox.Share(limit, 0, 0, CUSTOMERS[0])
+            looked_at = sorted(free, key=lambda event: (event.customer == CUSTOMERS[0], event.customer))[
+                :limit
+            ]
         token = str(uuid.uuid4())
         with self.engine.begin() as connection:
             due = outbox.Due(self.clock.now, lease=LEASE, longest_delay=max(SCHEDULE) * (1 + JITTER))
-            deliveries = outbox.claim(connection, due, token, self.clock.now + LEASE, limit)
+            sequences = {sequence for sequence, _ in outbox.look(connection, due, share)}
+            deliveries = outbox.claim(connection, due, token, self.clock.now + LEASE, sequences)
+        expected = [event for event in self.events if event in looked_at]
         assert [delivery.id for delivery in deliveries] == [event.id for event in expected]
         for event, delivery in zip(expected, deliveries, strict=True):
             assert json.loads(delivery.payload) == event.body
@@ -387,7 +387,7 @@ class BothSides(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             assert outbox.release(connection, cured, self.clock.now, "relay") == len(freed)
         for event in freed:
-            event.status, event.held_for, event.due_at = "pending", None, self.clock.now
+            event.status, event.held_for, event.due_at = "pending", None, outbox.AT_ONCE
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 3.0, LEASE, LEASE + 1, 7_200.0, -7_200.0]))
     def time_passes(self, seconds: float) -> None:
@@ -401,7 +401,7 @@ class BothSides(RuleBasedStateMachine):
         event = self.some(pick, "failed")
         with self.engine.begin() as connection:
             assert outbox.retry(connection, [event.id], self.clock.now, "cli:me") == [event.id]
-        event.reopen(self.clock.now)
+        event.reopen()
 
     @precondition(lambda self: self.is_any("failed"))
     @rule(pick=st.integers(0, 99))
@@ -479,20 +479,16 @@ class BothSides(RuleBasedStateMachine):
             assert arrived == booked[: len(arrived)]
 
 
-@pytest.fixture(scope="module")
-def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
-    return Templates(migrated_outbox(tmp_path_factory.mktemp("migrated")), migrated_database())
-
-
+@ON_BOTH
 def test_outbox_and_queue_keep_the_promise_whatever_happens_in_whatever_order(
-    templates: Templates, monkeypatch: pytest.MonkeyPatch
+    engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("sender.crm.time", clock)
 
     class Machine(BothSides):
         def __init__(self) -> None:
-            super().__init__(templates, clock)
+            super().__init__(engine, clock)
 
     examples = settings().max_examples // 2
     run_state_machine_as_test(Machine, settings=settings(max_examples=examples, stateful_step_count=30))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.crm_server.conftest import engine, pytest_generate_tests
 from tests.receiver import Receiver, start_receiver
-from tests.sender.engines import outbox_url
-from tests.sender.site import Site, be_impatient, migrated_outbox
+from tests.sender.engines import new_outbox, outbox_url
+from tests.sender.site import Site, be_impatient
 
-__all__ = ["outbox_url"]
+__all__ = ["engine", "outbox_url", "pytest_generate_tests"]
 
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     be_impatient(monkeypatch)
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An outbox as `crm-sender migrate` makes it."""
-    return migrated_outbox(tmp_path_factory.mktemp("migrated"))
 
 
 @pytest.fixture
@@ -33,6 +28,16 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, migrated: Path, receiver: Receiver) -> Site:
-    shutil.copy(migrated, tmp_path / "outbox.sqlite3")
-    return Site(tmp_path, receiver.url)
+def site(tmp_path: Path, engine: str, receiver: Receiver) -> Iterator[Site]:
+    """A website, on each of the engines with which a test is marked."""
+    with new_site(tmp_path, engine, receiver.url) as site:
+        yield site
+
+
+@contextmanager
+def new_site(directory: Path, engine: str, crm_url: str) -> Iterator[Site]:
+    """Give a website whose outbox is a new one of an engine."""
+    url = new_outbox(engine, directory)
+    site = Site(directory, crm_url, url if engine == "postgresql" else None)
+    yield site
+    site.close()

@@ -39,6 +39,11 @@ class Site:
 
     directory: Path
     crm_url: str
+    outbox_url: str | None = None
+    """The outbox's address, unless it is the SQLite file."""
+
+    def __post_init__(self) -> None:
+        self._crms: list[CRM] = []
 
     @property
     def database(self) -> Path:
@@ -48,7 +53,7 @@ class Site:
     @property
     def url(self) -> str:
         """Its SQLAlchemy URL."""
-        return f"sqlite:///{self.database}"
+        return self.outbox_url or f"sqlite:///{self.database}"
 
     def settings(self, **over: Any) -> SenderSettings:
         """Return settings with a short schedule."""
@@ -63,7 +68,14 @@ class Site:
 
     def crm(self) -> CRM:
         """Return a CRM that writes to this outbox."""
-        return CRM(self.settings())
+        crm = CRM(self.settings())
+        self._crms.append(crm)
+        return crm
+
+    def close(self) -> None:
+        """Leave no connection behind."""
+        for crm in self._crms:
+            crm._engine.dispose()
 
     def book(self, count: int = 1, **over: Any) -> list[str]:
         """Enqueue so many repairs, each of another customer unless told; return their ids."""
@@ -75,10 +87,10 @@ class Site:
         return Relay(self.settings(**over)).run(drain=True)
 
     def rows(self, statement: str = "SELECT * FROM crm_outbox ORDER BY sequence", *parameters: object) -> Any:
-        """Read from the database file."""
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            connection.row_factory = sqlite3.Row
-            return connection.execute(statement, parameters).fetchall()
+        """Read from the database, or write to it."""
+        from tests.sender.engines import rows  # noqa: PLC0415  # needs this module
+
+        return rows(self.url, statement, *parameters)
 
     def row(self, event_id: str) -> Any:
         """Return the row of an event."""
@@ -120,8 +132,20 @@ class Site:
         return json.loads(done.stdout)
 
     def left_of(self, secret: str) -> list[str]:
-        """Return the files of the outbox in which bytes of a payload are left."""
-        return left_in_files(self.directory, secret)
+        """Return where bytes of a payload are left: SQLite's files, or PostgreSQL's tables with such rows."""
+        if self.outbox_url is None:
+            return left_in_files(self.directory, secret)
+        names = [
+            row[0]
+            for row in self.rows(
+                "SELECT relname FROM pg_class WHERE relname ~ '^crm_outbox' AND relkind = 'r'"
+            )
+        ]
+        return [
+            name
+            for name in names
+            if self.rows(f"SELECT 1 FROM {name} AS t WHERE t::text LIKE ?", f"%{secret}%")
+        ]
 
     def start_relay(self, *arguments: str, **over: str) -> subprocess.Popen[str]:
         """Start a `crm-sender relay`; what it logs can be read from its stderr."""
@@ -171,7 +195,7 @@ def migrated_outbox(directory: Path) -> Path:
 @cache
 def _processes() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sender.cli", "tests.sender.site"])
+    context.set_forkserver_preload(["psycopg", "sender.cli", "tests.sender.site"])
     return context
 
 

