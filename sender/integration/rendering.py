@@ -1,0 +1,94 @@
+"""The dashboard's pages as HTML: the templates, what they say in words, and the headers that keep a page what it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import Response
+
+from sender.integration.charts import duration
+from sender.integration.visits import Refusal, Visit
+
+PAGE_HEADERS: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "server": "crm-link",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    # Not no-referrer: under that browsers send forms with `Origin: null` (Fetch, section 3.2).
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+STATIC_TYPES: Mapping[str, str] = {"style.css": "text/css", "script.js": "text/javascript"}
+STATIC = {name: files("sender.integration").joinpath("static", name).read_bytes() for name in STATIC_TYPES}
+
+
+def words(name: str) -> str:
+    """Return what an event or a state is called."""
+    return name.replace("_", " ").replace("-", " ")
+
+
+def time(at: str | float) -> Markup:
+    """Return a time to the second; the script writes it as the reader's own."""
+    if not isinstance(at, str):
+        at = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return Markup('<time datetime="{}">{} {} UTC</time>').format(at, at[:10], at[11:19])
+
+
+def versioned(name: str) -> str:
+    """Return a static file's path below the dashboard's, which is another when the file is."""
+    return f"/admin/static/{name}?v={hashlib.sha256(STATIC[name]).hexdigest()[:12]}"
+
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("sender.integration"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+ENVIRONMENT.filters |= {"words": words, "time": time, "duration": duration}
+ENVIRONMENT.globals |= {"static": {name.partition(".")[0]: versioned(name) for name in STATIC}}
+
+
+def page(visit: Visit, template: str, status: int = 200, **values: Any) -> Response:
+    """Return a page from a template, which also gets the base path, where it is, and the session."""
+    given = {"base": visit.base, "path": route_of(visit), "session": visit.found, **values}
+    html = ENVIRONMENT.get_template(template).render(given)
+    return Response(html, status, PAGE_HEADERS, media_type="text/html")
+
+
+def refused(visit: Visit, refusal: Refusal) -> Response:
+    """Return a refusal as a page."""
+    response = page(visit, "refusal.html", refusal.status, refusal=refusal)
+    response.headers.update(refusal.headers)
+    return response
+
+
+def see_other(visit: Visit, path: str) -> Response:
+    """Send the browser to another page, which it GETs, so that to load it anew does nothing twice."""
+    return Response(b"", HTTPStatus.SEE_OTHER, {**PAGE_HEADERS, "location": f"{visit.base}{path}"})
+
+
+def route_of(visit: Visit) -> str:
+    """Return where on the dashboard a visit is, without the base path."""
+    return str(visit.request.scope["path"]).removeprefix(visit.base)
+
+
+async def static_file(visit: Visit) -> Response:
+    """Return the stylesheet or the script, to be kept by the browser under this address for ever."""
+    name = visit.request.path_params["name"]
+    if name not in STATIC:
+        raise Refusal(HTTPStatus.NOT_FOUND, "There is no such page.")
+    headers = {**PAGE_HEADERS, "cache-control": "public, max-age=31536000, immutable"}
+    return Response(STATIC[name], 200, headers, media_type=STATIC_TYPES[name])
