@@ -9,13 +9,12 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -23,11 +22,13 @@ from generated.operations import WEBHOOKS
 from sender import outbox
 from sender.crm import CRM
 from sender.database import open_engine, reading, words_of
+from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, OutboxError, SenderError
 from sender.events import check
-from sender.relay import PAUSE, Relay
+from sender.outbox import Failures
+from sender.relay import Relay
 from sender.settings import SenderSettings
-from sender.status import shown, status_of, test_integration
+from sender.status import status_of, test_integration
 
 ENV_FILE = ".env"
 
@@ -78,13 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", metavar="FILE|-", help="the event's JSON; - reads standard input")
     sub.add_argument("--resend", action="store_true", help="send it again when it was delivered")
     command("status", _status, "Say how the outbox, the relay and the CRM are.")
-    command("failed", _failed, "List failed deliveries.")
-    sub = command("retry", _retry, "Put failed deliveries back to pending.")
+    _add_filter(command("failed", _failed, "List failed deliveries, and what the CRM said."))
+    command("held", _held, "List held events, and what they wait for.")
+    sub = command("retry", _retry, "Put failed deliveries back to pending, as they were sent.")
     sub.add_argument("ids", nargs="*", metavar="ID")
     sub.add_argument("--all", action="store_true", help="all that failed")
-    sub = command("close", _close, "Give a failed delivery up: its payload is erased.")
-    sub.add_argument("id", metavar="ID")
-    sub = command("show", _show, "Say where an event is.")
+    _add_filter(sub)
+    sub = command("close", _close, "Give failed deliveries up: their payloads are erased.")
+    sub.add_argument("ids", nargs="+", metavar="ID")
+    sub = command("show", _show, "Say where an event is, or all events of a ticket.")
     sub.add_argument("key", metavar="ID|TICKET", help="the event's id, its natural key, or the ticket number")
     sub = command("delivered", _delivered, "List what was delivered since a time.")
     sub.add_argument(
@@ -94,6 +97,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("migrate", _migrate, "Create or update the outbox's tables.", data=False)
     sub.add_argument("--sql", action="store_true", help="print the SQL instead of running it")
     return parser
+
+
+def _add_filter(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--event", choices=sorted(WEBHOOKS), help="of this webhook")
+    sub.add_argument(
+        "--answer", type=_answer, metavar="A", help="that got this answer: a status, or 'timeout'"
+    )
+    sub.add_argument("--since", type=_time, metavar="T", help="that failed since then: 2026-11-24T09:00Z")
+
+
+def _answer(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _time(text: str) -> float:
@@ -137,7 +152,10 @@ def _status(options: argparse.Namespace, settings: SenderSettings) -> int:
         f"relay     {'running' if relay['running'] else 'not running'}, last seen {relay['seen_at'] or 'never'}",
         f"outbox    {box['url']}",
     ]
-    lines += [f"waits for {waited_for}" for waited_for in box["held_for"]]
+    for hold in status["holds"]:
+        lines.append(
+            f"waiting   {hold['held']} for {hold['waits_for']} since {hold['since']}: {hold['reason']}"
+        )
     if box["erasing_since"]:
         lines.append(f"erased bytes wait in the log since {box['erasing_since']}")
     _print(options, status, lines)
@@ -146,78 +164,79 @@ def _status(options: argparse.Namespace, settings: SenderSettings) -> int:
 
 def _failed(options: argparse.Namespace, settings: SenderSettings) -> int:
     with reading(_outbox(settings)) as connection:
-        rows = outbox.failed(connection)
-    _print(options, [_failed_row(row) for row in rows], map(_line, rows))
+        found = unfinished(connection, _wanted(options))
+    names = ("id", "event", "natural_key", "reason", "answer", "attempts", "failed_at")
+    _print(options, [{name: row[name] for name in names} for row in found], map(_line, found))
     return 0
 
 
-def _failed_row(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "event": row.event,
-        "natural_key": row.natural_key,
-        "reason": row.reason,
-        "answer": json.loads(row.answer) if row.answer else None,
-        "attempts": row.attempts,
-        "failed_at": shown(row.finished_at),
-    }
+def _held(options: argparse.Namespace, settings: SenderSettings) -> int:
+    with reading(_outbox(settings)) as connection:
+        found = unfinished(connection, Failures(status="held"))
+    names = ("id", "event", "natural_key", "waits_for", "reason", "answer", "attempts", "held_at")
+    _print(options, [{name: row[name] for name in names} for row in found], map(_line, found))
+    return 0
+
+
+def _wanted(options: argparse.Namespace) -> Failures:
+    return Failures(event=options.event, answer=options.answer, since=options.since)
 
 
 def _retry(options: argparse.Namespace, settings: SenderSettings) -> int:
-    if bool(options.ids) == options.all:
-        print("crm-sender retry: name events by their ids, or --all", file=sys.stderr)
+    wanted = _wanted(options)
+    if [bool(options.ids), options.all, wanted != Failures()].count(True) != 1:
+        print("crm-sender retry: name events by their ids, or by a filter, or --all", file=sys.stderr)
         return 2
-    engine = _outbox(settings)
-    with reading(engine) as connection:
-        ids = options.ids or [row.id for row in outbox.failed(connection)]
-    refused = 0
-    for event_id in ids:
-        with engine.begin() as connection:
-            try:
-                _recheck(connection, event_id)
-                outbox.retry(connection, event_id, time.time(), _actor())
-            except SenderError as error:
-                refused += 1
-                print(f"crm-sender: {event_id}: {error}", file=sys.stderr)
-        time.sleep(PAUSE)
-    _print(
-        options,
-        {"retried": len(ids) - refused, "refused": refused},
-        [f"{len(ids) - refused} back to pending"],
-    )
-    return 1 if refused else 0
-
-
-def _recheck(connection: Connection, event_id: str) -> None:
-    """Refuse to send again what today's contract refuses."""
-    for row in outbox.find(connection, event_id):
-        payload = outbox.payload_of(connection, row.id)
-        if payload is not None:
-            check(row.event, payload)
+    if options.ids:
+        wanted = Failures(ids=options.ids)
+    done = retry_matching(_outbox(settings), wanted, _actor())
+    _complain(done.refused)
+    _complain(done.remarks)
+    counts = {"retried": done.retried, "refused": len(done.refused)}
+    _print(options, counts, [f"{done.retried} retried, {len(done.refused)} refused"])
+    return 1 if done.refused else 0
 
 
 def _close(options: argparse.Namespace, settings: SenderSettings) -> int:
-    with _outbox(settings).begin() as connection:
-        outbox.close(connection, options.id, time.time(), _actor())
-    _print(options, {"id": options.id, "status": "closed"}, [f"{options.id} closed, its payload is erased"])
-    return 0
+    done = close_matching(_outbox(settings), Failures(ids=options.ids), _actor())
+    _complain(done.refused)
+    counts = {"closed": done.closed, "refused": len(done.refused)}
+    _print(options, counts, [f"{done.closed} closed, {len(done.refused)} refused"])
+    return 1 if done.refused else 0
+
+
+def _complain(said: Mapping[str, object]) -> None:
+    for event_id, words in said.items():
+        print(f"crm-sender: {event_id}: {words}", file=sys.stderr)
 
 
 def _show(options: argparse.Namespace, settings: SenderSettings) -> int:
     with reading(_outbox(settings)) as connection:
-        rows = outbox.find(connection, options.key)
-        events = [(row, outbox.trail_of(connection, row.id)) for row in rows]
-    data, lines = [], []
-    for row, trail in events:
-        steps = [
-            {"at": shown(step.at), "actor": step.actor, "what": step.verb, "detail": step.detail}
-            for step in trail
-        ]
-        steps.insert(0, {"at": shown(row.enqueued_at), "actor": "site", "what": "enqueued", "detail": ""})
-        data.append(_failed_row(row) | {"status": row.status, "reference": row.reference, "trail": steps})
-        lines += [_line(row), *(f"  {s['at']}  {s['actor']:<8}{s['what']:<10}{s['detail']}" for s in steps)]
-    _print(options, data, lines)
+        found = story(connection, options.key)
+    _print(options, found, (line for event in found for line in _told(event)))
     return 0
+
+
+def _told(event: dict[str, Any]) -> Iterator[str]:
+    """Yield an event's story for people."""
+    yield f"{event['event']} {event['natural_key']}, {event['reference']}: {event['status']}"
+    facts = {
+        "id": event["id"],
+        "contract": event["contract"],
+        "attempts": event["attempts"],
+        "reason": event["reason"],
+        "waits for": event["waits_for"],
+        "next": event["next_at"],
+        "received": event["received_at"],
+    }
+    answer = event["answer"] or {}
+    facts["at fault"] = ", ".join(answer.get("pointers", ()))
+    facts["the CRM has"] = " ".join(reversed(answer.get("existing", {}).values()))
+    if event["status"] == "delivered":
+        facts["decided"] = "not told: contract 1.0 has no operation for it; the CRM's staff pages show it"
+    yield from (f"  {name:<12}{fact}" for name, fact in facts.items() if fact not in {None, ""})
+    for step in event["trail"]:
+        yield f"  {step['at']}  {step['actor']:<16}  {step['what']:<10}  {step['detail']}".rstrip()
 
 
 def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
@@ -233,7 +252,9 @@ def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
         }
         for row in rows
     ]
-    _print(options, data, map(_line, rows))
+    _print(
+        options, data, ("{id}  {event:<24}{natural_key:<24}{delivered_at}".format_map(row) for row in data)
+    )
     return 0
 
 
@@ -279,12 +300,15 @@ def _actor() -> str:
         return f"cli:uid {os.getuid()}"
 
 
-def _line(row: Row[Any]) -> str:
-    """Return an event in one line, without personal data."""
-    when = shown(row.finished_at or row.enqueued_at)
-    return (
-        f"{row.id}  {row.status:<10}{row.event:<24}{row.natural_key:<24}{when}  {row.reason or ''}".rstrip()
-    )
+def _line(event: dict[str, Any]) -> str:
+    """Return a failed or held event in one line."""
+    answer = event["answer"] or {}
+    said = [event["reason"], ", ".join(answer.get("pointers", ()))]
+    if existing := answer.get("existing"):
+        said.append(f"the CRM has {existing['event']} {existing['id']}")
+    words = "; ".join(filter(None, said))
+    when = event["failed_at"] or event["held_at"]
+    return f"{event['id']}  {event['event']:<24}{event['natural_key']:<24}{when}  {words}"
 
 
 def _print(options: argparse.Namespace, data: Any, lines: Iterable[str]) -> None:

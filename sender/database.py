@@ -21,6 +21,9 @@ from sender.errors import NotMigrated
 BUSY_WAIT = 4.0
 """Seconds to wait for SQLite's one writer: less than an attempt may take."""
 
+PAUSE = 0.001
+"""Seconds between two write transactions: SQLite has one writer, and bookings must get their turn."""
+
 
 def open_engine(url: str, *, create: bool = False) -> Engine:
     """Return an engine for the outbox: no parameters in errors, and on SQLite durable, private and erasing.

@@ -187,13 +187,14 @@ def decide(
 def _hold(status: int, judgement: Judgement, delivery: Delivery, webhook: Webhook, answer: str) -> Decision:
     if is_of_release(judgement):
         return hold_for_release(delivery, judgement.words)
+    cause = cause_of(webhook.path, status, str((judgement.problem or {}).get("type")))
     return Decision(
         "held",
         judgement.words,
         delivery.attempts,
         held_for=webhook.path,
         held_by=status,
-        reason=f"{judgement.words}: {_WAITS_FOR.get(status, _WAITS_FOR[0])}",
+        reason=f"{judgement.words}: {cause.what}; {cause.cure}",
         answer=answer,
         counted=False,
     )
@@ -206,9 +207,14 @@ def is_of_release(judgement: Judgement) -> bool:
 
 def hold_for_release(delivery: Delivery, words: str = "release not spoken") -> Decision:
     """Return the decision for an event whose contract release the CRM does not speak."""
-    reason = f"the CRM does not speak contract {delivery.contract}: update the CRM"
+    cause = cause_of(delivery.contract)
     return Decision(
-        "held", words, delivery.attempts, held_for=delivery.contract, reason=reason, counted=False
+        "held",
+        words,
+        delivery.attempts,
+        held_for=delivery.contract,
+        reason=f"{cause.what}: {cause.cure}",
+        counted=False,
     )
 
 
@@ -218,13 +224,53 @@ def give_up_damaged(delivery: Delivery) -> Decision:
     return Decision("failed", "damaged payload", delivery.attempts, reason=reason, counted=False)
 
 
-_WAITS_FOR = {
-    401: "the CRM refuses the key or the signature; check CRM_API_KEY and the CRM's WEBHOOK_API_KEY",
-    403: "the CRM does not take webhooks from this address; check its WEBHOOK_ALLOWED_NETWORKS",
-    404: "the path is wrong, or a proxy answers; check CRM_WEBHOOK_URL",
-    405: "the path is wrong, or a proxy answers; check CRM_WEBHOOK_URL",
-    0: "something other than the CRM answers; check CRM_WEBHOOK_URL and what stands before the CRM",
-}
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why events are held."""
+
+    waits_for: str
+    """What they wait for, in a word or two."""
+    what: str
+    cure: str
+
+
+_KEY = Cause(
+    "the key",
+    "the CRM refuses the key or the signature",
+    "check CRM_API_KEY and the CRM's WEBHOOK_API_KEY",
+)
+_NETWORK = Cause(
+    "the network",
+    "the CRM does not take webhooks from this address",
+    "check its WEBHOOK_ALLOWED_NETWORKS",
+)
+_PATH = Cause("the path", "the path is wrong, or a proxy answers", "check CRM_WEBHOOK_URL")
+_LOOP = Cause(
+    "the path",
+    "the outbox's own door answers, not the CRM",
+    "check CRM_WEBHOOK_URL: it names the CRM's webhooks",
+)
+_STRANGER = Cause(
+    "the CRM's own answer",
+    "something other than the CRM answers",
+    "check CRM_WEBHOOK_URL and what stands before the CRM",
+)
+_CAUSES = {401: _KEY, 403: _NETWORK, 404: _PATH, 405: _PATH}
+
+
+def is_path(waited_for: str) -> bool:
+    """Say whether held events wait for a webhook's path, which stops all, or for a contract release."""
+    return waited_for.startswith("/")
+
+
+def cause_of(held_for: str, held_by: int | None = None, problem: str | None = None) -> Cause:
+    """Return why events are held that wait for a path or a release: by the answer's status and problem type."""
+    if not is_path(held_for):
+        return Cause(f"contract {held_for}", f"the CRM does not speak contract {held_for}", "update the CRM")
+    if problem == "delivery-loop":
+        return _LOOP
+    status = held_by or 0
+    return _PATH if 300 <= status < 400 else _CAUSES.get(status, _STRANGER)
 
 
 def is_receipt(answer: Answer, delivery: Delivery) -> bool:
@@ -310,8 +356,23 @@ def answer_of(outcome: Outcome, judgement: Judgement, delivery: Delivery) -> str
     if isinstance(problem.get("type"), str):
         kept["type"] = problem["type"][:64]
     if isinstance(problem.get("errors"), list):
-        pointers = [fault.get("pointer") for fault in problem["errors"] if isinstance(fault, dict)]
-        kept["pointers"] = [at for at in pointers if isinstance(at, str) and _POINTER.fullmatch(at)][:100]
+        kept["pointers"] = _pointers_of(problem["errors"])
     if isinstance(problem.get("existing"), dict):
         kept["existing"] = {key: str(problem["existing"].get(key, ""))[:64] for key in ("id", "event")}
     return json.dumps(kept)
+
+
+def _pointers_of(faults: Sequence[Any]) -> list[str]:
+    pointers = [fault.get("pointer") for fault in faults if isinstance(fault, dict)]
+    return [at for at in pointers if isinstance(at, str) and _POINTER.fullmatch(at)][:100]
+
+
+def read_answer(kept: str | None) -> dict[str, Any] | None:
+    """Return what was kept of an answer: `{status | fault, contract, type?, pointers?, existing?}`."""
+    if kept is None:
+        return None
+    answer: dict[str, Any] = json.loads(kept)
+    if told := answer.pop("errors", None):
+        # So the first releases kept the CRM's faults, with words that may be the customer's.
+        answer["pointers"] = _pointers_of(told)
+    return answer

@@ -9,7 +9,9 @@ SenderError
 │   ├── WrongDatabase       the session's database is not the one of CRM_OUTBOX_URL
 │   └── NoTransaction       the connection commits each statement by itself
 ├── UnknownEvent          no event has this id or ticket number
-└── WrongState            the event is not in a state from which this can be done
+├── WrongState            the event is not in a state from which this can be done
+├── DamagedEvent          its payload is no longer the one that was committed
+└── PreviewChanged        what would be acted on is no longer what was seen
 """
 
 from __future__ import annotations
@@ -45,10 +47,10 @@ class InvalidEvent(SenderError):
     `faults` holds all that is wrong, with JSON pointers and without values.
     """
 
-    def __init__(self, event: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, event: str, faults: Sequence[Fault], contract: str = "the contract") -> None:
         self.event = event
         self.faults = tuple(faults)
-        super().__init__(f"{event} is not what the contract says: " + "; ".join(map(str, self.faults)))
+        super().__init__(f"{event} is not what {contract} says: " + "; ".join(map(str, self.faults)))
 
 
 class ConflictingEvent(SenderError):
@@ -89,3 +91,11 @@ class UnknownEvent(SenderError):
 
 class WrongState(SenderError):
     """The event is not in a state from which this can be done; the message says in which it is."""
+
+
+class DamagedEvent(SenderError):
+    """The event's payload in the outbox is no longer the one that was committed, so it is not sent."""
+
+
+class PreviewChanged(SenderError):
+    """What would be acted on is no longer what was seen: look again. Nothing was changed."""

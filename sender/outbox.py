@@ -5,11 +5,13 @@ A verb opens and commits nothing, so that it can stand in a booking's own transa
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from hashlib import sha256
+from typing import Any, Literal
 
 from sqlalchemy import (
     ColumnElement,
@@ -33,9 +35,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from generated.operations import WEBHOOKS
 from sender.database import insert_or_add, insert_or_ignore
-from sender.delivery import TRANSITIONS, Decision, Delivery, Status
-from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent, WrongState
+from sender.delivery import Decision, Delivery, Status
+from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent
 from sender.events import Event
 from sender.statistics import hour_of, rung_of
 from sender.tables import hours, outbox, relays, state, trail
@@ -117,18 +120,18 @@ def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = 
 
 def _send_again(connection: Connection, event_id: str, status: str, event: Event, now: float) -> None:
     values = {"payload": _Payload(event.payload), "contract": event.contract}
-    _reopen(connection, [event_id], now, **values)
+    connection.execute(update(outbox).where(outbox.c.id == event_id).values(_fresh(now) | values))
     if status == "delivered":
         connection.execute(update(state).values(delivered=state.c.delivered - 1))
     note(connection, [event_id], now, "site", "resent", f"was {status}")
 
 
-def _reopen(connection: Connection, ids: Collection[str], now: float, **values: Any) -> None:
-    fresh = {
+def _fresh(now: float) -> dict[str, Any]:
+    """Return what a row has that begins anew."""
+    return {
         "status": "pending", "attempts": 0, "due_at": now, "reason": None, "answer": None,
         "held_for": None, "held_by": None, "finished_at": None,
     }  # fmt: skip
-    connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(fresh | values))
 
 
 # the relay's work: pending, leased
@@ -344,16 +347,30 @@ def note(
 # held → pending
 
 
+_HELD = and_(_UNFINISHED, _is(outbox.c.status, "held"))
+
+
 def held_for(connection: Connection) -> list[str]:
     """Return what held events wait for: paths of webhooks and contract releases."""
-    held = and_(_UNFINISHED, _is(outbox.c.status, "held"))
-    rows = connection.scalars(select(outbox.c.held_for).where(held).distinct())
+    rows = connection.scalars(select(outbox.c.held_for).where(_HELD).distinct())
     return [str(row) for row in rows]
+
+
+def holds(connection: Connection) -> Sequence[Any]:
+    """Return why events are held, the longest first: `held_for, held_by, reason, answer, since, count`."""
+    because = (outbox.c.held_for, outbox.c.held_by, outbox.c.reason)
+    since = func.min(outbox.c.due_at).label("since")
+    return connection.execute(
+        select(*because, func.min(outbox.c.answer).label("answer"), since, func.count().label("count"))
+        .where(_HELD)
+        .group_by(*because)
+        .order_by(since)
+    ).all()
 
 
 def release(connection: Connection, waited_for: str, now: float, actor: str) -> int:
     """Put the events that were held for this back to pending; return how many."""
-    mine = and_(_UNFINISHED, _is(outbox.c.status, "held"), outbox.c.held_for == waited_for)
+    mine = and_(_HELD, outbox.c.held_for == waited_for)
     entries = select(outbox.c.id, literal(now), literal(actor), literal("released"), outbox.c.held_for)
     connection.execute(
         trail.insert().from_select(["event_id", "at", "actor", "verb", "detail"], entries.where(mine))
@@ -365,29 +382,101 @@ def release(connection: Connection, waited_for: str, now: float, actor: str) -> 
 # failed → pending, failed → closed
 
 
-def retry(connection: Connection, event_id: str, now: float, actor: str) -> None:
-    """Put a failed event back to pending. Raises WrongState when it is not failed."""
-    _require(connection, event_id, "pending", "failed")
-    _reopen(connection, [event_id], now)
-    note(connection, [event_id], now, actor, "retried")
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Which deliveries that did not go are meant: of these, what each field that is given asks for."""
+
+    status: Literal["failed", "held"] = "failed"
+    event: str | None = None
+    answer: int | str | None = None
+    """An HTTP status, or in the guide's words why there was no answer: `timeout`."""
+    since: float | None = None
+    """Failed, or held, at this time or later."""
+    ids: Sequence[str] | None = None
+    reference: str | None = None
+    """The ticket number, or the natural key."""
 
 
-def close(connection: Connection, event_id: str, now: float, actor: str) -> None:
-    """Give a failed event up: its payload is erased. Raises WrongState when it is not failed."""
-    _require(connection, event_id, "closed", "failed")
-    connection.execute(
-        update(outbox).where(outbox.c.id == event_id).values(status="closed", payload=None, finished_at=now)
-    )
-    _note_erasure(connection, now)
-    note(connection, [event_id], now, actor, "closed")
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The deliveries that match, when they were looked at."""
+
+    count: int
+    digest: str
+    """Of which they are, and since when they stand so, in hexadecimal."""
+    ids: tuple[str, ...] = field(repr=False)
+    """In their order."""
 
 
-def _require(connection: Connection, event_id: str, to: Status, *states: Status) -> None:
-    status: Status | None = connection.scalar(select(outbox.c.status).where(outbox.c.id == event_id))
-    if status is None:
-        raise UnknownEvent(f"no event has the id {event_id}")
-    if status not in states or to not in TRANSITIONS[status]:
-        raise WrongState(f"{event_id} is {status}; this can be done only when it is {' or '.join(states)}")
+_IS_FAILED = and_(_UNFINISHED, _is(outbox.c.status, "failed"))
+_stands_since = func.coalesce(outbox.c.finished_at, outbox.c.due_at)
+"""When an event failed or was held: one that is held is due since then."""
+
+
+def list_unfinished(
+    connection: Connection, wanted: Failures, after: int = 0, limit: int | None = None
+) -> Sequence[Any]:
+    """Return the deliveries that match and come `after` a sequence, oldest first, without their payloads."""
+    later = outbox.c.sequence > after
+    found = select(*_SHOWN).where(*_matching(wanted), later).order_by(outbox.c.sequence)
+    return connection.execute(found.limit(limit)).all()
+
+
+def preview(connection: Connection, wanted: Failures) -> Preview:
+    """Return which deliveries match now, so that what is acted on is what was seen."""
+    found = select(outbox.c.id, _stands_since).where(*_matching(wanted)).order_by(outbox.c.sequence)
+    rows = connection.execute(found).all()
+    seen = sha256(",".join(f"{event_id} {since}" for event_id, since in rows).encode())
+    return Preview(len(rows), seen.hexdigest(), tuple(event_id for event_id, _ in rows))
+
+
+def _matching(wanted: Failures) -> list[ColumnElement[bool]]:
+    conditions = [_UNFINISHED, _is(outbox.c.status, wanted.status)]
+    if wanted.event is not None:
+        conditions.append(outbox.c.event == wanted.event)
+    if wanted.answer is not None:
+        # Text to both databases, which have no way in common to look into JSON; what is asked for comes first.
+        said = {"status" if isinstance(wanted.answer, int) else "fault": wanted.answer}
+        conditions.append(outbox.c.answer.startswith(json.dumps(said)[:-1] + ",", autoescape=True))
+    if wanted.since is not None:
+        conditions.append(_stands_since >= wanted.since)
+    if wanted.ids is not None:
+        conditions.append(outbox.c.id.in_(wanted.ids))
+    if wanted.reference is not None:
+        conditions.append(or_(outbox.c.reference == wanted.reference, _has_natural_key(wanted.reference)))
+    return conditions
+
+
+def failed_payloads(connection: Connection, ids: Collection[str]) -> Sequence[Any]:
+    """Return the failed ones of these events, in their order: `id, event, contract, payload, digest`."""
+    columns = (outbox.c.id, outbox.c.event, outbox.c.contract, outbox.c.payload, outbox.c.digest)
+    mine = select(*columns).where(outbox.c.id.in_(ids), _IS_FAILED)
+    return connection.execute(mine.order_by(outbox.c.sequence)).all()
+
+
+def retry(connection: Connection, ids: Collection[str], now: float, actor: str) -> list[str]:
+    """Put those of these events that are failed back to pending, as they were sent; return their ids."""
+    again = update(outbox).where(outbox.c.id.in_(ids), _IS_FAILED).values(_fresh(now))
+    back = list(connection.scalars(again.returning(outbox.c.id)))
+    note(connection, back, now, actor, "retried")
+    return back
+
+
+def close(connection: Connection, ids: Collection[str], now: float, actor: str) -> list[str]:
+    """Give those of these events up that are failed: their payloads are erased; return their ids."""
+    given_up = {"status": "closed", "payload": None, "finished_at": now}
+    ending = update(outbox).where(outbox.c.id.in_(ids), _IS_FAILED).values(given_up)
+    closed = list(connection.scalars(ending.returning(outbox.c.id)))
+    if closed:
+        _note_erasure(connection, now)
+    note(connection, closed, now, actor, "closed")
+    return closed
+
+
+def statuses(connection: Connection, ids: Collection[str]) -> dict[str, Status]:
+    """Return the status of each of these events that there is."""
+    rows = connection.execute(select(outbox.c.id, outbox.c.status).where(outbox.c.id.in_(ids)))
+    return {event_id: status for event_id, status in rows}  # noqa: C416  # rows are no pairs to mypy
 
 
 # what people ask
@@ -410,16 +499,10 @@ def oldest_pending(connection: Connection) -> float | None:
 
 
 _SHOWN = (
-    outbox.c.id, outbox.c.event, outbox.c.contract, outbox.c.natural_key, outbox.c.reference, outbox.c.status,
-    outbox.c.attempts, outbox.c.due_at, outbox.c.held_for, outbox.c.reason, outbox.c.answer,
-    outbox.c.enqueued_at, outbox.c.finished_at, outbox.c.digest,
+    outbox.c.sequence, outbox.c.id, outbox.c.event, outbox.c.contract, outbox.c.natural_key, outbox.c.reference, outbox.c.status,
+    outbox.c.attempts, outbox.c.due_at, outbox.c.held_for, outbox.c.held_by, outbox.c.reason,
+    outbox.c.answer, outbox.c.enqueued_at, outbox.c.finished_at, outbox.c.digest,
 )  # fmt: skip
-
-
-def failed(connection: Connection) -> Sequence[Any]:
-    """Return the failed events, oldest first, without their payloads."""
-    mine = and_(_UNFINISHED, _is(outbox.c.status, "failed"))
-    return connection.execute(select(*_SHOWN).where(mine).order_by(outbox.c.sequence)).all()
 
 
 def delivered_since(connection: Connection, since: float) -> Sequence[Any]:
@@ -433,16 +516,16 @@ def delivered_since(connection: Connection, since: float) -> Sequence[Any]:
 
 def find(connection: Connection, key: str) -> Sequence[Any]:
     """Return the events with this id, natural key or ticket number. Raises UnknownEvent when there is none."""
-    mine = or_(outbox.c.id == key, outbox.c.natural_key == key, outbox.c.reference == key)
+    mine = or_(outbox.c.id == key, outbox.c.reference == key, _has_natural_key(key))
     rows = connection.execute(select(*_SHOWN).where(mine).order_by(outbox.c.sequence)).all()
     if not rows:
         raise UnknownEvent(f"no event has the id, natural key or ticket number {key}")
     return rows
 
 
-def payload_of(connection: Connection, event_id: str) -> str | None:
-    """Return an event's body, None when it is erased."""
-    return connection.scalar(select(outbox.c.payload).where(outbox.c.id == event_id))
+def _has_natural_key(key: str) -> ColumnElement[bool]:
+    """Compare by the index, which begins with the event."""
+    return and_(outbox.c.event.in_(WEBHOOKS), outbox.c.natural_key == key)
 
 
 def trail_of(connection: Connection, event_id: str) -> Sequence[Any]:

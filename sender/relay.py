@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from generated.operations import RELEASES, WEBHOOKS
 from sender import outbox
-from sender.database import open_engine, reading, truncate_log, words_of
+from sender.database import PAUSE, open_engine, reading, truncate_log, words_of
 from sender.delivery import (
     JITTER,
     Answer,
@@ -36,6 +36,7 @@ from sender.delivery import (
     give_up_damaged,
     hold_for_release,
     is_busy,
+    is_path,
     judge,
 )
 from sender.errors import NotMigrated, SettingsError
@@ -50,9 +51,6 @@ POLL, IDLE_POLL = 0.005, 0.02
 
 STAYS_BUSY = 1.0
 """Seconds for which the next event is expected soon."""
-
-PAUSE = 0.001
-"""Seconds between two write transactions: SQLite has one writer, and bookings must get their turn."""
 
 AHEAD = 8
 """Events that are claimed ahead for each thread, so that claims and results are written in batches."""
@@ -475,8 +473,3 @@ class Relay:
         self._erase()
         log.info("relay stopped")
         return Summary(self._delivered, self._failed, counts.held, counts.pending)
-
-
-def is_path(waited_for: str) -> bool:
-    """Say whether held events wait for a webhook's path, which stops all, or for a contract release."""
-    return waited_for.startswith("/")

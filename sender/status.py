@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine
@@ -12,6 +11,7 @@ from sqlalchemy import Engine
 from generated.operations import CURRENT, WEBHOOKS
 from sender import outbox
 from sender.database import reading
+from sender.deliveries import holds, shown
 from sender.settings import SenderSettings
 from sender.transport import Transport
 
@@ -27,7 +27,7 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
         relays, seen_at = outbox.running_relays(connection, time.time(), settings.lease)
         oldest = outbox.oldest_pending(connection)
         erasing_since, _ = outbox.erasing_since(connection)
-        waits_for = outbox.held_for(connection)
+        held = holds(connection)
     with Transport(settings) as transport:
         health = transport.health()
     return {
@@ -42,9 +42,10 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
         "outbox": {
             "url": settings.shown_outbox,
             "oldest_pending": shown(oldest),
-            "held_for": waits_for,
+            "held_for": sorted({hold["held_for"] for hold in held}),
             "erasing_since": shown(erasing_since),
         },
+        "holds": held,
         "contract": CURRENT,
     }
 
@@ -61,10 +62,3 @@ def test_integration(settings: SenderSettings) -> dict[str, Any]:
             passed, words = transport.probe(webhook.path)
             steps.append({"step": name, "ok": passed, "answer": words})
     return {"ok": all(step["ok"] for step in steps), "steps": steps}
-
-
-def shown(seconds: float | None) -> str | None:
-    """Return a time as people and programs read it (RFC 3339, UTC)."""
-    return (
-        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    )
