@@ -6,32 +6,34 @@ No page shows a payload: keys, references, times, and of the CRM's answers statu
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from generated.operations import WEBHOOKS
 from sender import outbox
-from sender.errors import SenderError, UnknownEvent, WrongState
+from sender.deliveries import Retried, close_matching, retry_matching, story, unfinished
+from sender.errors import InvalidEvent, PreviewChanged, SenderError, UnknownEvent
+from sender.integration.problems import Problem
 from sender.integration.rendering import page, see_other
-from sender.integration.visits import ACTOR, Refusal, Visit
-
-log = logging.getLogger("crm_sender.dashboard")
+from sender.integration.visits import ACTOR, Visit
+from sender.outbox import Failures
+from sender.transport import REFUSED
+from sender.troubles import trouble_of
 
 LIST = "/admin/deliveries"
 PAGE_SIZE = 50
 LONGEST_SEARCH = 200
 MOST_WORKS = 20
 """Works on everything that matches whose end is kept."""
-STATES: Mapping[str, str] = {"failed": "failed", "held": "held"}
+ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+STATES = {"failed": "failed", "held": "held"}
 EVENTS: Mapping[str, str] = {"": "all", **{name: name.replace("-", " ") for name in WEBHOOKS}}
 AGES: Mapping[str, tuple[str, float]] = {
     "": ("at any time", 0),
@@ -40,10 +42,15 @@ AGES: Mapping[str, tuple[str, float]] = {
     "7d": ("in the last 7 days", 7 * 86_400),
 }
 """How far back a list goes: its name, and seconds."""
-ANSWERS: Mapping[str, str] = {
-    "": "all",
-    **{str(status): str(status) for status in sorted({s for each in WEBHOOKS.values() for s in each.answers})},
+ANSWERS: Mapping[str, int | str] = {
+    str(answer): answer
+    for answer in (
+        *sorted({status for webhook in WEBHOOKS.values() for status in webhook.answers if status >= 400}),
+        "timeout",
+        REFUSED,
+    )
 }
+"""What the CRM may have said, or why it said nothing, by how it stands in a URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +79,17 @@ class View:
         """Return another part, from its beginning unless told otherwise."""
         return replace(self, **{"after": "", **changed})
 
-    def filter(self, now: float) -> outbox.Failures:
+    def wanted(self, now: float) -> Failures:
         """Return what matches."""
-        span = AGES[self.age][1]
-        return outbox.Failures(
+        seconds = AGES[self.age][1]
+        is_id = bool(ID.fullmatch(self.words))
+        return Failures(
+            status="held" if self.state == "held" else "failed",
             event=self.event or None,
-            answer=int(self.answer) if self.answer else None,
-            since=now - span if span else None,
-            reference=self.words or None,
+            answer=ANSWERS.get(self.answer),
+            since=now - seconds if seconds else None,
+            ids=[self.words] if is_id else None,
+            reference=self.words or None if not is_id else None,
         )
 
 
@@ -91,9 +101,175 @@ def view_of(visit: Visit) -> View:
     return View(
         visit.asked("state", STATES),
         visit.asked("event", EVENTS),
-        visit.asked("answer", ANSWERS),
+        visit.asked("answer", {"": "", **ANSWERS}),
         visit.asked("age", AGES),
         search if words else "",
         words,
         after if re.fullmatch("[0-9]{1,18}", after) else "",
     )
+
+
+async def show_list(visit: Visit) -> Response:
+    """Show a page of what failed or is held."""
+    view = view_of(visit)
+    return await listed(visit, view, told(visit.request.query_params.get("retried", "")))
+
+
+async def listed(visit: Visit, view: View, done: str = "", refused: Mapping[str, SenderError] | None = None) -> Response:
+    """Show a page of a part, with word of what was done."""
+    wanted, after = view.wanted(time.time()), int(view.after or 0)
+    rows = await visit.read(lambda connection: unfinished(connection, wanted, after, PAGE_SIZE + 1))
+    return page(
+        visit,
+        "deliveries.html",
+        view=view,
+        rows=rows[:PAGE_SIZE],
+        next=str(rows[PAGE_SIZE - 1]["sequence"]) if len(rows) > PAGE_SIZE else "",
+        done=done,
+        refused=refused or {},
+        states=STATES,
+        events=EVENTS,
+        answers=ANSWERS,
+        ages=AGES,
+    )
+
+
+async def search(visit: Visit) -> Response:
+    """Keep what is searched for, and show what it finds."""
+    words = visit.field("text")[:LONGEST_SEARCH]
+    return see_other(visit, LIST + view_of(visit).but(search=visit.session.keep(words) if words else "").query)
+
+
+async def retry_selected(visit: Visit) -> Response:
+    """Retry what is selected."""
+    view, ids = view_of(visit), visit.form.get("id", [])
+    if not ids:
+        return await listed(visit, view, "Nothing was selected.")
+    result = await retry(visit, Failures(ids=ids))
+    if result.refused:
+        return await listed(visit, view, told(str(result.retried)), result.refused)
+    return see_other(visit, LIST + view.query + ("&" if view.query else "?") + f"retried={result.retried}")
+
+
+async def retry(visit: Visit, wanted: Failures, seen: str | None = None) -> Retried:
+    """Retry what matches, beside the event loop."""
+    return await asyncio.to_thread(retry_matching, visit.site.engine, wanted, ACTOR, seen)
+
+
+def told(retried: str) -> str:
+    """Return word of how many were retried, from a URL's number."""
+    return f"{retried} back to pending." if re.fullmatch("[0-9]{1,9}", retried) else ""
+
+
+async def show_all(visit: Visit) -> Response:
+    """Show what a retry of everything that matches would retry."""
+    return await previewed(visit)
+
+
+async def previewed(visit: Visit, status: int = 200, fault: str = "") -> Response:
+    """Show what matches now, with the moment and the digest that a decision on it must name."""
+    view, as_of = view_of(visit).but(state="failed"), time.time()
+    wanted = view.wanted(as_of)
+    preview = await visit.read(lambda connection: outbox.preview(connection, wanted))
+    return page(
+        visit,
+        "all.html",
+        status,
+        view=view,
+        preview=preview,
+        as_of=as_of,
+        fault=fault,
+        events=EVENTS,
+        ages=AGES,
+    )
+
+
+async def retry_all(visit: Visit) -> Response:
+    """Begin to retry everything that matches, if that is still what was seen; show how it goes."""
+    view, seen = view_of(visit).but(state="failed"), visit.field("digest")
+    try:
+        as_of = float(visit.field("as_of"))
+        wanted = view.wanted(as_of)
+    except (ValueError, OverflowError):
+        raise Problem("malformed-request", "Choose what the page showed.") from None
+    preview = await visit.read(lambda connection: outbox.preview(connection, wanted))
+    if preview.digest != seen:
+        fault = "What matches has changed since you saw it. This is what matches now."
+        return await previewed(visit, HTTPStatus.CONFLICT, fault)
+    works, work = visit.memory.works, secrets.token_hex(8)
+    for old in [key for key, task in works.items() if task.done()][: max(0, len(works) - MOST_WORKS)]:
+        del works[old]
+    works[work] = asyncio.create_task(retry(visit, wanted, seen))
+    return see_other(visit, f"{LIST}/all/{work}")
+
+
+async def show_work(visit: Visit) -> Response:
+    """Show what became of a retry of everything that matched."""
+    task = visit.memory.works.get(visit.request.path_params["id"])
+    if task is None:
+        raise Problem("not-found", "There is no such retry here: this dashboard was started since.")
+    outcome, fault = None, ""
+    if task.done():
+        try:
+            outcome = task.result()
+        except PreviewChanged:
+            fault = "Nothing was retried: what matched had changed."
+    return page(visit, "work.html", is_running=not task.done(), outcome=outcome, fault=fault)
+
+
+async def show_one(visit: Visit) -> Response:
+    """Show one delivery, whatever its state."""
+    return await shown_one(visit, done=told(visit.request.query_params.get("retried", "")))
+
+
+async def shown_one(visit: Visit, status: int = 200, done: str = "", fault: SenderError | None = None) -> Response:
+    """Show one delivery, with word of what was done or why it was not."""
+    event_id = visit.request.path_params["id"]
+    try:
+        found = await visit.read(lambda connection: story(connection, event_id))
+    except UnknownEvent:
+        found = []
+    row = next((each for each in found if each["id"] == event_id), None)
+    if row is None:
+        raise Problem("not-found", "There is no event with this id.")
+    faults = fault.faults if isinstance(fault, InvalidEvent) else ()
+    trouble = trouble_of(row["reason"] or "")
+    return page(visit, "delivery.html", status, row=row, done=done, fault=fault, faults=faults, trouble=trouble)
+
+
+async def retry_one(visit: Visit) -> Response:
+    """Retry one delivery, or show why it cannot be."""
+    event_id = visit.request.path_params["id"]
+    result = await retry(visit, Failures(ids=[event_id]))
+    if event_id in result.refused:
+        return await shown_one(visit, HTTPStatus.CONFLICT, fault=result.refused[event_id])
+    return see_other(visit, f"{LIST}/{event_id}?retried=1")
+
+
+async def close_one(visit: Visit) -> Response:
+    """Give one delivery up, when that is confirmed."""
+    event_id = visit.request.path_params["id"]
+    if visit.field("sure") != "yes":
+        raise Problem("malformed-request", "Confirm that the payload is erased. Nothing was changed.")
+    wanted = Failures(ids=[event_id])
+    result = await asyncio.to_thread(close_matching, visit.site.engine, wanted, ACTOR)
+    if event_id in result.refused:
+        return await shown_one(visit, HTTPStatus.CONFLICT, fault=result.refused[event_id])
+    return see_other(visit, f"{LIST}/{event_id}")
+
+
+async def ask(visit: Visit) -> Response:
+    """Ask which event is looked for."""
+    return page(visit, "find.html", key="", rows=None)
+
+
+async def find(visit: Visit) -> Response:
+    """Show where an event is; what was asked for stands in no URL."""
+    key = visit.field("key")[:LONGEST_SEARCH]
+    try:
+        rows = await visit.read(lambda connection: story(connection, key))
+    except UnknownEvent:
+        rows = []
+    if len(rows) == 1:
+        return see_other(visit, f"{LIST}/{rows[0]['id']}")
+    return page(visit, "find.html", key=key, rows=rows)

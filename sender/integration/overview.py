@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from sender.integration.charts import plot_counts, plot_delays
 from sender.integration.rendering import page
 from sender.integration.visits import Visit
 from sender.statistics import hour_of, periods
-from sender.status import test_integration
 from sender.troubles import TROUBLES, seen_in, trouble_of
 
 SPANS: Mapping[str, tuple[str, int, int, str]] = {
@@ -46,7 +44,7 @@ async def show(visit: Visit) -> Response:
     span = visit.asked("span", SPANS)
     _, number, hours_each, label = SPANS[span]
     now = time.time()
-    status = await visit.site.status()
+    status = await visit.site.status.get()
     first = hour_of(now) + 1 - number * hours_each
     rows, said = await visit.read(
         lambda connection: (
@@ -92,6 +90,6 @@ def features(status: Mapping[str, Any]) -> list[Feature]:
 
 async def test(visit: Visit) -> Response:
     """Try the way to the CRM, and show each step."""
-    result = await asyncio.to_thread(test_integration, visit.site.settings)
+    result = await visit.site.test.get()
     cures = {step["step"]: trouble_of(step["answer"]) for step in result["steps"] if not step["ok"]}
     return page(visit, "test.html", result=result, cures=cures)

@@ -11,15 +11,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from sender.integration.charts import duration
-from sender.integration.visits import Refusal, Visit
+from sender.integration.problems import SAFE_HEADERS, Problem, not_found
+from sender.integration.visits import Visit
 
 PAGE_HEADERS: Mapping[str, str] = {
-    "cache-control": "no-store",
-    "server": "crm-link",
-    "x-content-type-options": "nosniff",
+    **SAFE_HEADERS,
     "content-security-policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self';"
         " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -61,18 +62,32 @@ ENVIRONMENT.filters |= {"words": words, "time": time, "duration": duration}
 ENVIRONMENT.globals |= {"static": {name.partition(".")[0]: versioned(name) for name in STATIC}}
 
 
+def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
+    """Return a page from a template, which also gets the base path, where it is below that, and the session."""
+    scope = request.scope
+    base = str(scope.get("root_path", ""))
+    path = str(scope["path"]).removeprefix(base)
+    given = {"base": base, "path": path, "session": scope.get("link.session"), **values}
+    return Response(
+        ENVIRONMENT.get_template(template).render(given), status, PAGE_HEADERS, media_type="text/html"
+    )
+
+
 def page(visit: Visit, template: str, status: int = 200, **values: Any) -> Response:
-    """Return a page from a template, which also gets the base path, where it is, and the session."""
-    given = {"base": visit.base, "path": route_of(visit), "session": visit.found, **values}
-    html = ENVIRONMENT.get_template(template).render(given)
-    return Response(html, status, PAGE_HEADERS, media_type="text/html")
+    """Return a page for a visit."""
+    return render(visit.request, template, status, **values)
 
 
-def refused(visit: Visit, refusal: Refusal) -> Response:
-    """Return a refusal as a page."""
-    response = page(visit, "refusal.html", refusal.status, refusal=refusal)
-    response.headers.update(refusal.headers)
-    return response
+async def send_problem(problem: Problem, scope: Scope, send: Send) -> None:
+    """Send a problem as a page."""
+    response = render(Request(scope), "problem.html", problem.status, problem=problem)
+    response.headers.update(problem.headers)
+
+    async def nothing() -> Any:
+        raise RuntimeError("An answer asks for nothing.")
+
+    receive: Receive = nothing
+    await response(scope, receive, send)
 
 
 def see_other(visit: Visit, path: str) -> Response:
@@ -80,15 +95,10 @@ def see_other(visit: Visit, path: str) -> Response:
     return Response(b"", HTTPStatus.SEE_OTHER, {**PAGE_HEADERS, "location": f"{visit.base}{path}"})
 
 
-def route_of(visit: Visit) -> str:
-    """Return where on the dashboard a visit is, without the base path."""
-    return str(visit.request.scope["path"]).removeprefix(visit.base)
-
-
 async def static_file(visit: Visit) -> Response:
     """Return the stylesheet or the script, to be kept by the browser under this address for ever."""
     name = visit.request.path_params["name"]
     if name not in STATIC:
-        raise Refusal(HTTPStatus.NOT_FOUND, "There is no such page.")
+        raise not_found()
     headers = {**PAGE_HEADERS, "cache-control": "public, max-age=31536000, immutable"}
     return Response(STATIC[name], 200, headers, media_type=STATIC_TYPES[name])

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sender.database import reading
+from sender.deliveries import Retried
 from sender.integration.sessions import Session, Sessions
-from sender.settings import SenderSettings
+from sender.integration.site import Site
 
 T = TypeVar("T")
 
@@ -23,16 +23,12 @@ ACTOR = "dashboard"
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """What all pages share."""
+class Memory:
+    """What a dashboard keeps while it runs."""
 
-    settings: SenderSettings
-    engine: Engine
-    status: Callable[[], Awaitable[dict[str, Any]]]
-    """What `crm-sender status --json` says, at most five seconds old."""
     sessions: Sessions = field(default_factory=Sessions)
-    works: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
-    """What was begun for everything that matches, by its id."""
+    works: dict[str, asyncio.Task[Retried]] = field(default_factory=dict)
+    """Retries of everything that matched, by their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +37,20 @@ class Visit:
 
     request: Request
     site: Site
+    memory: Memory
     form: Mapping[str, list[str]]
     """The fields that were sent, each with all its values."""
-    found: Session | None
 
     @property
     def session(self) -> Session:
         """The session; every page but those of the log-in has one."""
-        if self.found is None:
-            raise RuntimeError("This page is open: it has no session.")
-        return self.found
+        session: Session = self.request.scope["link.session"]
+        return session
 
     @property
     def base(self) -> str:
         """The path under which a site shows all of this, empty for none."""
-        return str(self.request.scope.get("root_path", ""))
+        return str(self.request.scope["root_path"])
 
     def field(self, name: str) -> str:
         """Return a field of the form without the space around it, empty if it was not sent."""
@@ -74,24 +69,6 @@ class Visit:
                 return verb(connection)
 
         return await asyncio.to_thread(run)
-
-    async def write(self, verb: Callable[[Connection], T]) -> T:
-        """Run a verb in a transaction, beside the event loop."""
-
-        def run() -> T:
-            with self.site.engine.begin() as connection:
-                return verb(connection)
-
-        return await asyncio.to_thread(run)
-
-
-class Refusal(Exception):
-    """A page that says what is wrong, and what to do."""
-
-    def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Make one."""
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, dict(headers or {})
 
 
 Handler = Callable[[Visit], Awaitable[Response]]

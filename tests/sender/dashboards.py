@@ -1,0 +1,107 @@
+"""A real `crm-sender dashboard`, and somebody before its pages, as a browser without JavaScript is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.crm_server.visitors import Html
+from tests.sender.site import Site
+from tests.servers import free_port
+
+TOKEN = "an-admin-token-of-forty-characters-or-so"
+
+
+@contextmanager
+def start_dashboard(site: Site, *arguments: str, port: int | None = None, **over: str) -> Iterator[str]:
+    """Serve a site's dashboard for the block; give its address."""
+    port = port or free_port()
+    address = f"http://127.0.0.1:{port}"
+    log = site.directory / f"dashboard-{port}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sender", "dashboard", "--port", str(port), *arguments],
+            cwd=site.directory,
+            env=site.environment(**({"CRM_ADMIN_TOKEN": TOKEN} | over)),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while not answers(address):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, f"The dashboard did not start: {log.read_text()}"
+            time.sleep(0.02)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def answers(address: str) -> bool:
+    """Say whether somebody answers there."""
+    try:
+        httpx.get(f"{address}/admin/login", timeout=5)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@dataclass
+class Admin:
+    """A browser before the dashboard; `base` is the path below which a site shows it."""
+
+    address: str
+    base: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+
+    def send(self, method: str, path: str, fields: Any = None, **headers: str) -> httpx.Response:
+        """Send a request; keep the cookies of the answer."""
+        given = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        with httpx.Client(base_url=self.address, cookies=self.cookies, headers=given, timeout=30) as client:
+            response = client.request(method, f"{self.base}{path}", data=fields)
+            self.cookies = client.cookies
+        return response
+
+    def get(self, path: str) -> httpx.Response:
+        """Open a page."""
+        return self.send("GET", path)
+
+    def html(self, path: str) -> Html:
+        """Open a page that is there."""
+        response = self.get(path)
+        assert response.status_code == 200, response.text
+        return Html(response.text)
+
+    @property
+    def csrf(self) -> str:
+        """The token of the session, as a page has it."""
+        found = re.search(r'name="csrf" value="(\w+)"', self.get("/admin/find").text)
+        assert found
+        return found[1]
+
+    def post(self, path: str, fields: Mapping[str, Any] | None = None, **headers: str) -> httpx.Response:
+        """Send a form of a page; `headers` stand in for what a browser adds."""
+        whole = {"csrf": self.csrf, **(fields or {})} if self.cookies else fields
+        return self.send("POST", path, whole, **{"origin": self.address, **headers})
+
+    def log_in(self, token: str = TOKEN, wanted: str = "/admin", **headers: str) -> httpx.Response:
+        """Fill in the form for logging in."""
+        fields = {"token": token, "next": wanted}
+        return self.send("POST", "/admin/login", fields, **{"origin": self.address, **headers})
+
+
+def logged_in(address: str) -> Admin:
+    """Return a browser in which somebody has logged in."""
+    admin = Admin(address)
+    assert admin.log_in().status_code == 303
+    return admin
