@@ -171,7 +171,9 @@ def start(demo: Demo) -> None:
     demo.programs.wait_for(f"{demo.dashboard_address}/admin/login")
     demo.admin.post("/admin/login", data={"token": demo.admin_token, "next": "/admin"})
     demo.see_on_dashboard("/admin", "reachable: 200 OK")
-    say(f"The dashboard at {demo.dashboard_address}/admin says that all is well; admin token {demo.admin_token}")
+    say(
+        f"The dashboard at {demo.dashboard_address}/admin says that all is well; admin token {demo.admin_token}"
+    )
 
 
 def register_and_book(demo: Demo) -> None:
@@ -208,7 +210,9 @@ def kill_the_crm(demo: Demo) -> None:
     committed = demo.undelivered()
     expect(len(committed) == WHILE_AWAY, f"The outbox holds {len(committed)} events, not {WHILE_AWAY}.")
     say(f"{len(committed)} events wait in the outbox; nothing has failed.")
-    demo.see_on_dashboard("/admin", "not reachable: Connection refused", f'data-count="pending">{WHILE_AWAY}<')
+    demo.see_on_dashboard(
+        "/admin", "not reachable: Connection refused", f'data-count="pending">{WHILE_AWAY}<'
+    )
     say("The dashboard shows the outage: Connection refused, its cause and its solution.")
     demo.start_crm()
     say("The CRM is back.")

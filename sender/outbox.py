@@ -326,7 +326,8 @@ def _write_trail(
 def _count_hour(connection: Connection, verbs: Sequence[str], delays: Sequence[float], now: float) -> None:
     """Count what became of attempts, and of deliveries how long it took since the commit."""
     counted = Counter(
-        (verb, rung_of(delay) if verb == "delivered" else 0) for verb, delay in zip(verbs, delays, strict=True)
+        (verb, rung_of(delay) if verb == "delivered" else 0)
+        for verb, delay in zip(verbs, delays, strict=True)
     )
     # Sorted, so that two relays lock the rows of an hour in one order.
     rows = [

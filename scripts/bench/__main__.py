@@ -33,7 +33,7 @@ TARGETS = [
     Target("commit to receipt at 50 events/s", "p99 ms", "one plain post", 5, 3, False),
     *(
         Target(f"a million rows: {work}", "µs", "empty", 1.3, 1.1, False)
-        for work in ("enqueue", "claim", "status", "webhook")
+        for work in ("enqueue", "claim", "status", "dashboard", "webhook")
     ),
     Target("import", "s", "httpx + SQLAlchemy + pydantic", 1.3, 1.1, False),
 ]

@@ -62,7 +62,9 @@ def plot_delays(periods: Sequence[Period], label: str) -> Plot:
         median=lambda period: _rung(period.median_ms),
         p95=lambda period: _rung(period.p95_ms),
     )
-    heights = [Mark(round(HEIGHT * (1 - _rung(rung)), 1), duration(rung)) for rung in (100, 1000, 60_000, 3_600_000)]
+    heights = [
+        Mark(round(HEIGHT * (1 - _rung(rung)), 1), duration(rung)) for rung in (100, 1000, 60_000, 3_600_000)
+    ]
     return Plot(bars, _times(periods, label), heights)
 
 
@@ -99,7 +101,7 @@ def _times(periods: Sequence[Period], label: str) -> list[Mark]:
 def duration(milliseconds: int | None) -> str:
     """Return a rung as people say it."""
     if milliseconds is None:
-        return "–"
+        return "none"
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
         if milliseconds >= size:
             return f"{milliseconds // size} {unit}"

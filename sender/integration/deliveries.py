@@ -115,7 +115,9 @@ async def show_list(visit: Visit) -> Response:
     return await listed(visit, view, told(visit.request.query_params.get("retried", "")))
 
 
-async def listed(visit: Visit, view: View, done: str = "", refused: Mapping[str, SenderError] | None = None) -> Response:
+async def listed(
+    visit: Visit, view: View, done: str = "", refused: Mapping[str, SenderError] | None = None
+) -> Response:
     """Show a page of a part, with word of what was done."""
     wanted, after = view.wanted(time.time()), int(view.after or 0)
     rows = await visit.read(lambda connection: unfinished(connection, wanted, after, PAGE_SIZE + 1))
@@ -137,7 +139,9 @@ async def listed(visit: Visit, view: View, done: str = "", refused: Mapping[str,
 async def search(visit: Visit) -> Response:
     """Keep what is searched for, and show what it finds."""
     words = visit.field("text")[:LONGEST_SEARCH]
-    return see_other(visit, LIST + view_of(visit).but(search=visit.session.keep(words) if words else "").query)
+    return see_other(
+        visit, LIST + view_of(visit).but(search=visit.session.keep(words) if words else "").query
+    )
 
 
 async def retry_selected(visit: Visit) -> Response:
@@ -222,7 +226,9 @@ async def show_one(visit: Visit) -> Response:
     return await shown_one(visit, done=told(visit.request.query_params.get("retried", "")))
 
 
-async def shown_one(visit: Visit, status: int = 200, done: str = "", fault: SenderError | None = None) -> Response:
+async def shown_one(
+    visit: Visit, status: int = 200, done: str = "", fault: SenderError | None = None
+) -> Response:
     """Show one delivery, with word of what was done or why it was not."""
     event_id = visit.request.path_params["id"]
     try:
@@ -234,7 +240,9 @@ async def shown_one(visit: Visit, status: int = 200, done: str = "", fault: Send
         raise Problem("not-found", "There is no event with this id.")
     faults = fault.faults if isinstance(fault, InvalidEvent) else ()
     trouble = trouble_of(row["reason"] or "")
-    return page(visit, "delivery.html", status, row=row, done=done, fault=fault, faults=faults, trouble=trouble)
+    return page(
+        visit, "delivery.html", status, row=row, done=done, fault=fault, faults=faults, trouble=trouble
+    )
 
 
 async def retry_one(visit: Visit) -> Response:

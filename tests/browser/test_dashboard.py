@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 from sender.integration.dashboard import PAGES
 from tests.browser.visits import examine, tab_to, visit
 from tests.receiver import Receiver, first, problem, start_receiver
-from tests.sender.dashboards import TOKEN, start_dashboard
+from tests.sender.integration.admins import start_dashboard
+from tests.sender.integration.server import TOKEN
 from tests.sender.site import Site, migrated_outbox
 
 both = pytest.mark.parametrize("javascript", [True, False], ids=["script", "no script"])
@@ -44,7 +45,9 @@ def address(site: Site) -> Iterator[str]:
 
 
 @contextmanager
-def session(chromium: Browser, address: str, start: str = "/admin", *, javascript: bool = True) -> Iterator[Page]:
+def session(
+    chromium: Browser, address: str, start: str = "/admin", *, javascript: bool = True
+) -> Iterator[Page]:
     """Visit the dashboard with the admin token, beginning at a path."""
     with visit(chromium, address, javascript=javascript) as page:
         page.goto(start)
@@ -83,7 +86,9 @@ def test_every_page_is_for_everybody_and_fits_a_telephone(
     with visit(chromium, address) as page:
         page.goto("/admin/login")
         examine(page)
-    paths = [page.path.replace("{id}", event_id) for page in PAGES if page.method == "GET" and not page.is_open]
+    paths = [
+        page.path.replace("{id}", event_id) for page in PAGES if page.method == "GET" and not page.is_open
+    ]
     with session(chromium, address) as page:
         for path in [*paths, "/admin/deliveries?state=held", "/admin?span=7d"]:
             if not path.startswith("/deliveries/all/"):
@@ -179,10 +184,10 @@ def test_a_session_that_is_over_changes_nothing_and_says_so(
 ) -> None:
     [event_id] = fail(site, receiver)
     with start_dashboard(site) as address:
-        port = int(address.rpartition(":")[2])
+        port = address.rpartition(":")[2]
         visiting = session(chromium, address, f"/admin/deliveries/{event_id}", javascript=False)
         page = visiting.__enter__()
-    with start_dashboard(site, port=port):
+    with start_dashboard(site, "--port", port):
         page.get_by_role("button", name="Retry").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("You are logged out")
         visiting.__exit__(None, None, None)

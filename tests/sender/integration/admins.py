@@ -1,11 +1,8 @@
-"""A real `crm-sender dashboard`, and somebody before its pages, as a browser without JavaScript is."""
+"""Somebody before the dashboard's pages, as a browser without JavaScript is: cookies, links, forms, their Origin."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,45 +11,18 @@ from typing import Any
 import httpx
 
 from tests.crm_server.visitors import Html
+from tests.sender.integration.server import TOKEN, start_server
 from tests.sender.site import Site
-from tests.servers import free_port
-
-TOKEN = "an-admin-token-of-forty-characters-or-so"
 
 
 @contextmanager
-def start_dashboard(site: Site, *arguments: str, port: int | None = None, **over: str) -> Iterator[str]:
+def start_dashboard(site: Site, *arguments: str, **over: str) -> Iterator[str]:
     """Serve a site's dashboard for the block; give its address."""
-    port = port or free_port()
-    address = f"http://127.0.0.1:{port}"
-    log = site.directory / f"dashboard-{port}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sender", "dashboard", "--port", str(port), *arguments],
-            cwd=site.directory,
-            env=site.environment(**({"CRM_ADMIN_TOKEN": TOKEN} | over)),
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        deadline = time.monotonic() + 30
-        while not answers(address):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"The dashboard did not start: {log.read_text()}"
-            time.sleep(0.02)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(15)
-
-
-def answers(address: str) -> bool:
-    """Say whether somebody answers there."""
-    try:
-        httpx.get(f"{address}/admin/login", timeout=5)
-    except httpx.TransportError:
-        return False
-    return True
+    settings = site.environment() | over
+    ours = {name: value for name, value in settings.items() if name.startswith("CRM_")}
+    del ours["CRM_OUTBOX_URL"]
+    with start_server(site.directory, *arguments, outbox_url=site.url, **ours) as server:
+        yield server.address
 
 
 @dataclass
