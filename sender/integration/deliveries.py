@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -32,7 +33,6 @@ PAGE_SIZE = 50
 LONGEST_SEARCH = 200
 MOST_WORKS = 20
 """Works on everything that matches whose end is kept."""
-ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 STATES = {"failed": "failed", "held": "held"}
 EVENTS: Mapping[str, str] = {"": "all", **{name: name.replace("-", " ") for name in WEBHOOKS}}
 AGES: Mapping[str, tuple[str, float]] = {
@@ -79,19 +79,6 @@ class View:
         """Return another part, from its beginning unless told otherwise."""
         return replace(self, **{"after": "", **changed})
 
-    def wanted(self, now: float) -> Failures:
-        """Return what matches."""
-        seconds = AGES[self.age][1]
-        is_id = bool(ID.fullmatch(self.words))
-        return Failures(
-            status="held" if self.state == "held" else "failed",
-            event=self.event or None,
-            answer=ANSWERS.get(self.answer),
-            since=now - seconds if seconds else None,
-            ids=[self.words] if is_id else None,
-            reference=self.words or None if not is_id else None,
-        )
-
 
 def view_of(visit: Visit) -> View:
     """Return what a URL asks for; what is none is left out."""
@@ -109,6 +96,29 @@ def view_of(visit: Visit) -> View:
     )
 
 
+async def matching(visit: Visit, view: View, now: float) -> Failures:
+    """Return the deliveries that a view shows."""
+    ids = None
+    if view.words:
+        ids = [row["id"] for row in await found(visit, view.words)]
+    seconds = AGES[view.age][1]
+    return Failures(
+        status="held" if view.state == "held" else "failed",
+        event=view.event or None,
+        answer=ANSWERS.get(view.answer),
+        since=now - seconds if seconds else None,
+        ids=ids,
+    )
+
+
+async def found(visit: Visit, key: str) -> list[dict[str, Any]]:
+    """Return the events with this id, natural key or ticket number, each with its trail."""
+    try:
+        return await visit.read(lambda connection: story(connection, key))
+    except UnknownEvent:
+        return []
+
+
 async def show_list(visit: Visit) -> Response:
     """Show a page of what failed or is held."""
     view = view_of(visit)
@@ -119,7 +129,7 @@ async def listed(
     visit: Visit, view: View, done: str = "", refused: Mapping[str, SenderError] | None = None
 ) -> Response:
     """Show a page of a part, with word of what was done."""
-    wanted, after = view.wanted(time.time()), int(view.after or 0)
+    wanted, after = await matching(visit, view, time.time()), int(view.after or 0)
     rows = await visit.read(lambda connection: unfinished(connection, wanted, after, PAGE_SIZE + 1))
     return page(
         visit,
@@ -173,7 +183,7 @@ async def show_all(visit: Visit) -> Response:
 async def previewed(visit: Visit, status: int = 200, fault: str = "") -> Response:
     """Show what matches now, with the moment and the digest that a decision on it must name."""
     view, as_of = view_of(visit).but(state="failed"), time.time()
-    wanted = view.wanted(as_of)
+    wanted = await matching(visit, view, as_of)
     preview = await visit.read(lambda connection: outbox.preview(connection, wanted))
     return page(
         visit,
@@ -193,9 +203,9 @@ async def retry_all(visit: Visit) -> Response:
     view, seen = view_of(visit).but(state="failed"), visit.field("digest")
     try:
         as_of = float(visit.field("as_of"))
-        wanted = view.wanted(as_of)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise Problem("malformed-request", "Choose what the page showed.") from None
+    wanted = await matching(visit, view, as_of)
     preview = await visit.read(lambda connection: outbox.preview(connection, wanted))
     if preview.digest != seen:
         fault = "What matches has changed since you saw it. This is what matches now."
@@ -231,11 +241,7 @@ async def shown_one(
 ) -> Response:
     """Show one delivery, with word of what was done or why it was not."""
     event_id = visit.request.path_params["id"]
-    try:
-        found = await visit.read(lambda connection: story(connection, event_id))
-    except UnknownEvent:
-        found = []
-    row = next((each for each in found if each["id"] == event_id), None)
+    row = next((each for each in await found(visit, event_id) if each["id"] == event_id), None)
     if row is None:
         raise Problem("not-found", "There is no event with this id.")
     faults = fault.faults if isinstance(fault, InvalidEvent) else ()
@@ -274,10 +280,7 @@ async def ask(visit: Visit) -> Response:
 async def find(visit: Visit) -> Response:
     """Show where an event is; what was asked for stands in no URL."""
     key = visit.field("key")[:LONGEST_SEARCH]
-    try:
-        rows = await visit.read(lambda connection: story(connection, key))
-    except UnknownEvent:
-        rows = []
+    rows = await found(visit, key)
     if len(rows) == 1:
         return see_other(visit, f"{LIST}/{rows[0]['id']}")
     return page(visit, "find.html", key=key, rows=rows)

@@ -53,12 +53,16 @@ async def show(visit: Visit) -> Response:
         )
     )
     counted = periods(rows, now, number, hours_each)
-    if not status["crm"]["reachable"]:
-        said.add(status["crm"]["answer"])
+    crm, memory = status["crm"], visit.memory
+    if not crm["reachable"]:
+        said.add(crm["answer"])
+    if crm["answer"] != memory.answer:
+        memory.answer, memory.since = crm["answer"], now
     return page(
         visit,
         "overview.html",
         status=status,
+        since=memory.since,
         features=features(status),
         spans=SPANS,
         span=span,

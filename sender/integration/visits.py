@@ -22,13 +22,17 @@ ACTOR = "dashboard"
 """How the trail names who did something here: whoever has the admin token."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Memory:
     """What a dashboard keeps while it runs."""
 
     sessions: Sessions = field(default_factory=Sessions)
     works: dict[str, asyncio.Task[Retried]] = field(default_factory=dict)
     """Retries of everything that matched, by their ids."""
+    answer: str = ""
+    """What the CRM said of itself last, as far as somebody looked."""
+    since: float = 0.0
+    """When it said so first."""
 
 
 @dataclass(frozen=True, slots=True)
