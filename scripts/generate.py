@@ -24,6 +24,7 @@ GENERATED = ROOT / "generated"
 CONTRACT = ROOT / "openapi" / "webhooks" / "v1.yaml"
 RELEASES = ROOT / "openapi" / "webhooks" / "releases"
 STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
+INTEGRATION_CONTRACT = ROOT / "openapi" / "integration.yaml"
 CURE = "make generate"
 
 Contract = dict[str, Any]
@@ -169,9 +170,10 @@ def render() -> dict[Path, str]:
     }
     for version, contract in contracts.items():
         files |= bundle(GENERATED / "contracts" / version, contract)
-    staff: Contract = yaml.safe_load(STAFF_CONTRACT.read_bytes())
-    files[GENERATED / "approvals.py"] = render_models(STAFF_CONTRACT, staff)
-    files |= bundle(GENERATED / "contracts" / STAFF_CONTRACT.stem, staff)
+    for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT):
+        beside: Contract = yaml.safe_load(path.read_bytes())
+        files[GENERATED / f"{path.stem}.py"] = render_models(path, beside)
+        files |= bundle(GENERATED / "contracts" / path.stem, beside)
     return {path: ruff(text, path) if path.suffix == ".py" else text for path, text in files.items()}
 
 

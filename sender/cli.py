@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import getpass
 import json
 import logging
 import os
+import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,16 @@ from sender import outbox
 from sender.crm import CRM
 from sender.database import open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
-from sender.errors import Fault, InvalidEvent, OutboxError, SenderError
+from sender.errors import Fault, InvalidEvent, OutboxError, SenderError, SettingsError
 from sender.events import check
 from sender.outbox import Failures
 from sender.relay import Relay
-from sender.settings import SenderSettings
+from sender.settings import SHORT_TOKEN, SenderSettings
 from sender.status import status_of, test_integration
 
 ENV_FILE = ".env"
+
+log = logging.getLogger("crm_sender")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,6 +100,21 @@ def _parser() -> argparse.ArgumentParser:
         "--since", required=True, type=_time, metavar="T", help="ISO 8601, such as 2026-11-24T09:00Z"
     )
     command("test", _test, "Test the way to the CRM; nothing is stored there.")
+    sub = command(
+        "dashboard",
+        _dashboard,
+        "Serve the integration API, the outbox's own door and the dashboard; runs no relay.",
+        data=False,
+    )
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    sub.add_argument("--port", type=int, default=3010, help="port to listen on (default: %(default)s)")
+    sub.add_argument(
+        "--base-path",
+        type=_base_path,
+        default="",
+        metavar="PATH",
+        help="what a site has before our paths, such as /crm",
+    )
     sub = command("migrate", _migrate, "Create or update the outbox's tables.", data=False)
     sub.add_argument("--sql", action="store_true", help="print the SQL instead of running it")
     return parser
@@ -266,6 +287,53 @@ def _test(options: argparse.Namespace, settings: SenderSettings) -> int:
     ]
     _print(options, result, lines)
     return 0 if result["ok"] else 1
+
+
+def _base_path(text: str) -> str:
+    if not re.fullmatch(r"/?|(/[A-Za-z0-9._~-]+)+/?", text):
+        raise argparse.ArgumentTypeError("is not a path such as /crm")
+    return text.rstrip("/")
+
+
+def _dashboard(options: argparse.Namespace, settings: SenderSettings) -> int:
+    # Connexion imports Starlette's test client, which warns of its own future on every start.
+    warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+    # Imported here: the other commands need none of it, and it takes a second.
+    try:
+        from sender.integration.app import create_app
+        from sender.integration.http_server import listen, serve
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"the dashboard needs the extra `dashboard`: install {error.name}") from None
+    engine = _outbox(settings)
+    with reading(engine) as connection:
+        outbox.outbox_id(connection)
+    app = create_app(settings, engine, base_path=options.base_path)
+    listener = listen(options.host, options.port)
+    host, port = listener.getsockname()[:2]
+    _warn_of_openness(host, settings)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}{options.base_path}"
+    print(f"crm-sender: serving on {address}/admin", flush=True)
+    try:
+        asyncio.run(serve(app, listener))
+    finally:
+        engine.dispose()
+    return 0
+
+
+def _warn_of_openness(host: str, settings: SenderSettings) -> None:
+    token = settings.admin_token
+    if token is None:
+        log.warning("CRM_ADMIN_TOKEN is not set: all but GET /api/crm/integration answers 503")
+    elif len(token.get_secret_value()) < SHORT_TOKEN:
+        log.warning("CRM_ADMIN_TOKEN has fewer than %d characters; use a longer one", SHORT_TOKEN)
+    if settings.api_key is None:
+        log.warning("CRM_API_KEY is not set: the outbox's own door, /webhooks, answers 503")
+    if not ip_address(host).is_loopback:
+        log.warning(
+            "listening beyond this machine, on %s, without TLS: whoever reaches the port may try tokens and keys. "
+            "Listen on 127.0.0.1, behind the site",
+            host,
+        )
 
 
 def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:

@@ -34,7 +34,7 @@ class Event:
     """A thing that happened on the website, as the CRM will be told of it."""
 
     id: str
-    """UUIDv7, the `webhook-id` of every attempt."""
+    """The `webhook-id` of every attempt: a UUIDv7, unless a client of the outbox's own door chose it."""
     name: str
     """The webhook: `customer-registration`, `repair-request`."""
     contract: str
@@ -56,18 +56,30 @@ def event_of(name: str, source: ContractModel | Mapping[str, Any]) -> Event:
     Raises InvalidEvent with every fault, and TypeError for what is neither.
     """
     payload = serialise(name, source)
-    body = check(name, payload)
-    webhook = RELEASES[CURRENT][name]
+    return event_from(name, payload, check(name, payload), traceparent=current_traceparent())
+
+
+def event_from(
+    name: str,
+    payload: str,
+    body: dict[str, Any],
+    *,
+    contract: str = CURRENT,
+    event_id: str | None = None,
+    traceparent: str | None = None,
+) -> Event:
+    """Return the event of a valid body, `payload` being its text; its id is a new one unless it has one."""
+    webhook = RELEASES[contract][name]
     return Event(
-        id=str(uuid7()),
+        id=event_id or str(uuid7()),
         name=name,
-        contract=CURRENT,
+        contract=contract,
         natural_key=at(body, webhook.natural_key),
         order_key=at(body, webhook.order_key),
         reference=at(body, webhook.reference),
         payload=payload,
         digest=digest(canonical_content(body, webhook)),
-        traceparent=current_traceparent(),
+        traceparent=traceparent,
     )
 
 
@@ -127,18 +139,24 @@ def _read(name: str, payload: str, contract: str) -> tuple[Any, list[Fault]]:
         body = parse(payload)
     except InvalidJSON as error:
         return None, [Fault("", str(error), "JSON as RFC 8259 has it")]
-    webhook = RELEASES[contract][name]
-    faults = find_faults(body, webhook, contract)
-    if faults:
+    if faults := faults_of(name, payload, body, contract):
         return None, faults
+    webhook = RELEASES[contract][name]
+    if at(body, webhook.natural_key) == TEST_KEY:
+        return None, [Fault(pointer_to(webhook.natural_key), "is reserved for tests", "another id")]
+    return body, []
+
+
+def faults_of(name: str, payload: str, body: Any, contract: str) -> list[Fault]:
+    """Return all that a release's contract refuses in a body, `payload` being its text."""
+    if faults := find_faults(body, RELEASES[contract][name], contract):
+        return faults
     if contract == CURRENT:  # the models are today's
         try:
             MODELS[name].model_validate_json(payload, by_alias=True, by_name=False)
         except ValidationError:
-            return None, [Fault("", "is refused by the model", "what the contract says")]
-    if at(body, webhook.natural_key) == TEST_KEY:
-        return None, [Fault(pointer_to(webhook.natural_key), "is reserved for tests", "another id")]
-    return body, []
+            return [Fault("", "is refused by the model", "what the contract says")]
+    return []
 
 
 def at(body: dict[str, Any], path: Path) -> str:

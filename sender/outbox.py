@@ -87,11 +87,8 @@ def outbox_id(connection: Connection) -> str:
 # pending ← (nothing); delivered, closed, failed → pending with resend
 
 
-def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = False) -> str:
-    """Write an event and return its id, or the id under which the same event is already there.
-
-    Raises ConflictingEvent when the natural key is there with other content.
-    """
+def add(connection: Connection, event: Event, now: float) -> bool:
+    """Write an event, unless its id or its natural key is already there; say whether it was written."""
     row = {
         "id": event.id,
         "event": event.name,
@@ -107,7 +104,16 @@ def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = 
     }
     if event.traceparent:  # or not named at all: an outbox that is not migrated yet takes events still
         row["traceparent"] = event.traceparent
-    if connection.scalar(insert_or_ignore(connection.dialect.name, outbox, outbox.c.id), row):
+    statement = insert_or_ignore(connection.dialect.name, outbox, outbox.c.id)
+    return connection.scalar(statement, row) is not None
+
+
+def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = False) -> str:
+    """Write an event and return its id, or the id under which the same event is already there.
+
+    Raises ConflictingEvent when the natural key is there with other content.
+    """
+    if add(connection, event, now):
         return event.id
     same_key = and_(outbox.c.event == event.name, outbox.c.natural_key == event.natural_key)
     found = connection.execute(select(outbox.c.id, outbox.c.digest, outbox.c.status).where(same_key)).one()
@@ -116,6 +122,28 @@ def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = 
     if resend and found.status in {"delivered", "closed", "failed"}:
         _send_again(connection, found.id, found.status, event, now)
     return str(found.id)
+
+
+ACCEPTED = "accepted"
+"""On the trail: the event came by the outbox's own door, perhaps under an id that the client chose."""
+
+
+def known(connection: Connection, event: Event) -> Sequence[Any]:
+    """Return what is there under an event's id, and under its natural key; that of its id first.
+
+    Each: `id, event, natural_key, digest, status`, and `was_accepted`, whether it came by the door.
+    """
+    was_accepted = exists().where(trail.c.event_id == outbox.c.id, trail.c.verb == ACCEPTED)
+    columns = (outbox.c.id, outbox.c.event, outbox.c.natural_key, outbox.c.digest, outbox.c.status)
+    same_key = and_(outbox.c.event == event.name, outbox.c.natural_key == event.natural_key)
+    found = select(*columns, was_accepted.label("was_accepted"))
+    rows = connection.execute(found.where(or_(outbox.c.id == event.id, same_key))).all()
+    return sorted(rows, key=lambda row: row.id != event.id)
+
+
+def try_to_write(connection: Connection) -> None:
+    """Write a row as it is, so that who asks knows whether one could be written."""
+    connection.execute(update(state).values(one=state.c.one))
 
 
 def _send_again(connection: Connection, event_id: str, status: str, event: Event, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,6 +24,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from sender.errors import SettingsError
+
+Network = IPv4Network | IPv6Network
+
+SHORT_TOKEN = 16
+"""Below so many characters a token is easy to guess."""
 
 LEASE_MARGIN = 5.0
 """Seconds by which a lease outlives one attempt."""
@@ -51,6 +57,10 @@ class SenderSettings(BaseModel):
     """`fail` counts attempts also while the CRM is away."""
     signing_secret: SecretStr | None = None
     """What webhooks are signed by (Standard Webhooks): base64, with `whsec_` before it or without."""
+    admin_token: SecretStr | None = None
+    """What opens `/admin` and the integration API: printable ASCII without space or comma."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """The proxies of a site that passes `/admin` and the integration API on; they are believed whom they ask for."""
 
     @classmethod
     def read(cls, env_file: str | None = None) -> SenderSettings:
@@ -85,7 +95,7 @@ class SenderSettings(BaseModel):
             raise ValueError("names a host, and neither user nor password; the key goes into CRM_API_KEY")
         return url.rstrip("/")
 
-    @field_validator("api_key")
+    @field_validator("api_key", "admin_token")
     @classmethod
     def _printable(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value() if key else ""
@@ -120,6 +130,16 @@ class SenderSettings(BaseModel):
             parsed = parsed.set(database=str(Path(parsed.database).absolute()))
         return parsed.render_as_string(hide_password=False)
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(_network(part) for part in value.split(","))
+        except ValueError:
+            raise ValueError("each part is an address or a network, as 10.0.0.0/8 or 2001:db8::/32") from None
+
     @field_validator("retry_schedule", mode="before")
     @classmethod
     def _seconds(cls, value: Any) -> Any:
@@ -141,6 +161,13 @@ class SenderSettings(BaseModel):
     def shown_outbox(self) -> str:
         """`CRM_OUTBOX_URL` without its password."""
         return make_url(self.outbox_url).render_as_string(hide_password=True)
+
+
+def _network(text: str) -> Network:
+    """Return a network; one of IPv4 that is written as IPv6 (RFC 4291, section 2.5.5.2) is one of IPv4."""
+    network = ip_network(text.strip())
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    return IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network
 
 
 def _set_in(variables: Mapping[str, str | None]) -> dict[str, str]:

@@ -32,7 +32,7 @@ outbox = Table(
     "crm_outbox",
     metadata,
     Column("sequence", _Number, primary_key=True, autoincrement=True),  # the order of a customer's events
-    Column("id", String(36), nullable=False, unique=True),
+    Column("id", String(128), nullable=False, unique=True),
     Column("event", String(64), nullable=False),
     Column("contract", String(32), nullable=False),
     Column("natural_key", String(128), nullable=False),
@@ -88,7 +88,7 @@ trail = Table(
     "crm_outbox_trail",
     metadata,
     Column("number", _Number, primary_key=True, autoincrement=True),
-    Column("event_id", String(36), nullable=False, index=True),
+    Column("event_id", String(128), nullable=False, index=True),
     Column("at", Float, nullable=False),
     Column("actor", String(64), nullable=False),
     Column("verb", String(16), nullable=False),  # attempted, delivered, failed, held, released, retried, …

@@ -31,6 +31,9 @@ WRITE = 16_384
 
 REFUSED = "Connection refused"
 
+USER_AGENT = "revivatech-crm-link/"
+"""How a relay's `user-agent` begins; the outbox's own door knows it by that."""
+
 HEALTH_TIMEOUT = 2.0
 """Seconds that a health probe may take."""
 
@@ -66,7 +69,7 @@ class Transport:
         self._http = _DeadlineTransport(self._network)
         self._headers = {
             **_authorization(settings),
-            "user-agent": f"revivatech-crm-link/{CURRENT}",
+            "user-agent": f"{USER_AGENT}{CURRENT}",
             "accept": "application/json, application/problem+json",
             "accept-encoding": "identity",
             "connection": "keep-alive",

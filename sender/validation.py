@@ -12,17 +12,31 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import jsonschema_rs
 
-from generated.operations import Webhook
+from generated.operations import Path
 from sender.errors import Fault
 
 MAX_DEPTH = 64
 """How deep JSON may nest, well below what any reader of ours holds."""
+LONGEST_INTEGER = 310
+"""The digits and the sign of the largest double; `int()` itself refuses some thousands."""
 MOST_JUDGED = 1000
 """How many items of a list and unknown names of an object are looked at for faults, once there is one."""
+
+
+class Operation(Protocol):
+    """What is to be known of an operation whose bodies are judged: a webhook, or another contract's."""
+
+    @property
+    def name(self) -> str:
+        """Its operationId."""
+
+    @property
+    def open_maps(self) -> tuple[Path, ...]:
+        """Objects whose keys are the customer's words."""
 
 
 class InvalidJSON(ValueError):
@@ -41,6 +55,8 @@ def parse(text: str) -> Any:
         value = _DECODER.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
+        if "\\u0000" in text and _holds_nul(value):
+            raise InvalidJSON("holds U+0000")
     except json.JSONDecodeError as error:
         raise InvalidJSON(f"is not JSON at character {error.pos}") from None
     except UnicodeEncodeError:
@@ -88,11 +104,34 @@ def _finite(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+def _double(text: str) -> int:
+    if len(text) >= LONGEST_INTEGER - 1 and (len(text) > LONGEST_INTEGER or math.isinf(float(text))):
+        raise InvalidJSON("holds a number that is too large")
+    return int(text)
 
 
-def find_faults(body: Any, webhook: Webhook, contract: str) -> list[Fault]:
-    """Return all that a release's contract refuses in a body, without values, in the CRM's own words."""
+def _holds_nul(value: Any) -> bool:
+    """Say whether a text in a value, names too, holds U+0000, which PostgreSQL cannot."""
+    match value:
+        case str():
+            return "\0" in value
+        case list():
+            return any(map(_holds_nul, value))
+        case dict():
+            return any(map(_holds_nul, value)) or any(map(_holds_nul, value.values()))
+    return False
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_double
+)
+
+
+def find_faults(body: Any, webhook: Operation, contract: str) -> list[Fault]:
+    """Return all that a contract refuses in a body, without values, in the CRM's own words.
+
+    `contract` is a release of the webhooks', or another contract's name.
+    """
     schema, validator = _schema(contract, webhook.name)
     if validator.is_valid(body):
         return []
@@ -121,7 +160,7 @@ def _schema(contract: str, name: str) -> tuple[Any, jsonschema_rs.Draft202012Val
     return schema, jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
 
 
-def _faults(error: Any, value: Any, schema: Any, webhook: Webhook) -> Iterator[Fault]:
+def _faults(error: Any, value: Any, schema: Any, webhook: Operation) -> Iterator[Fault]:
     """Describe one error by where it is: its message holds the value, and `iter_errors` copies all of it."""
     path = error["schemaLocation"].split("/")[1:]
     for whole in {"oneOf", "propertyNames"} & set(path):
@@ -183,7 +222,7 @@ _WORDS = {
 """By the schema's keyword: what is wrong and what was expected. A test holds it against the contract."""
 
 
-def _pointer(webhook: Webhook, path: tuple[str, ...]) -> str:
+def _pointer(webhook: Operation, path: tuple[str, ...]) -> str:
     """Return a JSON pointer; below an open map it ends at the map, for its keys are the customer's words."""
     return pointer_to(next((at for at in webhook.open_maps if path[: len(at)] == at), path))
 

@@ -1,0 +1,190 @@
+"""The integration API, over HTTP."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sender.integration.contract import INTEGRATION
+from tests.contract.contracts import package_json
+from tests.crm_server.answers import Answer, checked
+from tests.receiver import Receiver, problem
+from tests.sender.integration.server import ADMIN, JSON, RETRY, STATUS, TEST, Server, start_server, type_of
+from tests.sender.site import Site
+from tests.servers import KEY
+
+DOCUMENT: dict[str, Any] = package_json(INTEGRATION, "openapi.json")
+
+
+def documented(answer: httpx.Response) -> httpx.Response:
+    """Return an answer when the contract has it."""
+    path = answer.request.url.path.removeprefix("/api/crm")
+    seen = Answer(answer.status_code, dict(answer.headers), answer.content)
+    checked(answer.request.method, path, seen, INTEGRATION, "/integration/test")
+    return answer
+
+
+def test_the_status_is_what_the_program_says_and_open_to_all(site: Site, receiver: Receiver) -> None:
+    site.book(2)
+    with start_server(site.directory, outbox_url=site.url, CRM_WEBHOOK_URL=receiver.url) as own:
+        answer = documented(own.ask("GET", STATUS))
+        assert answer.status_code == 200
+        told = site.json("status")
+        del told["crm"]["url"], told["outbox"]["url"]
+        assert answer.json() == told
+        assert str(site.directory) not in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert own.ask("HEAD", STATUS).status_code == 200
+
+
+def test_all_who_ask_at_once_cost_the_crm_one_probe(tmp_path: Path, receiver: Receiver) -> None:
+    with start_server(tmp_path, CRM_WEBHOOK_URL=receiver.url) as own:
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(lambda _: own.ask("GET", STATUS).status_code, range(24)))
+        assert statuses == [200] * 24
+        assert receiver.probes == 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b" {} "])
+def test_a_test_takes_no_body_or_an_empty_object(server: Server, content: bytes | None) -> None:
+    kind = JSON if content else {}
+    answer = documented(server.ask("POST", TEST, content=content, **ADMIN, **kind))
+    assert answer.status_code == 200
+    assert answer.json()["ok"] is True
+    assert [step["step"] for step in answer.json()["steps"]][:2] == ["health", "handshake"]
+
+
+def test_a_test_answers_200_while_the_crm_is_away(tmp_path: Path) -> None:
+    with start_server(tmp_path, CRM_WEBHOOK_URL="http://127.0.0.1:9/webhooks") as own:
+        answer = documented(own.ask("POST", TEST, **ADMIN))
+    assert (answer.status_code, answer.json()["ok"]) == (200, False)
+    assert answer.json()["steps"][0] == {"step": "health", "ok": False, "answer": "Connection refused"}
+
+
+@pytest.fixture
+def failures(site: Site, receiver: Receiver) -> list[str]:
+    """Three failed deliveries: two that were answered 400, one 413."""
+    ids = []
+    for status, kind in [(400, "invalid-event"), (400, "invalid-event"), (413, "content-too-large")]:
+        receiver.event = problem(status, kind)
+        ids += site.book()
+        site.drain()
+    assert site.statuses() == ["failed"] * 3
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("body", "retried", "refused"),
+    [
+        (None, 3, 0),
+        ({}, 3, 0),
+        ({"answer": 400}, 2, 0),
+        ({"event": "customer-registration"}, 0, 0),
+        ({"since": "2020-01-01T00:00:00Z", "event": "repair-request"}, 3, 0),
+        ({"since": "2999-01-01T00:00:00+01:00"}, 0, 0),
+        ({"ids": ["nobody"]}, 0, 1),
+    ],
+)
+def test_failed_deliveries_that_match_are_sent_again(
+    site: Site, failures: list[str], body: dict[str, Any] | None, retried: int, refused: int
+) -> None:
+    with start_server(site.directory, outbox_url=site.url) as own:
+        content = None if body is None else json.dumps(body).encode()
+        answer = documented(own.ask("PATCH", RETRY, content=content, **ADMIN, **(JSON if content else {})))
+    assert (answer.status_code, answer.json()) == (200, {"retried": retried, "refused": refused})
+    assert site.statuses().count("pending") == retried
+    retried_ids = [event_id for event_id in failures if site.status(event_id) == "pending"]
+    assert all(site.verbs(event_id)[-1] == "retried" for event_id in retried_ids)
+
+
+@pytest.mark.parametrize(
+    ("body", "type_", "pointers"),
+    [
+        (b"{", "invalid-json", [""]),
+        (b'{"answer": 1, "answer": 2}', "invalid-json", [""]),
+        (b"[]", "invalid-request", [""]),
+        (b'{"answer": 7, "colour": "red"}', "invalid-request", ["/answer", "/colour"]),
+        (b'{"since": "yesterday"}', "invalid-request", ["/since"]),
+        (b'{"ids": ["a b"]}', "invalid-request", ["/ids/0"]),
+    ],
+)
+def test_a_filter_that_the_contract_does_not_have_is_refused_with_all_faults(
+    server: Server, body: bytes, type_: str, pointers: list[str]
+) -> None:
+    answer = documented(server.ask("PATCH", RETRY, content=body, **ADMIN, **JSON))
+    assert (answer.status_code, type_of(answer)) == (400, type_)
+    assert sorted(fault["pointer"] for fault in answer.json()["errors"]) == pointers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("DELETE", STATUS, 405, "GET, HEAD"),
+        ("GET", TEST, 405, "POST"),
+        ("POST", RETRY, 405, "PATCH"),
+        ("GET", f"{STATUS}/", 404, None),
+        ("GET", "/api/crm/openapi.json", 404, None),
+        ("GET", "/api/crm/ui/", 404, None),
+        ("GET", "/api", 404, None),
+        ("GET", "/", 404, None),
+        ("POST", "/metrics", 405, "GET, HEAD"),
+    ],
+)
+def test_what_is_not_there_is_404_and_a_wrong_method_405(
+    server: Server, method: str, path: str, status: int, allow: str | None
+) -> None:
+    answer = server.ask(method, path)
+    assert (answer.status_code, answer.headers.get("allow")) == (status, allow)
+    assert type_of(answer) in {"not-found", "method-not-allowed"}
+
+
+def test_a_body_of_another_kind_or_size_is_refused(server: Server) -> None:
+    given = ADMIN | {"content-type": "text/plain"}
+    assert server.ask("PATCH", RETRY, content=b"{}", **given).status_code == 415
+    answer = server.ask("PATCH", RETRY, content=b" " * (1 << 21), **ADMIN, **JSON)
+    assert (answer.status_code, type_of(answer)) == (413, "content-too-large")
+
+
+def test_metrics_are_counts_that_prometheus_reads(server: Server) -> None:
+    answer = server.ask("GET", "/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "crm_outbox" in answer.text
+
+
+def test_without_an_admin_token_only_the_status_is_answered(tmp_path: Path) -> None:
+    with start_server(tmp_path, CRM_ADMIN_TOKEN="") as own:
+        assert own.ask("GET", STATUS).status_code == 200
+        closed = [
+            ("POST", TEST),
+            ("PATCH", RETRY),
+            ("POST", STATUS),
+            ("GET", "/admin"),
+            ("GET", "/metrics"),
+            ("GET", "/webhooks/health"),
+            ("POST", "/webhooks/repair-request"),
+            ("GET", "/nope"),
+        ]
+        for method, path in closed:
+            answer = own.ask(method, path, authorization=f"Bearer {KEY}")
+            assert (answer.status_code, type_of(answer)) == (503, "admin-token-not-set"), path
+        assert "CRM_ADMIN_TOKEN is not set" in own.log
+
+
+def test_every_answer_has_an_id_by_which_a_refused_request_is_found_in_the_log(server: Server) -> None:
+    answer = server.ask("GET", "/api/crm/nope?email=ada@example.com")
+    assert answer.headers["x-request-id"] in server.log
+    assert "ada@example.com" not in server.log
+    assert server.ask("GET", STATUS, x_request_id="mine").headers["x-request-id"] != "mine"
+
+
+def test_a_weak_token_and_a_listener_beyond_this_machine_are_warned_of(tmp_path: Path) -> None:
+    with start_server(tmp_path, "--host", "0.0.0.0", CRM_ADMIN_TOKEN="short") as own:
+        assert "CRM_ADMIN_TOKEN has fewer than 16 characters" in own.log
+        assert "beyond this machine" in own.log
