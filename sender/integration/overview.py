@@ -61,7 +61,7 @@ async def show(visit: Visit) -> Response:
     return page(
         visit,
         "overview.html",
-        status=status,
+        state=status,
         since=memory.since,
         features=features(status),
         spans=SPANS,
