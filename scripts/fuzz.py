@@ -1,4 +1,4 @@
-"""Throw what the contract allows and forbids at a real CRM server, with schemathesis.
+"""Throw what the contracts allow and forbid at real servers, the CRM's and the website's, with schemathesis.
 
 python -m scripts.fuzz                                   the same requests each time, as CI does
 python -m scripts.fuzz --seed random --max-examples 2000 search on
@@ -20,16 +20,17 @@ from typing import Any
 
 import yaml
 
-from scripts.generate import CONTRACT, ROOT, STAFF_CONTRACT, with_property_names
+from scripts.generate import CONTRACT, INTEGRATION_CONTRACT, ROOT, STAFF_CONTRACT, with_property_names
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 STAFF_SETTINGS = Path(__file__).with_name("schemathesis_staff.toml")
+INTEGRATION_SETTINGS = Path(__file__).with_name("schemathesis_integration.toml")
 REPORTS = ROOT / "var" / "fuzz"
 SEED_BITS = 32
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Fuzz a server of our own; return 0 when it kept to the contract, else 1."""
+    """Fuzz servers of our own; return 0 when they kept to the contracts, else 1."""
     parser = argparse.ArgumentParser(
         prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,8 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     seed = secrets.randbits(SEED_BITS) if options.seed == "random" else int(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"
+        key = secrets.token_hex()
         environment = os.environ | {
-            "WEBHOOK_API_KEY": secrets.token_hex(),
+            "WEBHOOK_API_KEY": key,
+            "CRM_API_KEY": key,
+            "CRM_ADMIN_TOKEN": secrets.token_hex(),
+            "CRM_OUTBOX_URL": f"sqlite:///{folder}/outbox.sqlite3",
             "CRM_DATABASE_URL": f"sqlite:///{folder}/crm.sqlite3",
             # Schemathesis asks as fast as it can, and without the key too.
             "WEBHOOK_RATE_LIMIT": "1000000/second",
@@ -55,31 +60,57 @@ def main(argv: list[str] | None = None) -> int:
             contract = Path(folder) / "staff.json"
             contract.write_text(json.dumps(yaml.safe_load(STAFF_CONTRACT.read_bytes())))
             code |= schemathesis(contract, STAFF_SETTINGS, environment, staff, seed, options.max_examples)
+            environment["CRM_WEBHOOK_URL"] = webhooks
+            with dashboard(environment, Path(folder), log) as site:
+                contract = Path(folder) / "door.json"
+                contract.write_text(json.dumps(readable_contract()))
+                address = f"{site}/webhooks"
+                code |= schemathesis(contract, SETTINGS, environment, address, seed, options.max_examples)
+                contract = Path(folder) / "integration.json"
+                contract.write_text(json.dumps(yaml.safe_load(INTEGRATION_CONTRACT.read_bytes())))
+                address = f"{site}/api/crm"
+                code |= schemathesis(
+                    contract, INTEGRATION_SETTINGS, environment, address, seed, options.max_examples
+                )
         return complaints(log) or code
 
 
 @contextmanager
 def server(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[tuple[str, str]]:
-    """Run a migrated CRM server in a folder, writing its log; yield the addresses of webhooks and staff API.
+    """Run a migrated CRM server in a folder; yield the addresses of webhooks and staff API."""
+    command = ["crm_server", "serve", "--port", "0", "--frontend-port", "0"]
+    with running(command, 2, environment, folder, log) as (webhooks, pages):
+        yield webhooks, f"{pages}api"
+
+
+@contextmanager
+def dashboard(environment: Mapping[str, str], folder: Path, log: Path) -> Iterator[str]:
+    """Run the website's server on a migrated outbox in a folder; yield its address."""
+    command = ["sender", "dashboard", "--port", "0"]
+    with running(command, 1, environment, folder, log) as (pages,):
+        yield pages.removesuffix("/admin")
+
+
+@contextmanager
+def running(
+    command: list[str], count: int, environment: Mapping[str, str], folder: Path, log: Path
+) -> Iterator[list[str]]:
+    """Run a module's command, its database migrated, writing its log; yield the addresses that it prints.
 
     Raises subprocess.CalledProcessError when it cannot be migrated or does not start.
     """
-    program = [sys.executable, "-m", "crm_server"]
-    path = {"PYTHONPATH": str(ROOT)}
-    with log.open("w") as file:
-        subprocess.run(
-            [*program, "migrate"], cwd=folder, env={**environment, **path}, stdout=file, check=True
-        )
-        command = [*program, "serve", "--port", "0", "--frontend-port", "0"]
+    program, env = [sys.executable, "-m"], {**environment, "PYTHONPATH": str(ROOT)}
+    with log.open("a") as file:
+        subprocess.run([*program, command[0], "migrate"], cwd=folder, env=env, stdout=file, check=True)
         with subprocess.Popen(
-            command, cwd=folder, env={**environment, **path}, stdout=subprocess.PIPE, stderr=file, text=True
+            [*program, *command], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=file, text=True
         ) as process:
             try:
                 assert process.stdout  # noqa: S101  (asked for by PIPE)
-                lines = process.stdout.readline(), process.stdout.readline()
+                lines = [process.stdout.readline() for _ in range(count)]
                 if not all(lines):
                     raise subprocess.CalledProcessError(process.wait(), command, stderr=log.read_text())
-                yield lines[0].split()[-1], f"{lines[1].split()[-1]}api"  # beside the pages
+                yield [line.split()[-1] for line in lines]
             finally:
                 process.terminate()
 

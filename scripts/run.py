@@ -1,7 +1,7 @@
-"""Run both sides until Ctrl-C: the CRM's server and the website's relay, on their usual ports and databases.
+"""Run both sides until Ctrl-C: the CRM's server, the website's relay and dashboard, on their usual ports and databases.
 
 Settings come from the environment and from `.env` (see `.env.example`). When neither names a key, one is
-made for this run.
+made for this run, and so is an admin token.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from scripts.processes import HOST, Broken, Interrupted, Programs, interruptible
 from sender import SenderSettings, SettingsError
 
 CRM_PORT = 5001
+DASHBOARD_PORT = 3010
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.parse_args(argv)
     try:
         with interruptible():
-            require_free({CRM_PORT: "the CRM"}, "")
+            require_free({CRM_PORT: "the CRM", DASHBOARD_PORT: "the dashboard"}, "")
             logs = Path("var")
             logs.mkdir(exist_ok=True)
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), **key_for_both()}
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), **key_for_both(), **token()}
             programs = Programs(Path.cwd(), logs.absolute(), environment)
             try:
                 run(programs)
@@ -53,8 +54,11 @@ def run(programs: Programs) -> None:
     programs.start("CRM", "crm_server", "serve", "--only", "webhooks", "--port", str(CRM_PORT))
     programs.wait_for(f"http://{HOST}:{CRM_PORT}/webhooks/health")
     programs.start("relay", "sender", "relay")
-    print(f"The CRM takes webhooks at http://{HOST}:{CRM_PORT}/webhooks, the relay runs. Ctrl-C ends both.")
-    print(f"They write to {programs.log_of('CRM')} and {programs.log_of('relay')}.", flush=True)
+    programs.start("dashboard", "sender", "dashboard", "--port", str(DASHBOARD_PORT))
+    programs.wait_for(f"http://{HOST}:{DASHBOARD_PORT}/api/crm/integration")
+    print(f"The CRM takes webhooks at http://{HOST}:{CRM_PORT}/webhooks, the relay runs.")
+    print(f"The dashboard is http://{HOST}:{DASHBOARD_PORT}/admin. Ctrl-C ends all.")
+    print(f"They write to {', '.join(str(programs.log_of(name)) for name in programs.running)}.", flush=True)
     while True:
         programs.require_running()
         time.sleep(0.5)
@@ -67,6 +71,15 @@ def key_for_both() -> dict[str, str]:
     print("No key is set: one is made for this run. Name yours in .env (see .env.example).", flush=True)
     key = secrets.token_urlsafe()
     return {"CRM_API_KEY": key, "WEBHOOK_API_KEY": key}
+
+
+def token() -> dict[str, str]:
+    """Return a new admin token, or nothing when the settings name one."""
+    if SenderSettings.read(".env").admin_token:
+        return {}
+    made = secrets.token_urlsafe()
+    print(f"No admin token is set: for this run it is {made}", flush=True)
+    return {"CRM_ADMIN_TOKEN": made}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from connexion.middleware.request_validation import (
     RequestValidationOperation,
 )
 from connexion.middleware.routing import RoutingMiddleware
-from connexion.operations import AbstractOperation
+from connexion.operations.abstract import AbstractOperation
 from connexion.spec import Specification
 from starlette.routing import Mount, Router
 from starlette.types import Receive, Scope, Send

@@ -34,6 +34,7 @@ class Terminal:
             (programs / name).chmod(0o755)
         self.folder, self.running = folder, running
         self.port, self.frontend_port = free_port(), free_port()
+        self.dashboards = {port: str(free_port()) for port in ("3010", "3012", "3013")}
         self.environment = clean_environment()
         self.environment["PATH"] = f"{programs}:{self.environment['PATH']}"
 
@@ -75,12 +76,15 @@ class Terminal:
         """Return a page's text with ports that are free here, in the place of those that it names."""
         if text.startswith("crm-server serve"):
             text += f" --port {self.port} --frontend-port {self.frontend_port}"
-        return text.replace("5001", str(self.port)).replace("3001", str(self.frontend_port))
+        if text == "crm-sender dashboard":
+            text += " --port 3010"
+        ours = {"5001": str(self.port), "3001": str(self.frontend_port), **self.dashboards}
+        return re.sub("|".join(ours), lambda port: ours[port[0]], text)
 
-    def crm_answers(self) -> bool:
-        """Say whether the CRM is well."""
+    def answers(self, page: str) -> bool:
+        """Say whether an address of a page answers well."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/webhooks/health").is_success
+            return httpx.get(f"http://127.0.0.1:{self.on_our_ports(page)}").is_success
         except httpx.TransportError:
             return False
 
@@ -101,7 +105,11 @@ def follow(line: str, terminal: Terminal) -> None:
         require_our_wheel(line)
     elif line.startswith("crm-server serve"):
         terminal.leave_running(line)
-        wait_until(terminal.crm_answers, 30, "an answer of the CRM")
+        wait_until(lambda: terminal.answers("5001/webhooks/health"), 30, "an answer of the CRM")
+    elif "crm-sender dashboard" in line:
+        terminal.leave_running(line)
+        [port] = re.findall(r"--port (\d+)", line) or ["3010"]
+        wait_until(lambda: terminal.answers(f"{port}/api/crm/integration"), 30, "an answer of the dashboard")
     elif line.startswith("crm-sender relay"):
         terminal.leave_running(line)
     elif line.startswith("pg_"):

@@ -51,9 +51,10 @@ class Server:
         self,
         method: str,
         path: str,
+        content: bytes | None = None,
+        /,
         *,
         source: str = "127.0.0.1",
-        content: bytes | None = None,
         **headers: str,
     ) -> httpx.Response:
         """Send a request from an address of this machine; in a header's name `_` is a `-`."""
@@ -65,7 +66,7 @@ class Server:
     def post(self, event: str, payload: Any, **headers: str) -> httpx.Response:
         """Send a webhook with the right key; `payload` is a JSON value, or bytes as they are."""
         content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-        return self.ask("POST", f"/webhooks/{event}", content=content, **(BEARER | JSON | headers))
+        return self.ask("POST", f"/webhooks/{event}", content, **(BEARER | JSON | headers))
 
     def rows(self, statement: str = "SELECT * FROM crm_outbox ORDER BY sequence", *parameters: object) -> Any:
         """Read from the outbox, or write to it, beside the server."""

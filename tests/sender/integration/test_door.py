@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,7 +16,9 @@ import pytest
 from sqlalchemy import make_url
 
 from generated.operations import CURRENT, RELEASES
-from sender import CRM, Relay, SenderSettings
+from sender import CRM, Relay, SenderSettings, outbox
+from sender.database import open_engine
+from sender.events import event_of
 from tests.factories import customer_registration, repair_request
 from tests.receiver import Receiver
 from tests.sender.engines import ENGINES, new_outbox
@@ -192,9 +195,11 @@ def test_a_relay_that_points_at_its_own_outbox_holds_what_it_has_and_loses_nothi
 
 
 def test_an_id_that_the_outbox_gave_comes_back_as_a_delivery_loop(door: Server) -> None:
-    settings = SenderSettings(api_key=KEY, outbox_url=door.outbox_url)
     payload = repair_request()
-    event_id = CRM(settings).repair_requested(payload)
+    engine = open_engine(door.outbox_url)
+    with engine.begin() as connection:
+        event_id = outbox.enqueue(connection, event_of("repair-request", payload), time.time())
+    engine.dispose()
     answer = door.post("repair-request", payload, webhook_id=event_id)
     assert (answer.status_code, type_of(answer)) == (409, "delivery-loop")
     assert door.post("repair-request", payload).json()["duplicate"] is True
