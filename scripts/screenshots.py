@@ -115,7 +115,7 @@ def fill_outbox(url: str) -> None:
                 connection.execute(insert(hours).values(row))
 
 
-ANSWERS = (
+ANSWERS: tuple[tuple[int, str, dict[str, object]], ...] = (
     (400, "Bad Request", {"type": "invalid-event", "pointers": ["/repair/priority", "/customer/email"]}),
     (409, "Conflict", {"type": "conflict"}),
     (413, "Request Entity Too Large", {"type": "content-too-large"}),

@@ -42,13 +42,10 @@ AGES: Mapping[str, tuple[str, float]] = {
     "7d": ("in the last 7 days", 7 * 86_400),
 }
 """How far back a list goes: its name, and seconds."""
+STATUSES = {status for webhook in WEBHOOKS.values() for status in webhook.answers if status >= 400}
 ANSWERS: Mapping[str, int | str] = {
-    str(answer): answer
-    for answer in (
-        *sorted({status for webhook in WEBHOOKS.values() for status in webhook.answers if status >= 400}),
-        "timeout",
-        REFUSED,
-    )
+    **{str(status): status for status in sorted(STATUSES)},
+    **{words: words for words in ("timeout", REFUSED)},
 }
 """What the CRM may have said, or why it said nothing, by how it stands in a URL."""
 

@@ -103,8 +103,9 @@ def is_own_origin(scope: Scope) -> bool:
     Browsers say where a request comes from (RFC 6454, section 7), and no page can have them say otherwise.
     """
     headers = dict(scope["headers"])
-    own = f"{scope['scheme']}://{headers.get(b'host', b'').decode('latin-1')}"
-    return headers.get(b"origin", b"").decode("latin-1").lower() == own.lower()
+    own = f"{scope['scheme']}://".encode() + headers.get(b"host", b"")
+    origin: bytes = headers.get(b"origin", b"")
+    return origin.lower() == own.lower()
 
 
 def is_csrf(session: Session, given: str) -> bool:

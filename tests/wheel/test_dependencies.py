@@ -47,7 +47,10 @@ def imported(package: str) -> Iterator[str]:
     ("package", "declared"),
     [
         ("generated", BASE),
-        ("sender", BASE | EXTRAS["otel"] | EXTRAS["dashboard"]),  # import-linter holds who of it may import what
+        (
+            "sender",
+            BASE | EXTRAS["otel"] | EXTRAS["dashboard"],
+        ),  # import-linter holds who of it may import what
         ("crm_server", BASE | EXTRAS["server"] | EXTRAS["otel"]),
     ],
 )
