@@ -24,16 +24,27 @@ if (news) {
     }
   };
   const show = (status) => {
-    for (const place of document.querySelectorAll("[data-count]")) place.textContent = status[place.dataset.count];
     news.dataset.asked = "";
-    known ??= status.failed;
-    const more = status.failed - known;
-    if (more <= 0 || news.dataset.more === String(more)) return;
-    news.dataset.more = more;
+    known ??= status;
+    for (const place of document.querySelectorAll("[data-count]")) place.textContent = status[place.dataset.count];
+    const { reachable, answer } = status.crm;
+    const crm = byId("crm");
+    if (crm) {
+      crm.className = reachable ? "good" : "bad";
+      crm.textContent = `${reachable ? "reachable" : "not reachable"}: ${answer}`;
+    }
+    const more = status.failed - known.failed;
+    const words = [
+      known.crm.reachable && !reachable && `The CRM is not reachable: ${answer}.`,
+      more > 0 && `${more} more ${more === 1 ? "delivery has" : "deliveries have"} failed.`,
+    ].filter(Boolean);
+    const text = words.join(" ");
+    if (text === (news.dataset.text ?? "")) return;
+    news.dataset.text = text;
     const link = document.createElement("a");
-    link.href = news.dataset.show;
-    link.textContent = `${more} more ${more === 1 ? "delivery has" : "deliveries have"} failed: show`;
-    news.replaceChildren(link);
+    link.href = more > 0 ? news.dataset.failed : news.dataset.home;
+    link.textContent = "Show";
+    news.replaceChildren(...(text ? [`${text} `, link] : []));
   };
   look();
 }

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.crm_server.visitors import Html
+from tests.receiver import TEST_OK, Receiver, first, problem, receipt, start_receiver
 from tests.sender.integration.server import TOKEN, start_server
-from tests.sender.site import Site
+from tests.sender.site import Site, migrated_outbox
+
+AT_FAULT = "/repair/priority"
+"""What the CRM refuses in what fails here."""
 
 
 @contextmanager
@@ -23,6 +29,46 @@ def start_dashboard(site: Site, *arguments: str, **over: str) -> Iterator[str]:
     del ours["CRM_OUTBOX_URL"]
     with start_server(site.directory, *arguments, outbox_url=site.url, **ours) as server:
         yield server.address
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A site with its dashboard, and the CRM behind it."""
+
+    site: Site
+    receiver: Receiver
+    address: str
+
+    def begin_anew(self) -> None:
+        """Empty the outbox, and let the CRM be well."""
+        self.change("DELETE FROM crm_outbox")
+        self.receiver.event, self.receiver.test = receipt, TEST_OK
+
+    def change(self, statement: str, *parameters: object) -> None:
+        """Write to the outbox beside the dashboard."""
+        with closing(sqlite3.connect(self.site.database, timeout=10)) as database, database:
+            database.execute(statement, parameters)
+
+    def fail(self, count: int = 1) -> list[str]:
+        """Book so many repairs that the CRM refuses; return their ids."""
+        self.receiver.event = first(*[problem(400, "invalid-event", errors=[{"pointer": AT_FAULT}])] * count)
+        ids = self.site.book(count)
+        assert self.site.drain().failed == count
+        return ids
+
+    def ticket(self, event_id: str) -> str:
+        """Return an event's ticket number."""
+        return str(self.site.row(event_id)["reference"])
+
+
+@contextmanager
+def start_shop(directory: Path) -> Iterator[Shop]:
+    """Start a shop for the block: one for many tests, for it takes longer to start than to ask."""
+    migrated_outbox(directory)
+    with start_receiver() as receiver:
+        site = Site(directory, receiver.url)
+        with start_dashboard(site) as address:
+            yield Shop(site, receiver, address)
 
 
 @dataclass

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -16,14 +13,11 @@ from sender.integration.sessions import IDLE, LONGEST, Sessions
 from sender.troubles import AUTHENTICATION_FAILED, CONNECTION_REFUSED, TROUBLES, VALIDATION_ERRORS
 from tests.crm_server.visitors import Html
 from tests.factories import repair_request
-from tests.receiver import TEST_OK, Receiver, first, problem, receipt, start_receiver
-from tests.sender.integration.admins import Admin, logged_in, start_dashboard
+from tests.receiver import Receiver, problem
+from tests.sender.integration.admins import AT_FAULT, Admin, Shop, logged_in, start_dashboard, start_shop
 from tests.sender.integration.server import TOKEN
-from tests.sender.site import SENTINEL, Site, eventually, migrated_outbox
+from tests.sender.site import SENTINEL, Site, eventually
 
-REFUSED = problem(
-    400, "invalid-event", errors=[{"pointer": "/repair/priority", "detail": "x", "expected": "y"}]
-)
 OPEN_PATHS = ("/admin/login",)
 CLOSED_PATHS = (
     "/admin", "/admin/deliveries", "/admin/deliveries/all", "/admin/deliveries/some-id", "/admin/find",
@@ -34,66 +28,37 @@ FORMS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shop:
-    """A site with its dashboard, and the CRM behind it."""
-
-    site: Site
-    receiver: Receiver
-    address: str
-
-
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """One dashboard for all: to start one takes longer than to ask it everything."""
-    directory = tmp_path_factory.mktemp("shop")
-    migrated_outbox(directory)
-    with start_receiver() as receiver:
-        site = Site(directory, receiver.url)
-        with start_dashboard(site) as address:
-            yield Shop(site, receiver, address)
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with start_shop(tmp_path_factory.mktemp("shop")) as started:
+        yield started
+
+
+@pytest.fixture
+def shop(started: Shop) -> Shop:
+    """A shop with an empty outbox, before a CRM that is well."""
+    started.begin_anew()
+    return started
 
 
 @pytest.fixture
 def receiver(shop: Shop) -> Receiver:
-    shop.receiver.event, shop.receiver.test = receipt, TEST_OK
     return shop.receiver
 
 
 @pytest.fixture
-def site(shop: Shop, receiver: Receiver) -> Site:
-    """The site, its outbox empty, before a CRM that is well."""
-    change(shop.site, "DELETE FROM crm_outbox")
+def site(shop: Shop) -> Site:
     return shop.site
 
 
 @pytest.fixture
-def address(shop: Shop, site: Site) -> str:
+def address(shop: Shop) -> str:
     return shop.address
 
 
 @pytest.fixture
 def admin(address: str) -> Admin:
     return logged_in(address)
-
-
-def change(site: Site, statement: str, *parameters: object) -> None:
-    """Write to the outbox beside the dashboard."""
-    with closing(sqlite3.connect(site.database, timeout=10)) as database, database:
-        database.execute(statement, parameters)
-
-
-def fail(site: Site, receiver: Receiver, count: int = 1, **over: object) -> list[str]:
-    """Book so many repairs that the CRM refuses, each of another ticket; return their ids."""
-    receiver.event = first(*[REFUSED] * count)
-    ids = site.book(count, **over)
-    assert site.drain().failed == count
-    return ids
-
-
-def reference(site: Site, event_id: str) -> str:
-    """Return an event's ticket number."""
-    return str(site.row(event_id)["reference"])
 
 
 # who may see it
@@ -130,7 +95,7 @@ def test_who_logs_in_is_where_they_wanted_to_be_and_nowhere_else(address: str) -
         assert Admin(address).log_in(wanted=elsewhere).headers["location"] == "/admin", elsewhere
 
 
-def test_the_cookie_is_for_http_alone_and_secure_behind_a_site_with_tls(site: Site) -> None:
+def test_the_cookie_is_for_http_alone_and_secure_behind_a_site_with_tls(shop: Shop, site: Site) -> None:
     with start_dashboard(site, CRM_TRUSTED_PROXIES="127.0.0.1") as address:
         cookie = Admin(address).log_in().headers["set-cookie"]
         assert re.fullmatch(r"crm_link_admin=[\w-]{43}; HttpOnly; Path=/; SameSite=lax", cookie), cookie
@@ -249,7 +214,9 @@ def test_an_outage_is_seen_with_its_cause_and_goes_when_it_is_over(
     eventually(lambda: shown("reachable: 200 OK", "Connection refused: not seen"), "the CRM on the dashboard")
 
 
-def test_a_refused_key_is_seen_with_the_guides_solution(site: Site, receiver: Receiver, admin: Admin) -> None:
+def test_a_refused_key_is_seen_with_the_guides_solution(
+    shop: Shop, site: Site, receiver: Receiver, admin: Admin
+) -> None:
     receiver.event = receiver.test = problem(401, "unauthorized")
     [held] = site.book()
     site.drain()
@@ -259,7 +226,7 @@ def test_a_refused_key_is_seen_with_the_guides_solution(site: Site, receiver: Re
     assert "Authentication failed: seen now" in text
     assert AUTHENTICATION_FAILED.solution in text
     listed = admin.html("/admin/deliveries?state=held").text
-    assert reference(site, held) in listed
+    assert shop.ticket(held) in listed
     assert "401 Unauthorized: the CRM refuses the key" in listed
     assert "Waits for the key" in listed
 
@@ -276,7 +243,7 @@ def test_no_page_shows_what_a_customer_wrote(site: Site, receiver: Receiver, adm
     payload = repair_request(
         repair__issueDescription=SENTINEL, repair__customerName=SENTINEL, repair__notes=SENTINEL
     )
-    receiver.event = first(REFUSED)
+    receiver.event = problem(400, "invalid-event")
     event_id = site.crm().repair_requested(payload)
     site.drain()
     for path in ("/admin", "/admin/deliveries", f"/admin/deliveries/{event_id}", "/admin/deliveries/all"):
@@ -285,13 +252,13 @@ def test_no_page_shows_what_a_customer_wrote(site: Site, receiver: Receiver, adm
         assert "@" not in text, path
 
 
-def test_what_the_crm_said_is_text_on_every_page(site: Site, receiver: Receiver, admin: Admin) -> None:
-    [event_id] = fail(site, receiver)
+def test_what_the_crm_said_is_text_on_every_page(shop: Shop, admin: Admin) -> None:
+    [event_id] = shop.fail()
     markup = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     answer = '{"status": 400, "contract": "1.0.0", "type": "<b>x</b>", "pointers": ["/<i>"]}'
-    change(site, "UPDATE crm_outbox SET reason = ?, answer = ?", markup, answer)
+    shop.change("UPDATE crm_outbox SET reason = ?, answer = ?", markup, answer)
     again = "INSERT INTO crm_outbox_trail (event_id, at, actor, verb, detail) VALUES (?, 0, ?, ?, ?)"
-    change(site, again, event_id, markup, markup, markup)
+    shop.change(again, event_id, markup, markup, markup)
     for path in ("/admin", "/admin/deliveries", f"/admin/deliveries/{event_id}"):
         page = admin.html(path)
         assert not page.all("img")
@@ -304,19 +271,19 @@ def test_what_the_crm_said_is_text_on_every_page(site: Site, receiver: Receiver,
 # failed and held
 
 
-def test_a_failure_says_what_the_crm_said_and_where(site: Site, receiver: Receiver, admin: Admin) -> None:
-    [event_id] = fail(site, receiver)
+def test_a_failure_says_what_the_crm_said_and_where(shop: Shop, admin: Admin) -> None:
+    [event_id] = shop.fail()
     page = admin.html(f"/admin/deliveries/{event_id}")
-    for words in ("failed", "400 Bad Request", "invalid-event", "/repair/priority", "1.0.0", "enqueued"):
+    for words in ("failed", "400 Bad Request", "invalid-event", AT_FAULT, "1.0.0", "enqueued"):
         assert words in page.text
     assert VALIDATION_ERRORS.solution in page.text
     assert "Validation errors: seen now" in admin.html("/admin").text
 
 
 def test_one_is_retried_and_one_is_closed_when_that_is_confirmed(
-    site: Site, receiver: Receiver, admin: Admin
+    shop: Shop, site: Site, admin: Admin
 ) -> None:
-    again, given_up = fail(site, receiver, 2)
+    again, given_up = shop.fail(2)
     assert admin.post(f"/admin/deliveries/{again}/retry").status_code == 303
     assert site.status(again) == "pending"
     assert admin.post(f"/admin/deliveries/{given_up}/close").status_code == 400
@@ -333,8 +300,8 @@ def test_one_is_retried_and_one_is_closed_when_that_is_confirmed(
     assert "is delivered; this can be done only when it is failed" in answer.text
 
 
-def test_what_is_selected_is_retried(site: Site, receiver: Receiver, admin: Admin) -> None:
-    ids = fail(site, receiver, 3)
+def test_what_is_selected_is_retried(shop: Shop, site: Site, admin: Admin) -> None:
+    ids = shop.fail(3)
     answer = admin.post("/admin/deliveries/retry", {"id": ids[:2]})
     assert answer.status_code == 303
     assert [site.status(event_id) for event_id in ids] == ["pending", "pending", "failed"]
@@ -346,12 +313,12 @@ def test_what_is_selected_is_retried(site: Site, receiver: Receiver, admin: Admi
 
 
 def test_everything_that_matches_is_retried_only_while_it_is_what_was_seen(
-    site: Site, receiver: Receiver, admin: Admin
+    shop: Shop, site: Site, admin: Admin
 ) -> None:
-    fail(site, receiver, 3)
+    shop.fail(3)
     seen = form_of(admin.html("/admin/deliveries/all?answer=400"))
     assert seen["count"] == "3"
-    [late] = fail(site, receiver)
+    [late] = shop.fail()
     answer = admin.post("/admin/deliveries/all?answer=400", seen)
     assert answer.status_code == 409
     assert "What matches has changed" in answer.text
@@ -375,8 +342,8 @@ def listed(page: Html) -> list[str]:
     return [at["value"] for at in page.all("input", type="checkbox")]
 
 
-def test_the_list_is_filtered_and_goes_by_pages(site: Site, receiver: Receiver, admin: Admin) -> None:
-    ids = fail(site, receiver, 53)
+def test_the_list_is_filtered_and_goes_by_pages(shop: Shop, admin: Admin) -> None:
+    ids = shop.fail(53)
     page = admin.html("/admin/deliveries")
     assert listed(page) == ids[:50]
     [more] = page.all("a", rel="next")
@@ -386,9 +353,9 @@ def test_the_list_is_filtered_and_goes_by_pages(site: Site, receiver: Receiver, 
         assert listed(admin.html(f"/admin/deliveries?{query}")) == [], query
 
 
-def test_what_is_searched_for_stands_in_no_url(site: Site, receiver: Receiver, admin: Admin) -> None:
-    one, _ = fail(site, receiver, 2)
-    for words in (reference(site, one), one, str(site.row(one)["natural_key"])):
+def test_what_is_searched_for_stands_in_no_url(shop: Shop, site: Site, admin: Admin) -> None:
+    one, _ = shop.fail(2)
+    for words in (shop.ticket(one), one, str(site.row(one)["natural_key"])):
         answer = admin.post("/admin/deliveries/search", {"text": words})
         assert words not in answer.headers["location"]
         page = admin.html(answer.headers["location"])
@@ -397,12 +364,10 @@ def test_what_is_searched_for_stands_in_no_url(site: Site, receiver: Receiver, a
         assert not any(words in link for link in links if link != f"/admin/deliveries/{one}")
 
 
-def test_where_it_is_is_found_by_ticket_id_and_natural_key(
-    site: Site, receiver: Receiver, admin: Admin
-) -> None:
+def test_where_it_is_is_found_by_ticket_id_and_natural_key(shop: Shop, site: Site, admin: Admin) -> None:
     [event_id] = site.book()
     site.drain()
-    for words in (reference(site, event_id), event_id, str(site.row(event_id)["natural_key"])):
+    for words in (shop.ticket(event_id), event_id, str(site.row(event_id)["natural_key"])):
         answer = admin.post("/admin/find", {"key": words})
         assert answer.headers["location"] == f"/admin/deliveries/{event_id}"
     text = admin.html(f"/admin/deliveries/{event_id}").text
@@ -432,8 +397,8 @@ def test_an_outbox_that_is_away_is_a_page_that_says_so(site: Site, admin: Admin)
 # below a site's path
 
 
-def test_below_a_base_path_every_link_and_form_has_it(site: Site, receiver: Receiver) -> None:
-    [event_id] = fail(site, receiver)
+def test_below_a_base_path_every_link_and_form_has_it(shop: Shop, site: Site) -> None:
+    [event_id] = shop.fail()
     with start_dashboard(site, "--base-path", "/crm") as below:
         address = below.removesuffix("/crm")
         admin = Admin(address, "/crm")
