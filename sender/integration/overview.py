@@ -76,12 +76,12 @@ async def show(visit: Visit) -> Response:
 
 def features(status: Mapping[str, Any]) -> list[Feature]:
     """Return each webhook of today's contract, and what is planned, as the status says that they are (pure)."""
-    crm, waits_for = status["crm"], status["outbox"]["held_for"]
+    crm, holds = status["crm"], {hold["held_for"]: hold for hold in status["holds"]}
     versions: Sequence[str] = crm["contract_versions"]
 
     def of(name: str, path: str) -> Feature:
-        if path in waits_for:
-            return Feature(name, "held", "held until a test of its path passes")
+        if hold := holds.get(path) or holds.get(CURRENT):
+            return Feature(name, "held", f"waits for {hold['waits_for']}: {hold['reason']}")
         if not crm["reachable"]:
             return Feature(name, "away", f"the CRM is away: {crm['answer']}; events wait")
         if CURRENT not in versions:

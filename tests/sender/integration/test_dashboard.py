@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -172,6 +173,17 @@ def test_what_is_no_form_is_refused(address: str, headers: dict[str, str], body:
     assert answer.status_code == status
 
 
+def test_the_api_takes_a_session_with_its_token_and_no_other(address: str, admin: Admin) -> None:
+    retry, body = f"{address}/api/crm/integration/retry-failed", {}
+    cookies, own = dict(admin.cookies), {"origin": address, "x-csrf-token": admin.csrf}
+    ask = partial(httpx.patch, retry, json=body)
+    assert ask(cookies=cookies, headers=own).status_code == 200
+    assert ask(headers=own).status_code == 401
+    assert ask(cookies=cookies, headers=own | {"origin": "http://evil.example"}).status_code == 403
+    assert ask(cookies=cookies, headers=own | {"x-csrf-token": "x"}).status_code == 403
+    assert ask(cookies=cookies, headers={"origin": address}).status_code == 403
+
+
 # what it shows
 
 
@@ -220,7 +232,7 @@ def test_a_refused_key_is_seen_with_the_guides_solution(
     receiver.event = receiver.test = problem(401, "unauthorized")
     [held] = site.book()
     site.drain()
-    held_by = "held until a test of its path passes"
+    held_by = "waits for the key: 401 Unauthorized"
     eventually(lambda: held_by in admin.html("/admin").text, "the hold on the dashboard")
     text = admin.html("/admin").text
     assert "Authentication failed: seen now" in text
