@@ -52,13 +52,23 @@ class Demo:
     crm_port: int
     staff_port: int
     site_port: int
+    dashboard_port: int
     browser: httpx.Client = field(init=False)
     """Ada's: it keeps the site's cookie."""
+    admin: httpx.Client = field(init=False)
+    """That of whoever looks after the link: it keeps the dashboard's cookie."""
     password: str = field(default_factory=secrets.token_urlsafe)
     """Grace's, who is staff."""
 
     def __post_init__(self) -> None:
         self.browser = httpx.Client(base_url=self.site_address, timeout=ANSWER_SECONDS, trust_env=False)
+        self.admin = httpx.Client(
+            base_url=self.dashboard_address,
+            headers={"origin": self.dashboard_address},
+            timeout=ANSWER_SECONDS,
+            follow_redirects=True,
+            trust_env=False,
+        )
 
     @property
     def site_address(self) -> str:
@@ -75,10 +85,20 @@ class Demo:
         """Where staff work."""
         return f"http://{HOST}:{self.staff_port}"
 
-    def start_crm(self) -> None:
+    @property
+    def dashboard_address(self) -> str:
+        """Where the dashboard is."""
+        return f"http://{HOST}:{self.dashboard_port}"
+
+    @property
+    def admin_token(self) -> str:
+        """What logs in there."""
+        return self.programs.environment["CRM_ADMIN_TOKEN"]
+
+    def start_crm(self, **settings: str) -> None:
         """Start the CRM and wait until it is well."""
         ports = ["--port", str(self.crm_port), "--frontend-port", str(self.staff_port)]
-        self.programs.start("CRM", "crm_server", "serve", *ports)
+        self.programs.start("CRM", "crm_server", "serve", *ports, **settings)
         self.programs.wait_for(f"{self.crm_address}/health")
 
     def submit(self, path: str, filled: Mapping[str, str]) -> tuple[str, httpx.Response]:
@@ -93,6 +113,18 @@ class Demo:
         page = self.browser.get(answer.headers["location"])
         expect("REV-" in page.text, "The confirmation shows no ticket number.")
         return booking_id
+
+    def see_on_dashboard(self, path: str, *words: str) -> str:
+        """Wait until a page of the dashboard shows some words; return it."""
+        shown = ""
+
+        def is_shown() -> bool:
+            nonlocal shown
+            shown = self.admin.get(path).text
+            return all(each in shown for each in words)
+
+        self.programs.wait_until(is_shown, ARRIVE_SECONDS, f"{' and '.join(words)} on the dashboard")
+        return shown
 
     def queue(self) -> list[dict[str, Any]]:
         """Return the CRM's approval queue, in order of receipt."""
@@ -135,6 +167,13 @@ def start(demo: Demo) -> None:
     demo.programs.start("booking site", "scripts.booking_site", "--port", str(demo.site_port))
     demo.programs.wait_for(demo.site_address)
     say(f"The CRM takes webhooks at {demo.crm_address}, the booking site is {demo.site_address}.")
+    demo.programs.start("dashboard", "sender", "dashboard", "--port", str(demo.dashboard_port))
+    demo.programs.wait_for(f"{demo.dashboard_address}/admin/login")
+    demo.admin.post("/admin/login", data={"token": demo.admin_token, "next": "/admin"})
+    demo.see_on_dashboard("/admin", "reachable: 200 OK")
+    say(
+        f"The dashboard at {demo.dashboard_address}/admin says that all is well; admin token {demo.admin_token}"
+    )
 
 
 def register_and_book(demo: Demo) -> None:
@@ -171,6 +210,10 @@ def kill_the_crm(demo: Demo) -> None:
     committed = demo.undelivered()
     expect(len(committed) == WHILE_AWAY, f"The outbox holds {len(committed)} events, not {WHILE_AWAY}.")
     say(f"{len(committed)} events wait in the outbox; nothing has failed.")
+    demo.see_on_dashboard(
+        "/admin", "not reachable: Connection refused", f'data-count="pending">{WHILE_AWAY}<'
+    )
+    say("The dashboard shows the outage: Connection refused, its cause and its solution.")
     demo.start_crm()
     say("The CRM is back.")
     queue = demo.wait_for_requests(len(before) + WHILE_AWAY)
@@ -244,12 +287,36 @@ def approve_a_request(demo: Demo) -> None:
     say(f"The ticket:  {demo.staff_address}/tickets/{ticket_id}")
 
 
+def fail_and_retry(demo: Demo) -> None:
+    """The CRM refuses a booking by a mistake in its settings; when that is mended it is sent again."""
+    before = len(demo.queue())
+    demo.programs.kill("CRM")
+    demo.start_crm(WEBHOOK_MAX_BODY_BYTES="64")
+    say("The CRM is started again, with a setting that is wrong: it takes bodies of 64 bytes at most.")
+    booking_id = demo.book()
+    page = demo.see_on_dashboard("/admin/deliveries", 'dir="auto">413 ')
+    path = between(page, '<a href="/admin/deliveries/', '"')
+    say(f"The booking has failed, and says why: {demo.dashboard_address}/admin/deliveries/{path}")
+    demo.programs.kill("CRM")
+    demo.start_crm()
+    say("The setting is mended.")
+    page = demo.admin.get(f"/admin/deliveries/{path}").text
+    demo.admin.post(
+        f"/admin/deliveries/{path}/retry", data={"csrf": between(page, 'name="csrf" value="', '"')}
+    )
+    queue = demo.wait_for_requests(before + 1)
+    expect(queue[-1]["natural_key"] == booking_id, "The booking that failed is not what arrived.")
+    demo.see_on_dashboard(f"/admin/deliveries/{path}", "dashboard</bdi>: retried", "relay</bdi>: delivered")
+    say("Retried on the dashboard, it is in the approval queue.")
+
+
 SCENES: Sequence[tuple[str, Callable[[Demo], None]]] = (
     ("Starting", start),
     ("A customer registers and books", register_and_book),
     ("The approval queue", see_the_queue),
     ("The CRM dies, and nobody notices", kill_the_crm),
     ("A mistake is caught before it is committed", refuse_an_invalid_booking),
+    ("A failure, and a retry", fail_and_retry),
     ("Staff approve", approve_a_request),
 )
 
@@ -261,6 +328,7 @@ def main(argv: list[str] | None = None) -> int:
         options.crm_port: "the CRM",
         options.staff_port: "the CRM's staff",
         options.site_port: "the booking site",
+        options.dashboard_port: "the dashboard",
     }
     began, told = time.monotonic(), False
     try:
@@ -299,6 +367,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--crm-port", type=int, default=5001, help="default: %(default)s")
     made.add_argument("--staff-port", type=int, default=3001, help="default: %(default)s")
     made.add_argument("--site-port", type=int, default=3011, help="default: %(default)s")
+    made.add_argument("--dashboard-port", type=int, default=3010, help="default: %(default)s")
     made.add_argument(
         "--folder",
         type=Path,
@@ -321,8 +390,10 @@ def prepare(options: argparse.Namespace) -> Demo:
         CRM_API_KEY=key,
         CRM_WEBHOOK_URL=f"http://{HOST}:{options.crm_port}/webhooks",
         CRM_OUTBOX_URL=f"sqlite:///{folder / 'site.sqlite3'}",
+        CRM_ADMIN_TOKEN=secrets.token_urlsafe(),
     )
-    return Demo(Programs(folder, folder, settings), options.crm_port, options.staff_port, options.site_port)
+    ports = options.crm_port, options.staff_port, options.site_port, options.dashboard_port
+    return Demo(Programs(folder, folder, settings), *ports)
 
 
 def go_on(demo: Demo) -> None:
@@ -333,6 +404,7 @@ def go_on(demo: Demo) -> None:
 Try it yourself; Ctrl-C ends it.
   Booking site  {demo.site_address}
   Staff pages   {demo.staff_address}, as {STAFF} with the password {demo.password}
+  Dashboard     {demo.dashboard_address}/admin, with the admin token {demo.admin_token}
   CRM           {demo.crm_address}/health
   Approvals     CRM_DATABASE_URL=sqlite:///{folder}/crm.sqlite3 {sys.executable} -m crm_server approvals list
   Logs          {folder}""",

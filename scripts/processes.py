@@ -42,13 +42,13 @@ class Programs:
     environment: Mapping[str, str]
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, name: str, module: str, *arguments: str) -> None:
-        """Start `python -m module` under a name of ours; it writes to `<name>.log`."""
+    def start(self, name: str, module: str, *arguments: str, **settings: str) -> None:
+        """Start `python -m module` under a name of ours, with more settings; it writes to `<name>.log`."""
         with self.log_of(name).open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=self.folder,
-                env=self.environment,
+                env={**self.environment, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Column, Connection, Engine, NullPool, Table, create_engine, event, text
+from sqlalchemy import URL, Column, Connection, Engine, Insert, NullPool, Table, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -244,6 +244,16 @@ def insert_or_ignore(dialect: str, table: Table, returning: Column[Any]) -> Retu
     module: Any = import_module(f"sqlalchemy.dialects.{dialect}")
     statement: ReturningInsert[Any] = module.insert(table).on_conflict_do_nothing().returning(returning)
     return statement
+
+
+@cache
+def insert_or_add(dialect: str, table: Table, number: Column[Any]) -> Insert:
+    """Return an INSERT that adds to the number of the row that is there already."""
+    module: Any = import_module(f"sqlalchemy.dialects.{dialect}")
+    statement = module.insert(table)
+    summed = {number: number + statement.excluded[number.name]}
+    added: Insert = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=summed)
+    return added
 
 
 def commits_by_itself(connection: Connection) -> bool:

@@ -6,6 +6,7 @@ A verb opens and commits nothing, so that it can stand in a booking's own transa
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -38,11 +39,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from generated.operations import WEBHOOKS
-from sender.database import insert_or_ignore
+from sender.database import insert_or_add, insert_or_ignore
 from sender.delivery import Decision, Delivery, Status
 from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent
 from sender.events import Event
-from sender.tables import outbox, relays, state, trail
+from sender.statistics import hour_of, rung_of
+from sender.tables import hours, outbox, relays, state, trail
 
 DAY = 86_400
 
@@ -345,7 +347,7 @@ def claim(
 # The fence: who lost the lease records nothing.
 _IS_MINE = tuple_(outbox.c.id, outbox.c.lease_token).in_(bindparam("leases", expanding=True))
 _STILL_LEASED = (
-    select(outbox.c.id, outbox.c.lease_token)
+    select(outbox.c.id, outbox.c.lease_token, outbox.c.enqueued_at)
     .where(_IS_MINE, outbox.c.status == "pending")
     .with_for_update()  # no words to SQLite
 )
@@ -380,8 +382,9 @@ def record(
 ) -> list[bool]:
     """Write what became of attempts. Return for each whether its lease still held, so that it was written."""
     leases = _leases([delivery for delivery, _ in decisions])
-    still = {tuple(row) for row in connection.execute(_STILL_LEASED, {"leases": leases})} if leases else set()
-    held = [lease in still for lease in leases]
+    rows = connection.execute(_STILL_LEASED, {"leases": leases}) if leases else ()
+    enqueued = {(event_id, token): enqueued_at for event_id, token, enqueued_at in rows}
+    held = [lease in enqueued for lease in leases]
     written = [decided for decided, is_held in zip(decisions, held, strict=True) if is_held]
     if written:
         connection.execute(_RECORD, [_recorded(delivery, decision, now) for delivery, decision in written])
@@ -390,6 +393,8 @@ def record(
         for delivery, decision in written
     ]
     _write_trail(connection, entries, now, actor)
+    delays = [now - enqueued[delivery.id, delivery.lease_token] for delivery, _ in written]
+    _count_hour(connection, [verb for _, verb, _ in entries], delays, now)
     delivered = sum(verb == "delivered" for _, verb, _ in entries)
     if delivered:
         _note_erasure(connection, now, delivered)
@@ -425,6 +430,21 @@ def _write_trail(
                 for event_id, verb, detail in entries
             ],
         )
+
+
+def _count_hour(connection: Connection, verbs: Sequence[str], delays: Sequence[float], now: float) -> None:
+    """Count what became of attempts, and of deliveries how long it took since the commit."""
+    counted = Counter(
+        (verb, rung_of(delay) if verb == "delivered" else 0)
+        for verb, delay in zip(verbs, delays, strict=True)
+    )
+    # Sorted, so that two relays lock the rows of an hour in one order.
+    rows = [
+        {"hour": hour_of(now), "verb": verb, "within_ms": rung, "count": count}
+        for (verb, rung), count in sorted(counted.items())
+    ]
+    if rows:
+        connection.execute(insert_or_add(connection.dialect.name, hours, hours.c.count), rows)
 
 
 def note(
@@ -628,6 +648,29 @@ def trail_of(connection: Connection, event_id: str) -> Sequence[Any]:
     return connection.execute(
         select(*columns).where(trail.c.event_id == event_id).order_by(trail.c.number)
     ).all()
+
+
+def hours_since(connection: Connection, hour: int) -> Sequence[Any]:
+    """Return what became of attempts since an hour: hour, verb, rung of the delay in milliseconds, count."""
+    columns = (hours.c.hour, hours.c.verb, hours.c.within_ms, hours.c.count)
+    return connection.execute(select(*columns).where(hours.c.hour >= hour)).all()
+
+
+def words_of_trouble(connection: Connection, limit: int) -> set[str]:
+    """Return what the CRM said, instead of a receipt, of events that still wait or have failed.
+
+    Of each state `limit` events are read, so that it costs the same after a long outage.
+    """
+    found: set[str] = set()
+    for status in ("failed", "held"):
+        mine = and_(_UNFINISHED, _is(outbox.c.status, status))
+        newest = select(outbox.c.reason).where(mine).order_by(outbox.c.sequence.desc()).limit(limit)
+        found.update(connection.scalars(newest))
+    waiting = and_(_UNFINISHED, _is(outbox.c.status, "pending"))
+    oldest = select(outbox.c.id).where(waiting).order_by(outbox.c.sequence).limit(limit).subquery()
+    said = select(trail.c.detail).join(oldest, trail.c.event_id == oldest.c.id)
+    found.update(connection.scalars(said.where(trail.c.verb == "attempted").distinct()))
+    return found
 
 
 # relays and erasure

@@ -126,6 +126,15 @@ relays = Table(
     Column("seen_at", Float, nullable=False),
 )
 
+hours = Table(
+    "crm_outbox_hours",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # since 1970
+    Column("verb", String(16), primary_key=True),  # the trail's
+    Column("within_ms", BigInteger, primary_key=True, autoincrement=False),  # from commit to receipt, or 0
+    Column("count", BigInteger, nullable=False),
+)
+
 
 def outbox_identity() -> Insert:
     """Return the statement that tells new tables from any other outbox, as `crm-sender migrate` does.

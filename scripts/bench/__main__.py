@@ -57,7 +57,7 @@ TARGETS = [
     Target("commit to receipt at 50 events/s, on PostgreSQL", "p99 ms", "one plain post", 4, 3, False),
     *(
         Target(f"a million rows: {work}", "µs", "empty", 1.3, 1.1, False)
-        for work in ("enqueue", "claim", "status", "webhook")
+        for work in ("enqueue", "claim", "status", "dashboard", "webhook")
     ),
     *(
         Target(f"a million rows: {work} on PostgreSQL", "µs", "empty", 1.3, 1.1, False)

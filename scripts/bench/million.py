@@ -17,6 +17,9 @@ from scripts.bench.site import Site, new_repair
 from scripts.bench.webhooks import run_load
 from sender import outbox
 from sender.database import open_engine, reading
+from sender.integration.deliveries import PAGE_SIZE
+from sender.integration.overview import READ
+from sender.statistics import hour_of
 
 MILLION = 1_000_000
 REPEAT = 200
@@ -46,7 +49,7 @@ SELECT printf('01a20000-0000-7000-8000-%012d', i), 'repair-request', 'r' || i,
 
 
 def measure(rounds: int, seconds: float) -> list[Measurement]:
-    """Measure enqueue, claim, status and webhook, empty and full, in turn."""
+    """Measure enqueue, claim, status, what the dashboard reads, and webhook, empty and full, in turn."""
     found = []
     with (
         cluster() as server,
@@ -101,7 +104,14 @@ def measure_site(site: Site) -> dict[str, float]:
         with reading(engine) as connection:
             outbox.counts(connection)
 
-    found = {"enqueue": time_one(enqueue), "claim": time_one(claim), "status": time_one(status)}
+    def dashboard() -> None:
+        with reading(engine) as connection:
+            outbox.hours_since(connection, hour_of(time.time()) - 7 * 24)
+            outbox.words_of_trouble(connection, READ)
+            outbox.list_unfinished(connection, outbox.Failures(), limit=PAGE_SIZE)
+
+    works = {"enqueue": enqueue, "claim": claim, "status": status, "dashboard": dashboard}
+    found = {name: time_one(work) for name, work in works.items()}
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM crm_outbox WHERE status = 'pending'"))
     return found

@@ -38,7 +38,7 @@ def measure(rounds: int, seconds: float) -> list[Measurement]:
                 for who, (settings, more) in ways.items():
                     with (
                         tempfile.TemporaryDirectory() as folder,
-                        our_server(Path(folder), **settings) as port,
+                        our_server(Path(folder), settings=settings) as port,
                     ):
                         run_load(port, connections, 0.5, *more)
                         rate = run_load(port, connections, seconds, *more)["rate"]

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from generated.operations import CURRENT
 from sender.database import open_engine
-from sender.integration import dashboard
+from sender.integration import dashboard, rendering
 from sender.integration.api import api_operations
 from sender.integration.arrivals import Arrivals, is_below
 from sender.integration.bodies import Bodies
@@ -162,7 +162,7 @@ class Metrics:
 async def send_problem(problem: Problem, scope: Scope, send: Send) -> None:
     """Send a problem to a person as a page, and to a program as JSON."""
     is_page = scope["link.seen"].part == "dashboard"
-    await (dashboard.send_problem if is_page else send_json)(problem, scope, send)
+    await (rendering.send_problem if is_page else send_json)(problem, scope, send)
 
 
 class OnlyHttp:

@@ -27,11 +27,16 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, folder.with_suffix(".out")
-        self.crm_port, self.staff_port, self.site_port = free_port(), free_port(), free_port()
+        self.crm_port, self.staff_port, self.site_port, self.dashboard_port = (free_port() for _ in range(4))
 
     @property
     def command(self) -> list[str]:
-        ports = {"crm": self.crm_port, "staff": self.staff_port, "site": self.site_port}
+        ports = {
+            "crm": self.crm_port,
+            "staff": self.staff_port,
+            "site": self.site_port,
+            "dashboard": self.dashboard_port,
+        }
         options = [f"--{name}-port={port}" for name, port in ports.items()]
         return [sys.executable, "-m", "scripts.demo", *options, "--folder", str(self.folder)]
 
@@ -64,7 +69,8 @@ class Run:
         return self.output.read_text()
 
     def ports_are_free(self) -> bool:
-        return not any(map(is_taken, (self.crm_port, self.staff_port, self.site_port)))
+        ports = (self.crm_port, self.staff_port, self.site_port, self.dashboard_port)
+        return not any(map(is_taken, ports))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +100,8 @@ def test_the_demo_tells_its_story_and_ends_well(demo: Run) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All 20 are in the approval queue: once each, in order, unchanged." in done.stdout
     assert re.search(r"refused, beside the field: “E-mail has the wrong form", done.stdout)
+    assert "The dashboard shows the outage: Connection refused" in done.stdout
+    assert "Retried on the dashboard, it is in the approval queue." in done.stdout
     assert re.search(r"ticket REV-\w+ is open", done.stdout)
     assert demo.ports_are_free()
     logs = "".join(path.read_text() for path in demo.folder.glob("*.log"))
@@ -113,6 +121,11 @@ def test_the_next_demo_starts_afresh_and_goes_on_until_it_is_interrupted(demo: R
             f"{address}/login", data={"name": name, "password": password}, headers={"origin": address}
         )
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        shown = re.search(r"Dashboard +(\S+)/admin, with the admin token (\S+)", demo.said)
+        assert shown
+        address, token = shown.groups()
+        answer = httpx.post(f"{address}/admin/login", data={"token": token}, headers={"origin": address})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/admin")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, demo.said
         assert demo.ports_are_free()
