@@ -97,12 +97,16 @@ def _trail(connection: Connection, row: Row[Any]) -> list[dict[str, Any]]:
 
 
 def holds(connection: Connection) -> list[dict[str, Any]]:
-    """Return what held events wait for, the longest first: `{waits_for, held_for, reason, cure, since, held}`."""
+    """Return what held events wait for, the longest first.
+
+    `{waits_for, held_for, reason, cause, cure, since, held}`: since when, and how many.
+    """
     return [
         {
             "waits_for": (cause := _cause(row)).waits_for,
             "held_for": row.held_for,
             "reason": row.reason,
+            "cause": cause.what,
             "cure": cause.cure,
             "since": shown(row.since),
             "held": row.count,

@@ -2,9 +2,7 @@
 
 from alembic import context
 
-from sender.tables import metadata
-
-VERSION_TABLE = "crm_outbox_version"
+from sender.tables import VERSION_TABLE, metadata
 
 if context.is_offline_mode():
     context.configure(
