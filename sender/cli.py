@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        if options.run is _doctor:  # which says what is wrong with the settings, too
+        if options.command == "doctor":  # which says what is wrong with the settings, too
             return _doctor(options)
         return int(options.run(options, SenderSettings.read(ENV_FILE)))
     except InvalidEvent as error:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="crm-sender", description="The website's side of the link to the CRM: its outbox and the relay."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     def command(name: str, run: Callable[..., int], words: str, data: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=words, description=words)

@@ -178,7 +178,7 @@ def _migrations(connection: Connection) -> Finding:
     if here is None:
         return Finding("outbox", "fine", "its tables are in the site's own migrations")
     if here == newest:
-        return Finding("outbox", "fine", f"its tables are up to date, {here}")
+        return Finding("outbox", "fine", "its tables are up to date")
     known = {script.revision for script in scripts.walk_revisions()}
     age, solution = (
         ("of an older release", "crm-sender migrate")
@@ -238,7 +238,8 @@ def _work(settings: SenderSettings, engine: Engine) -> Iterator[Finding]:
         yield Finding("deliveries", "look", f"the oldest waits since {shown(oldest)}", *wrong, solution)
     for hold in held:
         found = f"{hold['held']} held since {hold['since']}, waiting for {hold['waits_for']}"
-        yield Finding("deliveries", "look", found, hold["reason"], hold["cause"], hold["cure"])
+        ours = hold["reason"].partition(":")[0], hold["cause"], hold["cure"]
+        yield Finding("deliveries", "look", found, *(_in_the_guides_words(hold["reason"]) or ours))
     if counts.failed:
         wrong = "the CRM does not have them", "it refused them, or did not take them while it was well"
         solution = "crm-sender failed says why; mend that, then crm-sender retry, or close"
@@ -311,8 +312,8 @@ def _clock(ahead: float, *, is_signed: bool) -> Finding:
 
 def _in_words(words: str) -> tuple[str, str, str]:
     """Return symptom, cause and solution of an answer: the guide's, where it has the issue."""
-    if trouble := trouble_of(words):
-        return trouble.symptom, trouble.cause, trouble.solution
+    if known := _in_the_guides_words(words):
+        return known
     status = int(words[:3]) if words[:3].isdecimal() else 0
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return words, "more than WEBHOOK_RATE_LIMIT, or many wrong keys from here", "wait a minute"
@@ -320,3 +321,8 @@ def _in_words(words: str) -> tuple[str, str, str]:
         return words, "the CRM cannot store requests now", "see the CRM's log: journalctl -u crm-server"
     cause = cause_of("/", status)
     return words, cause.what, cause.cure
+
+
+def _in_the_guides_words(words: str) -> tuple[str, str, str] | None:
+    trouble = trouble_of(words)
+    return (trouble.symptom, trouble.cause, trouble.solution) if trouble else None
