@@ -68,7 +68,7 @@ def described(row: Row[Any]) -> dict[str, Any]:
         "waits_for": _cause(row).waits_for if row.status == "held" else None,
         "attempts": row.attempts,
         "enqueued_at": shown(row.enqueued_at),
-        "next_at": shown(row.due_at if row.status == "pending" else None),
+        "next_at": shown(row.due_at if row.status == "pending" and row.attempts else None),
         "held_at": shown(row.due_at if row.status == "held" else None),
         "failed_at": shown(row.finished_at if row.status == "failed" else None),
         "received_at": shown(row.finished_at if row.status == "delivered" else None),

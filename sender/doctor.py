@@ -120,12 +120,12 @@ def _settings(settings: SenderSettings, env_file: str | None) -> Iterator[Findin
 def _shown(settings: SenderSettings, name: str) -> str:
     value = settings.shown_outbox if name == "outbox_url" else getattr(settings, name)
     match value:
-        case None:
+        case None | ():
             return "is not set"
         case SecretStr():
             return "is set"
         case tuple():
-            return ",".join(f"{part:g}" for part in value)
+            return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
     return str(value)
 
 

@@ -438,6 +438,18 @@ def test_show_tells_all_of_a_ticket_from_the_first_attempt_to_the_receipt(
     assert "decided     not told: contract 1.0 has no operation for it" in told
 
 
+def test_show_says_when_an_event_is_tried_again(site: Site, receiver: Receiver) -> None:
+    receiver.event = always(reply(500))
+    [event] = site.book()
+    assert site.json("show", event)[0]["next_at"] is None
+    with running(Relay(site.settings(retry_schedule=(600.0,)))):
+        eventually(lambda: site.row(event)["attempts"], "the first attempt")
+    [shown] = site.json("show", event)
+    assert (shown["status"], shown["trail"][-1]["detail"]) == ("pending", "500 Internal Server Error")
+    assert shown["next_at"] > shown["trail"][-1]["at"]
+    assert f"next        {shown['next_at']}" in site.cli("show", event).stdout
+
+
 def test_a_search_by_key_uses_indexes_alone(site: Site) -> None:
     site.book()
     engine, asked = open_engine(site.url), []
