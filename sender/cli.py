@@ -14,11 +14,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
@@ -36,6 +37,9 @@ from sender.relay import Relay
 from sender.settings import SHORT_TOKEN, SenderSettings
 from sender.status import status_of, test_integration
 
+if TYPE_CHECKING:
+    from sender.doctor import Finding
+
 ENV_FILE = ".env"
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
 
@@ -49,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
+        if options.command == "doctor":  # which says what is wrong with the settings, too
+            return _doctor(options)
         return int(options.run(options, SenderSettings.read(ENV_FILE)))
     except InvalidEvent as error:
         for fault in error.faults:
@@ -70,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="crm-sender", description="The website's side of the link to the CRM: its outbox and the relay."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     def command(name: str, run: Callable[..., int], words: str, data: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=words, description=words)
@@ -103,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--since", required=True, type=_time, metavar="T", help="ISO 8601, such as 2026-11-24T09:00Z"
     )
     command("test", _test, "Test the way to the CRM; nothing is stored there.")
+    command("doctor", _doctor, "Say whether all is fine, or what is wrong, why, and what to do.")
     sub = command(
         "dashboard",
         _dashboard,
@@ -321,6 +328,24 @@ def _test(options: argparse.Namespace, settings: SenderSettings) -> int:
     ]
     _print(options, result, lines)
     return 0 if result["ok"] else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sender.doctor import examine  # alembic, which the other commands are spared
+
+    findings = examine(ENV_FILE)
+    works = not any(finding.state == "broken" for finding in findings)
+    lines = [line for finding in findings for line in _diagnosis(finding)]
+    lines.append("It can work." if works else "It cannot work.")
+    _print(options, {"ok": works, "findings": [asdict(finding) for finding in findings]}, lines)
+    return 0 if works else 1
+
+
+def _diagnosis(finding: Finding) -> Iterator[str]:
+    mark = finding.state if finding.state == "fine" else finding.state.upper()
+    yield f"{mark:<8}{finding.subject:<12}{finding.found}"
+    for name in ("symptom", "cause", "solution") if finding.symptom else ():
+        yield f"{'':<8}{name:<12}{getattr(finding, name)}"
 
 
 def _base_path(text: str) -> str:

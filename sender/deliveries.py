@@ -68,7 +68,7 @@ def described(row: Row[Any]) -> dict[str, Any]:
         "waits_for": _cause(row).waits_for if row.status == "held" else None,
         "attempts": row.attempts,
         "enqueued_at": shown(row.enqueued_at),
-        "next_at": shown(row.due_at if row.status == "pending" else None),
+        "next_at": shown(row.due_at if row.status == "pending" and row.attempts else None),
         "held_at": shown(row.due_at if row.status == "held" else None),
         "failed_at": shown(row.finished_at if row.status == "failed" else None),
         "received_at": shown(row.finished_at if row.status == "delivered" else None),
@@ -97,12 +97,16 @@ def _trail(connection: Connection, row: Row[Any]) -> list[dict[str, Any]]:
 
 
 def holds(connection: Connection) -> list[dict[str, Any]]:
-    """Return what held events wait for, the longest first: `{waits_for, held_for, reason, cure, since, held}`."""
+    """Return what held events wait for, the longest first.
+
+    `{waits_for, held_for, reason, cause, cure, since, held}`: since when, and how many.
+    """
     return [
         {
             "waits_for": (cause := _cause(row)).waits_for,
             "held_for": row.held_for,
             "reason": row.reason,
+            "cause": cause.what,
             "cure": cause.cure,
             "since": shown(row.since),
             "held": row.count,

@@ -516,7 +516,8 @@ class Preview:
     """In their order."""
 
 
-_IS_FAILED = and_(_UNFINISHED, _is(outbox.c.status, "failed"))
+_IS_FAILED = _is(outbox.c.status, "failed")
+"""For statements on given ids: with `_UNFINISHED` SQLite might look through all that failed."""
 _stands_since = func.coalesce(outbox.c.finished_at, outbox.c.due_at)
 """When an event failed or was held: one that is held is due since then."""
 

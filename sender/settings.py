@@ -69,7 +69,7 @@ class SenderSettings(BaseModel):
         Raises SettingsError that names each wrong variable, without its value.
         """
         try:
-            return cls.model_validate({**_set_in(_read(env_file)), **_set_in(os.environ)})
+            return cls.model_validate({name: value for name, (value, _) in given(env_file).items()})
         except ValidationError as error:
             lines = (
                 f"CRM_{str(fault['loc'][0]).upper() if fault['loc'] else 'settings'}: {fault['msg']}"
@@ -161,6 +161,12 @@ class SenderSettings(BaseModel):
     def shown_outbox(self) -> str:
         """`CRM_OUTBOX_URL` without its password."""
         return make_url(self.outbox_url).render_as_string(hide_password=True)
+
+
+def given(env_file: str | None = None) -> dict[str, tuple[str, str]]:
+    """Return what is set, by field: the value, and whether the environment or the file says so."""
+    of_file = {name: (value, str(env_file)) for name, value in _set_in(_read(env_file)).items()}
+    return of_file | {name: (value, "environment") for name, value in _set_in(os.environ).items()}
 
 
 def _network(text: str) -> Network:

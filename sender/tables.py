@@ -29,6 +29,9 @@ metadata = MetaData()
 
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
+VERSION_TABLE = "crm_outbox_version"
+"""Where our own migrations note how far they are."""
+
 UNDELIVERED = "status IN ('pending', 'held')"
 
 outbox = Table(

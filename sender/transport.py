@@ -46,6 +46,8 @@ class Health:
     words: str
     versions: tuple[str, ...] | None = None
     """The contract releases that it speaks, where it said so."""
+    clock: float | None = None
+    """Its time of day, where it said so."""
 
 
 class Transport:
@@ -115,7 +117,7 @@ class Transport:
         spoken = tuple(map(str, versions)) if isinstance(versions, list) else None
         if outcome.status == httpx.codes.OK and not isinstance(body.get("status"), str):
             return Health(False, f"{words_of(outcome)}, but not the CRM's health")
-        return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken)
+        return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken, _time(body.get("time")))
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         kinds = {
@@ -171,6 +173,14 @@ class Transport:
             bytes(body[:MAX_ANSWER]),
             read_retry_after(response.headers.get("retry-after"), time.time()),
         )
+
+
+def _time(text: object) -> float | None:
+    """Return an RFC 3339 time in seconds since 1970, None for what is none."""
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _authorization(settings: SenderSettings) -> dict[str, str]:

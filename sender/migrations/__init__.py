@@ -9,13 +9,11 @@ from sqlalchemy import Connection, inspect
 from sender import tables
 from sender.errors import OutboxError
 
-VERSION_TABLE = "crm_outbox_version"
-
 
 def are_the_sites(connection: Connection) -> bool:
     """Say whether the tables are there, and were not made by our steps."""
     there = inspect(connection)
-    return there.has_table(tables.outbox.name) and not there.has_table(VERSION_TABLE)
+    return there.has_table(tables.outbox.name) and not there.has_table(tables.VERSION_TABLE)
 
 
 def require_complete(connection: Connection) -> None:

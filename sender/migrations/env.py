@@ -2,8 +2,7 @@
 
 from alembic import context
 
-from sender.migrations import VERSION_TABLE
-from sender.tables import metadata
+from sender.tables import VERSION_TABLE, metadata
 
 if context.is_offline_mode():
     context.configure(

@@ -15,6 +15,8 @@ from tests.sender.site import Site, be_impatient
 
 __all__ = ["engine", "outbox_url", "pytest_generate_tests"]
 
+__all__ = ["outbox_url"]
+
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
