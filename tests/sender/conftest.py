@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.receiver import Receiver, start_receiver
+from tests.sender.engines import outbox_url
 from tests.sender.site import Site, be_impatient, migrated_outbox
+
+__all__ = ["outbox_url"]
 
 
 @pytest.fixture(autouse=True)
