@@ -47,7 +47,7 @@ def imported(package: str) -> Iterator[str]:
     ("package", "declared"),
     [
         ("generated", BASE),
-        ("sender", BASE | EXTRAS["otel"]),
+        ("sender", BASE | EXTRAS["dashboard"] | EXTRAS["otel"]),
         ("crm_server", BASE | EXTRAS["server"] | EXTRAS["otel"]),
     ],
 )
