@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import Engine
 
 from sender import outbox
-from sender.database import reading, truncate_log
+from sender.database import PAUSE, reading, truncate_log
 from sender.delivery import Status
 
-PART = 500
-"""Events that are looked through, or erased, in one transaction."""
+PART = 100
+"""Events that are looked through, or erased, in one transaction, some milliseconds."""
 
 SHARE = 4
 """So many times as long as a transaction took, the database is left to others."""
@@ -75,16 +75,13 @@ def erase(engine: Engine, ids: Sequence[str], lease: float, actor: str) -> int:
     """
     until = time.monotonic() + 2 * lease
     erased, left = 0, list(ids)
-    while left:
-        in_flight: list[str] = []
-        for start in range(0, len(left), PART):
-            with engine.begin() as connection:
-                some = left[start : start + PART]
-                gone, stays = outbox.erase(connection, some, time.time(), lease, actor)
-            erased += len(gone)
-            in_flight += stays
-        left = in_flight if time.monotonic() < until else []
-        time.sleep(POLL if left else 0)
+    while left and time.monotonic() < until:
+        some, left = left[:PART], left[PART:]
+        with engine.begin() as connection:
+            gone, stays = outbox.erase(connection, some, time.time(), lease, actor)
+        erased += len(gone)
+        left += stays
+        time.sleep(POLL if len(stays) == len(some) else PAUSE)
     return erased
 
 

@@ -26,6 +26,8 @@ from sender.settings import SenderSettings
 from sender.statistics import RUNGS_MS
 from sender.transport import Health, Transport
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 OUTCOMES = {"delivered": "delivered", "attempted": "retry", "held": "held", "failed": "failed"}
 """What became of an attempt, by the trail's word."""
 

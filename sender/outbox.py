@@ -496,18 +496,20 @@ def _erased(now: float) -> dict[str, Any]:
 def erase(
     connection: Connection, ids: Collection[str], now: float, lease: float, actor: str
 ) -> tuple[list[str], list[str]]:
-    """Erase the payloads of those of these events that are not delivered, nor in flight. Return both.
+    """Erase the payloads of those of these events that are not delivered, nor in flight.
 
-    First those that are erased, then those in flight, which stay. The rows are locked before: until the
-    transaction ends nobody can lease them.
+    Return those that are erased, and those that are left: they are leased, or locked by who leases them.
+    The others are locked, so that nobody can lease them before the transaction ends.
     """
-    mine = select(outbox.c.id, outbox.c.lease_until).where(_UNFINISHED, outbox.c.id.in_(ids))
-    rows = connection.execute(mine.with_for_update()).all()
-    in_flight = [row.id for row in rows if row.lease_until and now < row.lease_until <= now + 2 * lease]
-    gone = [row.id for row in rows if row.id not in in_flight]
+    mine = select(outbox.c.id).where(_UNFINISHED, outbox.c.id.in_(ids))
+    is_over = or_(
+        outbox.c.lease_until.is_(None), outbox.c.lease_until <= now, outbox.c.lease_until > now + 2 * lease
+    )
+    unfinished = set(connection.scalars(mine))
+    gone = list(connection.scalars(mine.where(is_over).with_for_update(skip_locked=True)))
     connection.execute(update(outbox).where(outbox.c.id.in_(gone)).values(_erased(now)))
     _note_erased(connection, gone, now, actor)
-    return gone, in_flight
+    return gone, sorted(unfinished - set(gone))
 
 
 def expire(connection: Connection, before: float, now: float, limit: int) -> int:
