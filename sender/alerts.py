@@ -46,6 +46,10 @@ HOUR, DAY = 3_600.0, 86_400.0
 PATIENCE = 60.0
 """Seconds for which the CRM may be away, as it is when it is restarted."""
 
+SETTLED = 900.0
+"""Seconds from the end of a condition in which the same again is told only when it lasts as long: no storm of
+what comes and goes."""
+
 WORSE_AFTER, REMIND_AFTER = HOUR, DAY
 """Seconds after which people are told again: of what got worse, and of what is as it was."""
 
@@ -183,7 +187,9 @@ def _next(
     since = now if before.since is None or before.since > now else before.since
     told_now = replace(before, since=since, told_at=now, mark=finding.mark)
     if before.told_at is None:
-        return (told_now, "new") if now - since >= finding.patience else (replace(before, since=since), None)
+        came_again = before.over_at is not None and 0 <= since - before.over_at < SETTLED
+        is_told = now - since >= (SETTLED if came_again else finding.patience)
+        return (told_now, "new") if is_told else (replace(before, since=since), None)
     is_worse = finding.mark > before.mark
     quiet = WORSE_AFTER if is_worse else REMIND_AFTER
     return (before, None) if 0 <= now - before.told_at < quiet else (told_now, "still")

@@ -298,7 +298,7 @@ def _erase_person(options: argparse.Namespace, settings: SenderSettings) -> int:
         print("crm-sender erase-person: --email wants an e-mail address", file=sys.stderr)
         return 2
     engine = _outbox(settings)
-    found = erasure.find(engine, email)
+    found, users = erasure.find(engine, email)
     print("\n".join(map(_person_line, found)) or "Nothing of this person waits here.")
     if not found:
         return _say_of_crm()
@@ -308,9 +308,10 @@ def _erase_person(options: argparse.Namespace, settings: SenderSettings) -> int:
             print("Nothing was erased.")
             return 1
     erased = erasure.erase(engine, [row.id for row in found], settings.lease, _actor())
-    others = f"; {len(found) - erased} were delivered before that" if erased < len(found) else ""
-    print(f"{erased} erased{others}.")
-    if again := erasure.find(engine, email):
+    again, _ = erasure.find(engine, email, users)
+    delivered = len(found) - erased - len({row.id for row in found} & {row.id for row in again})
+    print(f"{erased} erased{f'; {delivered} were delivered before that' if delivered else ''}.")
+    if again:
         print("\n".join(map(_person_line, again)))
         print(
             f"crm-sender: {len(again)} more of this person came meanwhile, or are being sent; run this again",

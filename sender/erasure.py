@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Engine
@@ -26,13 +26,14 @@ EMPTY = 3.0
 """Seconds in which programs may end that keep erased bytes in SQLite's log."""
 
 
-def find(engine: Engine, email: str) -> Sequence[Any]:
+def find(engine: Engine, email: str, users: Collection[str] = ()) -> tuple[Sequence[Any], set[str]]:
     """Return what is not delivered yet of a person: by an e-mail address, in whatever case, in any field.
 
-    And then by every `websiteUserId` that this brings. No row holds a payload.
+    And then by every `websiteUserId` that this brings, or that is known already: they are returned, too.
+    No row holds a payload.
     """
     word = email.lower()
-    ids, users = set[str](), set[str]()
+    ids, users = set[str](), set(users)
     states: tuple[Status, ...] = ("pending", "held", "failed")
     for status in states:
         after = 0
@@ -46,7 +47,7 @@ def find(engine: Engine, email: str) -> Sequence[Any]:
                     ids.add(event_id)
                     users.add(user)
     with reading(engine) as connection:
-        return outbox.unfinished_of(connection, users, ids)
+        return outbox.unfinished_of(connection, users, ids), users
 
 
 def is_mentioned(word: str, payload: str) -> bool:

@@ -114,6 +114,14 @@ CASES: dict[str, tuple[list[Snapshot], list[list[tuple[str, str]]]]] = {
         [snapshot(NOW, oldest=NOW - 900, held={404: 1}), snapshot(NOW + 1, oldest=NOW - 900, held={404: 1})],
         [[], [("pending-too-old", "new")]],
     ),
+    "a CRM that comes and goes, when it stays away": (
+        [
+            *(snapshot(NOW + t, "timeout" if t % 240 < 120 else None) for t in range(0, 960, 60)),
+            snapshot(NOW + 960, "timeout"),
+            snapshot(NOW + 1860, "timeout"),
+        ],
+        [[], [("crm-away", "new")], [("crm-away", "over")], *[[]] * 14, [("crm-away", "new")]],
+    ),
     "what was left alone": (
         [snapshot(NOW, failed=1, newest_failure=NOW - 8 * DAY, untouched=1)],
         [[("failed", "new"), ("untouched", "new")]],

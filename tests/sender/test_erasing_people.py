@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sender import CRM, Relay, SenderSettings
+from sender import CRM, Relay, SenderSettings, erasure, outbox
+from sender.database import open_engine
 from tests.factories import customer_registration, repair_request
 from tests.receiver import Answer, Receiver, Reply, Request, problem, receipt, receipt_when
 from tests.sender.engines import rows
@@ -159,6 +160,25 @@ def test_it_answers_when_nothing_is_in_flight_any_more(
     assert statuses(settings)[in_flight] == "delivered"
     assert "1 erased; 1 were delivered before that." in done.stdout
     assert [request.id for request in receiver.events] == [in_flight, other]
+
+
+def test_what_is_still_in_flight_is_found_again_though_only_the_customers_id_tells_whose_it_is(
+    settings: SenderSettings, crm: CRM
+) -> None:
+    erased = crm.repair_requested(of_ada())
+    leased = crm.repair_requested(repair_request(customer__websiteUserId="ada"))
+    lease = "UPDATE crm_outbox SET lease_token = 'busy', lease_until = ? WHERE id = ?"
+    rows(settings.outbox_url, lease, time.time() + 10, leased)
+    engine = open_engine(settings.outbox_url)
+    found, users = erasure.find(engine, ADA)
+    with engine.begin() as connection:
+        assert outbox.erase(connection, [row.id for row in found], time.time(), 10, "me") == (
+            [erased],
+            [leased],
+        )
+    again, _ = erasure.find(engine, ADA, users)
+    engine.dispose()
+    assert [row.id for row in again] == [leased]
 
 
 def test_what_comes_back_from_an_attempt_is_erased_before_the_next(
