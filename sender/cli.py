@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import csv
 import getpass
 import json
 import logging
@@ -21,17 +22,19 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from generated.operations import WEBHOOKS
-from sender import outbox
+from sender import erasure, outbox
+from sender.alerts import post, test_notice
 from sender.crm import CRM
 from sender.database import open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, OutboxError, SenderError, SettingsError
 from sender.events import check
+from sender.logs import TEXT, start_logging
 from sender.outbox import Failures
 from sender.relay import Relay
 from sender.settings import SHORT_TOKEN, SenderSettings
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from sender.doctor import Finding
 
 ENV_FILE = ".env"
-LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
 
 log = logging.getLogger("crm_sender")
 
@@ -49,13 +51,13 @@ log = logging.getLogger("crm_sender")
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return its exit code: 0 fine, 1 the operation failed, 2 wrong usage."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format=LOG_LINE, stream=sys.stderr)
-    for chatty in ("httpx", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         if options.command == "doctor":  # which says what is wrong with the settings, too
+            start_logging("text")
             return _doctor(options)
-        return int(options.run(options, SenderSettings.read(ENV_FILE)))
+        settings = SenderSettings.read(ENV_FILE)
+        start_logging(settings.log_format)
+        return int(options.run(options, settings))
     except InvalidEvent as error:
         for fault in error.faults:
             print(f"crm-sender: {fault}", file=sys.stderr)
@@ -108,7 +110,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--since", required=True, type=_time, metavar="T", help="ISO 8601, such as 2026-11-24T09:00Z"
     )
-    command("test", _test, "Test the way to the CRM; nothing is stored there.")
+    sub = command("trail", _trail, "Print what happened to all events: ids, times and verbs, no values.")
+    sub.add_argument("--since", type=_time, default=0.0, metavar="T", help="ISO 8601; from the start without")
+    sub.add_argument("--csv", action="store_true", help="print CSV")
+    sub = command("erase-person", _erase_person, "Erase what is not delivered yet of a person.", data=False)
+    sub.add_argument(
+        "--email",
+        required=True,
+        metavar="E|-",
+        help="an address of the person; - reads it from standard input",
+    )
+    sub.add_argument("--yes", action="store_true", help="do not ask")
+    sub = command("test", _test, "Test the way to the CRM; nothing is stored there.")
+    sub.add_argument("--alert", action="store_true", help="post a test to CRM_ALERT_URL, too")
     command("doctor", _doctor, "Say whether all is fine, or what is wrong, why, and what to do.")
     sub = command(
         "dashboard",
@@ -176,7 +190,7 @@ class _Progress:
     def __init__(self) -> None:
         self._before: outbox.Counts | None = None
         for handler in logging.getLogger().handlers:
-            handler.setFormatter(logging.Formatter(self.WIPE + LOG_LINE))
+            handler.setFormatter(logging.Formatter(self.WIPE + TEXT))
 
     def show(self, counts: outbox.Counts) -> None:
         """Draw it anew."""
@@ -320,8 +334,78 @@ def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
     return 0
 
 
+def _trail(options: argparse.Namespace, settings: SenderSettings) -> int:
+    if options.csv and options.json:
+        print("crm-sender trail: --csv or --json, not both", file=sys.stderr)
+        return 2
+    with reading(_outbox(settings)) as connection:
+        steps = (row._asdict() | {"at": shown(row.at)} for row in outbox.history(connection, options.since))
+        if options.json:
+            print("[", ",\n".join(map(json.dumps, steps)), "]", sep="\n")
+        elif options.csv:
+            writer = csv.DictWriter(
+                sys.stdout, ["at", "event_id", "event", "natural_key", "actor", "verb", "detail"]
+            )
+            writer.writeheader()
+            writer.writerows(steps)
+        else:
+            for s in steps:
+                print(f"{s['at']}  {s['event_id']}  {s['actor']:<10}{s['verb']:<10}{s['detail']}".rstrip())
+    return 0
+
+
+def _erase_person(options: argparse.Namespace, settings: SenderSettings) -> int:
+    email = (sys.stdin.readline() if options.email == "-" else options.email).strip()
+    if "@" not in email:
+        print("crm-sender erase-person: --email wants an e-mail address", file=sys.stderr)
+        return 2
+    engine = _outbox(settings)
+    found, users = erasure.find(engine, email)
+    print("\n".join(map(_person_line, found)) or "Nothing of this person waits here.")
+    if not found:
+        return _say_of_crm()
+    if not options.yes:
+        print(f"Erase {len(found)} for good? They will never reach the CRM. Type yes: ", end="", flush=True)
+        if sys.stdin.readline().strip() != "yes":
+            print("Nothing was erased.")
+            return 1
+    erased = erasure.erase(engine, [row.id for row in found], settings.lease, _actor())
+    again, _ = erasure.find(engine, email, users)
+    delivered = len(found) - erased - len({row.id for row in found} & {row.id for row in again})
+    print(f"{erased} erased{f'; {delivered} were delivered before that' if delivered else ''}.")
+    if again:
+        print("\n".join(map(_person_line, again)))
+        print(
+            f"crm-sender: {len(again)} more of this person came meanwhile, or are being sent; run this again",
+            file=sys.stderr,
+        )
+        return 1
+    if not erasure.empty_log(engine, time.time, erasure.EMPTY):
+        print(
+            "crm-sender: some program reads from the outbox, so erased bytes are left in SQLite's log for now; a "
+            "relay empties it as soon as it can, and `crm-sender status` says since when they wait",
+            file=sys.stderr,
+        )
+        return 1
+    return _say_of_crm()
+
+
+def _person_line(row: Row[Any]) -> str:
+    """Return an event of somebody in one line: nothing that they wrote."""
+    return f"{row.id}  {row.status:<10}{row.event:<24}{row.natural_key:<24}{shown(row.enqueued_at)}"
+
+
+def _say_of_crm() -> int:
+    print("What was delivered is in the CRM. Erase it there, too: crm-server erase-person --email -")
+    return 0
+
+
 def _test(options: argparse.Namespace, settings: SenderSettings) -> int:
     result = test_integration(settings)
+    if options.alert:
+        taken, words = post(settings, test_notice())
+        result["steps"].append({"step": "alert", "ok": taken, "answer": words})
+        result["ok"] &= taken
     lines = [
         f"{'fine' if step['ok'] else 'FAILED':<8}{step['step']:<24}{step['answer']}"
         for step in result["steps"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Float,
     FromClause,
     Integer,
+    Row,
     ScalarSelect,
     Select,
     String,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     exists,
     func,
     inspect,
+    literal,
     literal_column,
     or_,
     select,
@@ -44,7 +46,7 @@ from sender.delivery import Decision, Delivery, Status
 from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent
 from sender.events import Event
 from sender.statistics import hour_of, rung_of
-from sender.tables import hours, outbox, relays, state, trail
+from sender.tables import alerts, hours, outbox, relays, state, trail
 
 DAY = 86_400
 
@@ -313,7 +315,8 @@ _DUE = (
 )
 _CLAIM = (
     update(outbox)
-    .where(outbox.c.sequence.in_(_DUE))
+    # The state again: on PostgreSQL a row that somebody erases meanwhile is looked at anew by this line alone.
+    .where(outbox.c.sequence.in_(_DUE), _is(outbox.c.status, "pending"))
     .values(lease_token=bindparam("token"), lease_until=bindparam("until"))
     .returning(
         outbox.c.sequence,
@@ -588,6 +591,57 @@ def statuses(connection: Connection, ids: Collection[str]) -> dict[str, Status]:
     return {event_id: status for event_id, status in rows}  # noqa: C416  # rows are no pairs to mypy
 
 
+# pending, held, failed → erased
+
+
+def _erased(now: float) -> dict[str, Any]:
+    """Return what an erased event has: its reason and the CRM's answer stay, they hold no values."""
+    return {
+        "status": "erased", "payload": None, "held_for": None, "lease_token": None, "lease_until": None,
+        "finished_at": now,
+    }  # fmt: skip
+
+
+def erase(
+    connection: Connection, ids: Collection[str], now: float, lease: float, actor: str
+) -> tuple[list[str], list[str]]:
+    """Erase the payloads of those of these events that are not delivered, nor in flight.
+
+    Return those that are erased, and those that are left: they are leased, or locked by who leases them.
+    The others are locked, so that nobody can lease them before the transaction ends.
+    """
+    mine = select(outbox.c.id).where(_UNFINISHED, outbox.c.id.in_(ids))
+    is_over = or_(
+        outbox.c.lease_until.is_(None), outbox.c.lease_until <= now, outbox.c.lease_until > now + 2 * lease
+    )
+    unfinished = set(connection.scalars(mine))
+    gone = list(connection.scalars(mine.where(is_over).with_for_update(skip_locked=True)))
+    connection.execute(update(outbox).where(outbox.c.id.in_(gone)).values(_erased(now)))
+    _note_erased(connection, gone, now, actor)
+    return gone, sorted(unfinished - set(gone))
+
+
+def expire(connection: Connection, before: float, now: float, limit: int) -> int:
+    """Erase up to `limit` payloads that failed, or were last held, before a time; return how many."""
+    old = select(outbox.c.sequence).where(_stays_since(before)).limit(limit)
+    old = old.with_for_update(skip_locked=True)  # no words to SQLite
+    erasing = update(outbox).where(outbox.c.sequence.in_(old)).values(_erased(now)).returning(outbox.c.id)
+    gone = list(connection.scalars(erasing))
+    _note_erased(connection, gone, now, "retention")
+    return len(gone)
+
+
+def _stays_since(before: float) -> ColumnElement[bool]:
+    """Compare with what failed, or was last held, before a time, and was left so since."""
+    return and_(_UNFINISHED, _is(outbox.c.status, "failed", "held"), _stands_since < before)
+
+
+def _note_erased(connection: Connection, ids: Collection[str], now: float, actor: str) -> None:
+    if ids:
+        _note_erasure(connection, now)
+        note(connection, ids, now, actor, "erased")
+
+
 # what people ask
 
 
@@ -657,6 +711,14 @@ def hours_since(connection: Connection, hour: int) -> Sequence[Any]:
     return connection.execute(select(*columns).where(hours.c.hour >= hour)).all()
 
 
+def counted(connection: Connection) -> Sequence[Any]:
+    """Return what became of all attempts ever: verb, rung of the delay in milliseconds, count."""
+    total = func.sum(hours.c.count)
+    return connection.execute(
+        select(hours.c.verb, hours.c.within_ms, total).group_by(hours.c.verb, hours.c.within_ms)
+    ).all()
+
+
 def words_of_trouble(connection: Connection, limit: int) -> set[str]:
     """Return what the CRM said, instead of a receipt, of events that still wait or have failed.
 
@@ -672,6 +734,140 @@ def words_of_trouble(connection: Connection, limit: int) -> set[str]:
     said = select(trail.c.detail).join(oldest, trail.c.event_id == oldest.c.id)
     found.update(connection.scalars(said.where(trail.c.verb == "attempted").distinct()))
     return found
+
+
+_HISTORY = union_all(
+    select(
+        outbox.c.enqueued_at.label("at"),
+        outbox.c.id.label("event_id"),
+        outbox.c.event,
+        outbox.c.natural_key,
+        literal("site").label("actor"),
+        literal("enqueued").label("verb"),
+        literal("").label("detail"),
+        literal(0).label("number"),
+    ),
+    select(
+        trail.c.at,
+        trail.c.event_id,
+        outbox.c.event,
+        outbox.c.natural_key,
+        trail.c.actor,
+        trail.c.verb,
+        trail.c.detail,
+        trail.c.number,
+    ).join_from(trail, outbox, trail.c.event_id == outbox.c.id),
+).subquery()
+"""The whole trail. That an event was enqueued its own row says: a booking writes one row, not two."""
+
+
+def history(connection: Connection, since: float) -> Iterator[Row[Any]]:
+    """Yield what happened to all events since a time, oldest first; a part at a time, for it may be long."""
+    columns = [column for column in _HISTORY.c if column.name != "number"]
+    statement = select(*columns).where(_HISTORY.c.at >= since).order_by(_HISTORY.c.at, _HISTORY.c.number)
+    yield from connection.execution_options(yield_per=1000).execute(statement)
+
+
+def payloads_after(
+    connection: Connection, status: Status, sequence: int, limit: int
+) -> Sequence[tuple[int, str, str, str]]:
+    """Return sequence, id, order key and payload of the next events in a state that is not final."""
+    columns = (outbox.c.sequence, outbox.c.id, outbox.c.order_key, outbox.c.payload)
+    mine = and_(_UNFINISHED, _is(outbox.c.status, status), outbox.c.sequence > sequence)
+    rows = connection.execute(select(*columns).where(mine).order_by(outbox.c.sequence).limit(limit))
+    return [tuple(row) for row in rows]
+
+
+def unfinished_of(connection: Connection, order_keys: Collection[str], ids: Collection[str]) -> Sequence[Any]:
+    """Return what is not delivered yet of some customers, and of some events, oldest first."""
+    mine = and_(_UNFINISHED, or_(outbox.c.order_key.in_(order_keys), outbox.c.id.in_(ids)))
+    return connection.execute(select(*_SHOWN).where(mine).order_by(outbox.c.sequence)).all()
+
+
+# alerts
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What people should know of: counts and times, nothing personal."""
+
+    failed: int
+    newest_failure: float | None
+    untouched: int
+    """Those that failed, or are held, for long."""
+    held: Mapping[int, int]
+    """How many are held, by the answer's status; 0 for none."""
+
+
+def trouble(connection: Connection, untouched_before: float) -> Trouble:
+    """Return what is wrong in the outbox."""
+    failures = select(func.count(), func.max(outbox.c.finished_at)).where(_IS_FAILED)
+    failed, newest_failure = connection.execute(failures).one()
+    untouched = connection.scalar(select(func.count()).where(_stays_since(untouched_before))) or 0
+    held = Counter[int]()
+    for row in holds(connection):
+        held[row.held_by or 0] += row.count
+    return Trouble(failed, newest_failure, untouched, held)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of a condition, and what people were told of it last. Times in seconds since 1970."""
+
+    since: float | None = None
+    """When it was first seen; None while it is not so."""
+    told_at: float | None = None
+    mark: float = 0.0
+    """How bad it was then; more is worse."""
+    over_at: float | None = None
+    """When people were last told that it is over."""
+
+
+_TOLD = (alerts.c.condition, alerts.c.since, alerts.c.told_at, alerts.c.mark, alerts.c.over_at)
+
+
+def told(connection: Connection) -> dict[str, Told]:
+    """Return what is known of each condition."""
+    return {condition: Told(*rest) for condition, *rest in connection.execute(select(*_TOLD))}
+
+
+def told_for_change(connection: Connection, conditions: Collection[str]) -> dict[str, Told]:
+    """Return the same, and let no other relay change it before the transaction ends."""
+    insert = insert_or_ignore(connection.dialect.name, alerts, alerts.c.condition)
+    connection.execute(insert, [{"condition": condition} for condition in sorted(conditions)])
+    rows = connection.execute(select(*_TOLD).order_by(alerts.c.condition).with_for_update())
+    return {condition: Told(*rest) for condition, *rest in rows}
+
+
+def write_told(connection: Connection, condition: str, now: float, known: Told, notice: str | None) -> None:
+    """Write what people are told of a condition; a notice is to be posted, in place of an older one."""
+    values: dict[str, Any] = asdict(known)
+    if notice is not None:
+        values |= {"unposted": notice, "post_at": now}
+    connection.execute(update(alerts).where(alerts.c.condition == condition).values(values))
+
+
+def has_unposted(connection: Connection) -> bool:
+    """Say whether a notice waits to be posted."""
+    return connection.scalar(select(func.count()).where(alerts.c.unposted.is_not(None))) != 0
+
+
+def claim_notices(connection: Connection, now: float, again: float) -> list[tuple[str, str]]:
+    """Return condition and text of what is to be posted now; nobody else does so for `again` seconds."""
+    due = or_(alerts.c.post_at <= now, alerts.c.post_at > now + again)  # a clock that jumped back
+    claimed = (
+        update(alerts)
+        .where(alerts.c.unposted.is_not(None), due)
+        .values(post_at=now + again)
+        .returning(alerts.c.condition, alerts.c.unposted)
+    )
+    return sorted((condition, notice) for condition, notice in connection.execute(claimed))
+
+
+def posted(connection: Connection, condition: str, notice: str) -> None:
+    """Write that a notice was taken; a newer one stays."""
+    mine = and_(alerts.c.condition == condition, alerts.c.unposted == notice)
+    connection.execute(update(alerts).where(mine).values(unposted=None, post_at=None))
 
 
 # relays and erasure

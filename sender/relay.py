@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from generated.operations import RELEASES, WEBHOOKS
 from sender import outbox
+from sender.alerts import watching
 from sender.database import (
     PAUSE,
     Commits,
@@ -32,7 +33,6 @@ from sender.database import (
     reading,
     takes_turn,
     time_of,
-    truncate_log,
     words_of,
 )
 from sender.delivery import (
@@ -49,6 +49,7 @@ from sender.delivery import (
     is_path,
     judge,
 )
+from sender.erasure import empty_log
 from sender.errors import NotMigrated, SettingsError
 from sender.events import is_intact
 from sender.settings import SenderSettings
@@ -195,7 +196,7 @@ class Relay:
     def run(self, *, drain: bool = False, watch: Callable[[outbox.Counts], None] | None = None) -> Summary:
         """Deliver until `stop()`; with `drain` until nothing is pending. Tell `watch` each second how far it is.
 
-        A drain gives up when it has waited for the CRM, or for the cure of a hold, as long as the
+        Beside it runs the watch of `alerts.py`, but for a drain. A drain gives up when it has waited for the CRM, or for the cure of a hold, as long as the
         retry schedule is. Raises NotMigrated when the outbox is not there; a drain also passes on
         an error of the database, which otherwise is logged and waited out.
         """
@@ -209,6 +210,8 @@ class Relay:
                 outbox.outbox_id(connection)
             log.info("relay started: %s to %s", self._settings.shown_outbox, self._settings.webhook_url)
             self._open_transport()
+            if not drain:
+                self._resources.enter_context(watching(self._settings, self._clock))
             with ThreadPoolExecutor(self._threads, "crm-relay", self._open_transport) as pool:
                 self._greet()
                 while not self._stopping and not (drain and self._is_drained()):
@@ -471,15 +474,7 @@ class Relay:
         if self._watch and counts:
             self._watch(counts)
         self._held = {waited_for: self._held.get(waited_for, Backoff()) for waited_for in held}
-        self._erase()
-
-    def _erase(self) -> None:
-        """Empty SQLite's write-ahead log, when it may still hold erased payloads."""
-        with reading(self._engine) as connection:
-            since, erasures = outbox.erasing_since(connection)
-        if since is not None and truncate_log(self._engine):
-            with self._engine.begin() as connection:
-                outbox.erased(connection, erasures, begin_work(connection, self._clock))
+        empty_log(self._engine, self._clock)
 
     def _is_drained(self) -> bool:
         """Say whether a drain has nothing left to do, or has waited long enough for the CRM."""
@@ -506,7 +501,7 @@ class Relay:
             now = begin_work(connection, self._clock)
             outbox.see_relay(connection, self._id, *self._process, now, running=False)
             counts = outbox.counts(connection)
-        self._erase()
+        empty_log(self._engine, self._clock)
         if self._watch:
             self._watch(counts)
         log.info("relay stopped")

@@ -33,6 +33,9 @@ SHORT_TOKEN = 16
 LEASE_MARGIN = 5.0
 """Seconds by which a lease outlives one attempt."""
 
+UNTOUCHED_DAYS = 7
+"""Days after which people are told of failed and held events that nobody touched: their retention is longer."""
+
 
 class SenderSettings(BaseModel):
     """What the sender must know. `CRM()` reads the environment; give an instance to say otherwise.
@@ -61,6 +64,14 @@ class SenderSettings(BaseModel):
     """What opens `/admin` and the integration API: printable ASCII without space or comma."""
     trusted_proxies: tuple[Network, ...] = ()
     """The proxies of a site that passes `/admin` and the integration API on; they are believed whom they ask for."""
+    alert_url: SecretStr | None = None
+    """Where alerts are posted, as JSON that receivers made for Slack take; a secret."""
+    alert_pending_seconds: float = Field(900.0, gt=0)
+    """Seconds after which an event that still waits, though the CRM is well, is an alert."""
+    outbox_retention_days: int = Field(90, gt=UNTOUCHED_DAYS)
+    """Days after which the payloads of failed and held events are erased."""
+    log_format: Literal["text", "json"] = "text"
+    """How the programs log: for people, or an object a line."""
 
     @classmethod
     def read(cls, env_file: str | None = None) -> SenderSettings:
@@ -114,6 +125,25 @@ class SenderSettings(BaseModel):
         if is_empty:
             raise ValueError("must be base64, with whsec_ before it or without")
         return secret
+
+    @field_validator("alert_url")
+    @classmethod
+    def _address(cls, url: SecretStr | None) -> SecretStr | None:
+        text = url.get_secret_value() if url else "http://localhost"
+        try:
+            parsed = urlsplit(text)
+            is_address = parsed.scheme in {"http", "https"} and bool(parsed.hostname) and parsed.port != 0
+        except ValueError:
+            is_address = False
+        if (
+            not is_address
+            or "@" in parsed.netloc
+            or not text.isascii()
+            or not text.isprintable()
+            or " " in text
+        ):
+            raise ValueError("must be an http:// or https:// URL in ASCII, without user and password")
+        return url
 
     @field_validator("outbox_url")
     @classmethod

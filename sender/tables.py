@@ -105,6 +105,7 @@ trail = Table(
     Column("actor", String(64), nullable=False),
     Column("verb", String(16), nullable=False),  # attempted, delivered, failed, held, released, retried, …
     Column("detail", String(200), nullable=False),  # an answer's words; never a value of the event
+    # Append-only: triggers, which the migrations make, refuse anything but INSERT.
     sqlite_autoincrement=True,
 )
 
@@ -136,6 +137,20 @@ hours = Table(
     Column("verb", String(16), primary_key=True),  # the trail's
     Column("within_ms", BigInteger, primary_key=True, autoincrement=False),  # from commit to receipt, or 0
     Column("count", BigInteger, nullable=False),
+)
+
+alerts = Table(
+    "crm_outbox_alerts",
+    metadata,
+    Column("condition", String(32), primary_key=True),
+    Column("since", Float),  # when it was first seen; null while it is not so
+    Column("told_at", Float),  # when people were last told of it; null while they were not
+    Column("mark", Float, nullable=False, server_default="0"),  # how bad it was then
+    Column("over_at", Float),  # when people could last be told that it is over
+    Column("unposted", Text),  # a notice as JSON, which CRM_ALERT_URL has not taken yet
+    Column("post_at", Float),  # when that is tried next
+    CheckConstraint("told_at IS NULL OR since IS NOT NULL", name="crm_outbox_alerts_told"),
+    CheckConstraint("(unposted IS NULL) = (post_at IS NULL)", name="crm_outbox_alerts_unposted"),
 )
 
 

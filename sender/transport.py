@@ -22,6 +22,7 @@ from sender.delivery import Answer, Delivery, Fault, Outcome, read_json, read_re
 from sender.errors import SettingsError
 from sender.events import TEST_KEY, uuid7
 from sender.settings import SenderSettings
+from sender.tracing import Tracing
 
 MAX_ANSWER = 65_536
 """Bytes of an answer that are read."""
@@ -65,6 +66,7 @@ class Transport:
         secret = settings.signing_secret
         self._signer = Webhook(secret.get_secret_value()) if secret else None
         self._urls: dict[str, httpx.URL] = {}
+        self._tracing = Tracing()
         self._network = _DeadlineBackend()
         # Without httpx's Client, which costs as much again: no proxy or .netrc of the environment sees or
         # replaces the key, no cookie is kept, no redirect followed, no URL logged.
@@ -92,9 +94,13 @@ class Transport:
     def send(self, delivery: Delivery) -> Outcome:
         """Make one attempt to deliver an event."""
         headers = {"webhook-id": delivery.id, "webhook-contract": delivery.contract}
-        if delivery.traceparent:
-            headers["traceparent"] = delivery.traceparent
-        return self._post(WEBHOOKS[delivery.event].path, delivery.payload.encode(), headers)
+
+        def send(traceparent: str | None) -> Outcome:
+            if traceparent:
+                headers["traceparent"] = traceparent
+            return self._post(WEBHOOKS[delivery.event].path, delivery.payload.encode(), headers)
+
+        return self._tracing.attempt(delivery, send)
 
     def probe(self, path: str) -> tuple[bool, str]:
         """Send a test webhook to a path. Return whether the CRM takes webhooks there, and its words.
@@ -158,21 +164,43 @@ class Transport:
         return self._urls[path]
 
     def _read(self, request: httpx.Request) -> Answer:
-        response = self._http.handle_request(request)
+        return _read(self._http, request)
+
+
+def _read(http: httpx.HTTPTransport, request: httpx.Request) -> Answer:
+    """Send a request, and read its answer to a bound."""
+    response = http.handle_request(request)
+    try:
+        body = bytearray()
+        for part in response.iter_raw():
+            body += part
+            if len(body) > MAX_ANSWER:
+                break
+    finally:
+        response.close()
+    return Answer(
+        response.status_code,
+        response.headers.get("content-type", ""),
+        bytes(body[:MAX_ANSWER]),
+        read_retry_after(response.headers.get("retry-after"), time.time()),
+    )
+
+
+def post_json(url: str, body: bytes, timeout: float) -> Outcome:
+    """POST JSON once to an address that is not the CRM's, with no key, within a deadline in seconds.
+
+    As with the CRM no redirect is followed, no proxy of the environment used, no URL logged.
+    """
+    network = _DeadlineBackend()
+    network.start(timeout)
+    headers = {"content-type": "application/json", "accept-encoding": "identity", "connection": "close"}
+    with _DeadlineTransport(network) as http:
         try:
-            body = bytearray()
-            for part in response.iter_raw():
-                body += part
-                if len(body) > MAX_ANSWER:
-                    break
-        finally:
-            response.close()
-        return Answer(
-            response.status_code,
-            response.headers.get("content-type", ""),
-            bytes(body[:MAX_ANSWER]),
-            read_retry_after(response.headers.get("retry-after"), time.time()),
-        )
+            return _read(http, httpx.Request("POST", url, content=body, headers=headers))
+        except httpx.InvalidURL:
+            return Fault("network", "no request can be sent to this URL")
+        except httpx.TransportError as error:
+            return _fault(error, network)
 
 
 def _time(text: object) -> float | None:

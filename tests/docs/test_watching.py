@@ -14,33 +14,50 @@ import promql_parser
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
+from sender import CRM, Relay, SenderSettings
+from sender.database import open_engine
+from sender.metrics import exposition
 from tests.docs.documents import table
 from tests.factories import repair_request
+from tests.sender.engines import new_outbox
 from tests.servers import ROOT, start_crm
 
 FOLDER = ROOT / "docs" / "operating"
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
 ]
-BOARD: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
-OF_PROMETHEUS = {"up": {"job": {"crm"}}}
-"""What Prometheus itself adds: a series for each scrape, and the job to all."""
+BOARDS: dict[str, dict[str, Any]] = {
+    path.name: json.loads(path.read_text()) for path in sorted(FOLDER.glob("grafana*.json"))
+}
+OF_PROMETHEUS = {"up": {"job": {"crm", "crm-sender"}}}
+"""What Prometheus itself adds: a series for each scrape, and job and instance to all."""
 
 Series = dict[str, dict[str, set[str]]]
 
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    """Every metric of a server that has taken one event: its labels, and their values."""
+    """Every metric of a server that has taken one event, and of a website with one that is held: labels, and values."""
     found: Series = defaultdict(lambda: defaultdict(set), {k: dict(v) for k, v in OF_PROMETHEUS.items()})
     with start_crm(tmp_path_factory.mktemp("watched")) as crm:
         assert crm.post("repair-request", repair_request()).status_code == 202
-        page = httpx.get(f"http://127.0.0.1:{crm.port}/metrics").text
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            for name, value in (sample.labels | {"job": "crm"}).items():
-                found[sample.name][name].add(value)
+        pages = {"crm": httpx.get(f"http://127.0.0.1:{crm.port}/metrics").text}
+        url = new_outbox("sqlite", tmp_path_factory.mktemp("website"))
+        settings = SenderSettings(
+            webhook_url=crm.url, outbox_url=url, api_key=SecretStr("wrong"), retry_schedule=(0.01,)
+        )
+        CRM(settings).repair_requested(repair_request())
+        assert Relay(settings).run(drain=True).held == 1
+        engine = open_engine(url)
+        pages["crm-sender"] = exposition(engine, settings).decode()
+        engine.dispose()
+    for job, page in pages.items():
+        for family in text_string_to_metric_families(page):
+            for sample in family.samples:
+                for name, value in (sample.labels | {"job": job, "instance": job}).items():
+                    found[sample.name][name].add(value)
     return found
 
 
@@ -84,7 +101,12 @@ def test_every_alert_is_explained() -> None:
     assert [rule["alert"] for rule in RULES if f"`{rule['alert']}`" not in page] == []
 
 
-TARGETS = [(panel["title"], target) for panel in BOARD["panels"] for target in panel["targets"]]
+TARGETS = [
+    (panel["title"], target)
+    for board in BOARDS.values()
+    for panel in board["panels"]
+    for target in panel["targets"]
+]
 
 
 @pytest.mark.parametrize(
@@ -98,13 +120,15 @@ def test_a_panel_shows_what_there_is(title: str, target: dict[str, str], series:
 
 def test_every_metric_of_ours_is_explained_and_no_other(series: Series) -> None:
     ours = {re.sub("_(bucket|sum|count|created)$", "", name) for name in series if name.startswith("crm_")}
-    assert set(table(ROOT / "docs" / "operating.md", "metric")) == ours
+    page = ROOT / "docs" / "operating.md"
+    assert set(table(page, "metric")) | set(table(page, "metric of the website")) == ours
 
 
-def test_no_panel_lies_over_another() -> None:
+@pytest.mark.parametrize("board", BOARDS)
+def test_no_panel_lies_over_another(board: str) -> None:
     taken = [
         (x, y)
-        for panel in BOARD["panels"]
+        for panel in BOARDS[board]["panels"]
         for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
         for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
     ]
@@ -112,8 +136,11 @@ def test_no_panel_lies_over_another() -> None:
     assert max(x for x, _ in taken) < 24
 
 
-def test_prometheus_is_told_of_the_rules_and_of_the_port() -> None:
+def test_prometheus_is_told_of_the_rules_and_of_the_ports() -> None:
     told = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     assert [Path(name).exists() or (FOLDER / name).exists() for name in told["rule_files"]] == [True]
-    [scrape] = told["scrape_configs"]
-    assert (scrape["job_name"], scrape["static_configs"]) == ("crm", [{"targets": ["127.0.0.1:5001"]}])
+    scrapes = {each["job_name"]: each["static_configs"] for each in told["scrape_configs"]}
+    assert scrapes == {
+        "crm": [{"targets": ["127.0.0.1:5001"]}],
+        "crm-sender": [{"targets": ["127.0.0.1:3010"]}],
+    }

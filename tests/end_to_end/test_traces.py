@@ -16,7 +16,7 @@ from tests.crm_server.answers import ask, post, until
 from tests.crm_server.conftest import assert_nothing_private, staff_token
 from tests.factories import repair_request
 from tests.sender.site import Site, migrated_outbox
-from tests.servers import Crm, start_crm
+from tests.servers import Crm, free_port, start_crm
 
 INSTRUMENT = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
 LAUNCHER = (sys.executable, "-c", INSTRUMENT)
@@ -76,6 +76,18 @@ def book(site: Site, **env: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def relay(site: Site, **env: str) -> subprocess.CompletedProcess[str]:
+    """Drain the outbox in a process of its own that traces."""
+    return subprocess.run(
+        [*LAUNCHER, sys.executable, "-m", "sender", "relay", "--drain"],
+        cwd=site.directory,
+        env=site.environment(**OTEL, **env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_the_crm_goes_on_with_the_trace_of_the_booking(traced: Crm, site: Site) -> None:
     [booking] = spans(book(site, **OTEL).stdout)
     assert site.drain().delivered == 1
@@ -88,6 +100,34 @@ def test_the_crm_goes_on_with_the_trace_of_the_booking(traced: Crm, site: Site) 
     assert request["context"]["span_id"] in {
         link["context"]["span_id"] for s in commits for link in s["links"]
     }
+
+
+def test_each_attempt_is_a_span_of_the_bookings_trace(traced: Crm, site: Site) -> None:
+    [booking] = spans(book(site, **OTEL).stdout)
+    nowhere = {"CRM_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}/webhooks", "CRM_WHEN_AWAY": "fail"}
+    away = relay(site, CRM_RETRY_SCHEDULE="0", **nowhere)
+    assert site.cli("retry", "--all").returncode == 0
+    arrived = relay(site)
+    attempts = spans(away.stdout) + spans(arrived.stdout)
+    trace, begun = booking["context"]["trace_id"], booking["context"]["span_id"]
+    assert [span["name"] for span in attempts] == ["repair-request"] * 3
+    assert {(span["context"]["trace_id"], span["parent_id"]) for span in attempts} == {(trace, begun)}
+    assert [span["kind"] for span in attempts] == ["SpanKind.CLIENT"] * 3
+    assert [span["attributes"].get("error.type") for span in attempts] == ["refused", "refused", None]
+    assert [span["attributes"]["webhook.attempt"] for span in attempts] == [1, 2, 1]
+    assert attempts[-1]["attributes"]["http.response.status_code"] == 202
+    assert all(span["events"] == [] for span in attempts)
+    [request] = until(lambda: named(traced, "repair-request", trace))
+    assert request["parent_id"] == attempts[-1]["context"]["span_id"]
+    assert "Lovelace" not in away.stdout + arrived.stdout
+
+
+def test_an_attempt_of_a_booking_that_is_not_traced_begins_a_trace(traced: Crm, site: Site) -> None:
+    site.book()
+    [attempt] = spans(relay(site).stdout)
+    assert attempt["parent_id"] is None
+    [request] = until(lambda: named(traced, "repair-request", attempt["context"]["trace_id"]))
+    assert request["parent_id"] == attempt["context"]["span_id"]
 
 
 def test_a_refusal_is_a_span_with_the_problems_type_and_no_value(traced: Crm) -> None:

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from sender import CRM, SenderSettings
 from tests.crm_server.conftest import engine, pytest_generate_tests
 from tests.receiver import Receiver, start_receiver
 from tests.sender.engines import new_outbox, outbox_url
-from tests.sender.site import Site, be_impatient
+from tests.sender.site import SCHEDULE, Site, be_impatient
+from tests.servers import KEY
 
 __all__ = ["engine", "outbox_url", "pytest_generate_tests"]
 
@@ -43,3 +46,23 @@ def new_site(directory: Path, engine: str, crm_url: str) -> Iterator[Site]:
     site = Site(directory, crm_url, url if engine == "postgresql" else None)
     yield site
     site.close()
+
+
+@pytest.fixture
+def settings(outbox_url: str, receiver: Receiver) -> SenderSettings:
+    """Settings of a site on either database."""
+    return SenderSettings(
+        webhook_url=receiver.url,
+        api_key=SecretStr(KEY),
+        outbox_url=outbox_url,
+        retry_schedule=SCHEDULE,
+        timeout=2.0,
+    )
+
+
+@pytest.fixture
+def crm(settings: SenderSettings) -> Iterator[CRM]:
+    """What that site's booking code has."""
+    crm = CRM(settings)
+    yield crm
+    crm._engine.dispose()

@@ -443,7 +443,7 @@ def test_a_locked_outbox_is_a_clear_error(site: Site) -> None:
 
 def test_a_full_disk_is_a_clear_error_and_what_was_written_stays(site: Site) -> None:
     [event] = site.book()
-    limit = site.database.stat().st_size // 1024 + 4
+    limit = 36  # kB: the log's index needs 32, the event in the log more than that
     payload = json.dumps(
         repair_request(repair__notes=SENTINEL + "x" * 4_900, repair__issueDescription="y" * 4_900)
     )
@@ -473,6 +473,8 @@ def test_every_command_explains_itself(site: Site) -> None:
         "close",
         "show",
         "delivered",
+        "trail",
+        "erase-person",
         "test",
         "doctor",
         "migrate",

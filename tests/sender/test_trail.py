@@ -1,0 +1,94 @@
+"""The trail holds all that happened to an event; nobody can change it, and it can be taken out as a whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from tests.receiver import Receiver, always, first, problem, receipt, reply
+from tests.sender.engines import ENGINES, new_outbox, rows
+from tests.sender.site import SENTINEL, Site
+
+FORGED = "INTO crm_outbox_trail (number, event_id, at, actor, verb, detail) VALUES (1, 'e', 1.0, 'me', 'closed', '')"
+CHANGES = [
+    *((engine, "UPDATE crm_outbox_trail SET verb = 'delivered'") for engine in ENGINES),
+    *((engine, "DELETE FROM crm_outbox_trail") for engine in ENGINES),
+    *((engine, f"INSERT {FORGED} ON CONFLICT (number) DO UPDATE SET verb = 'closed'") for engine in ENGINES),
+    ("sqlite", f"INSERT OR REPLACE {FORGED}"),
+    ("sqlite", "UPDATE OR REPLACE crm_outbox_trail SET number = 2 WHERE number = 1"),
+    ("postgresql", "TRUNCATE crm_outbox_trail"),
+]
+
+
+@pytest.mark.parametrize(("engine", "change"), CHANGES)
+def test_the_database_refuses_to_change_the_trail(engine: str, change: str, tmp_path: Path) -> None:
+    url = new_outbox(engine, tmp_path)
+    for number in (1, 2):
+        by_hand(url, f"INSERT {FORGED.replace('(1,', f'({number},')}")
+    before = [tuple(row) for row in rows(url, "SELECT * FROM crm_outbox_trail ORDER BY number")]
+    assert len(before) == 2
+    # As somebody would who opens the database by hand: no connection of ours, no pragma.
+    with pytest.raises((sqlite3.IntegrityError, psycopg.errors.RaiseException), match="append-only"):
+        by_hand(url, change)
+    assert [tuple(row) for row in rows(url, "SELECT * FROM crm_outbox_trail ORDER BY number")] == before
+
+
+def by_hand(url: str, statement: str) -> None:
+    """Run a statement on a connection that is set up in no way."""
+    if url.startswith("postgresql"):
+        with psycopg.connect(url) as session:
+            session.execute(statement.encode())
+        return
+    with closing(sqlite3.connect(make_url(url).database or "")) as connection, connection:
+        connection.execute(statement)
+
+
+def whole_life(site: Site, receiver: Receiver) -> str:
+    """Return an event to which everything happened that can."""
+    receiver.event = first(
+        always(reply(500)), problem(401, "unauthorized"), then=problem(400, "invalid-event")
+    )
+    [event] = site.book(repair__notes=SENTINEL)
+    site.drain()
+    assert site.cli("retry", event).returncode == 0
+    receiver.event = receipt
+    site.drain()
+    return event
+
+
+LIFE = ["enqueued", "attempted", "held", "released", "failed", "retried", "delivered"]
+
+
+def test_every_step_is_on_the_trail(site: Site, receiver: Receiver) -> None:
+    event = whole_life(site, receiver)
+    site.book()
+    trail: list[dict[str, Any]] = site.json("trail")
+    mine = [step for step in trail if step["event_id"] == event]
+    assert [step["verb"] for step in mine] == LIFE
+    assert [step["at"] for step in trail] == sorted(step["at"] for step in trail)
+    assert len(trail) == len(LIFE) + 1
+    assert mine[4]["detail"] == "400 Bad Request"
+    assert SENTINEL not in json.dumps(trail)
+
+
+def test_it_is_exported_as_csv_and_since_a_time(site: Site, receiver: Receiver) -> None:
+    whole_life(site, receiver)
+    done = site.cli("trail", "--csv")
+    exported = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert exported == site.json("trail")
+    assert [step["verb"] for step in site.json("trail", "--since", exported[4]["at"])] == LIFE[4:]
+    assert [line.split()[3] for line in site.cli("trail").stdout.splitlines()] == LIFE
+    assert site.cli("trail", "--csv", "--json").returncode == 2
+
+
+def test_the_export_of_an_empty_outbox_is_empty(site: Site) -> None:
+    assert site.json("trail") == []

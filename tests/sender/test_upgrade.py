@@ -1,0 +1,100 @@
+"""An outbox of an earlier release keeps what it holds, and that release still runs on the newest tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, select, text
+
+from sender.database import open_engine
+from tests.sender.engines import ENGINES, new_database
+
+CONFIG = Config()
+CONFIG.set_main_option("script_location", "sender:migrations")
+STEPS = [script.revision for script in reversed(list(ScriptDirectory.from_config(CONFIG).walk_revisions()))]
+
+DIGEST = "0" * 64
+ROWS: dict[str, list[str]] = {
+    "0001": [
+        f"""INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, payload, digest, status,
+            due_at, enqueued_at) VALUES ('p', 'repair-request', '1.0.0', 'p', 'u', 'REV-1', '{{}}', '{DIGEST}',
+            'pending', 1.5, 1.5)""",
+        f"""INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, payload, digest, status,
+            due_at, enqueued_at, finished_at, reason) VALUES ('f', 'repair-request', '1.0.0', 'f', 'u', 'REV-2',
+            '{{}}', '{DIGEST}', 'failed', 1.5, 1.5, 2.5, '400 Bad Request')""",
+        "UPDATE crm_outbox SET lease_token = 't', lease_until = 3.5 WHERE id = 'p'",
+        """UPDATE crm_outbox SET status = 'delivered', payload = NULL, finished_at = 4.5, lease_token = NULL,
+            lease_until = NULL WHERE id = 'p'""",
+        """INSERT INTO crm_outbox_trail (event_id, at, actor, verb, detail)
+            VALUES ('p', 4.5, 'relay', 'delivered', '202 Accepted')""",
+        "UPDATE crm_outbox_state SET delivered = delivered + 1, erasures = erasures + 1, erasing_since = 4.5",
+        """INSERT INTO crm_outbox_relays (relay_id, host, pid, running, seen_at)
+            VALUES ('r', 'host', 1, true, 4.5)""",
+        "DELETE FROM crm_outbox_relays WHERE NOT seen_at BETWEEN 4 AND 5",
+    ],
+    "0002": ["UPDATE crm_outbox SET traceparent = '00-a-b-01' WHERE id = 'f'"],
+    "0005": ["INSERT INTO crm_outbox_hours (hour, verb, within_ms, count) VALUES (1, 'delivered', 10, 1)"],
+    "0006": ["INSERT INTO crm_outbox_alerts (condition, since, told_at) VALUES ('failed', 4.5, 4.5)"],
+}
+"""What a release writes whose newest step this is, beside what those before it write."""
+
+
+def upgrade(connection: Connection, step: str) -> None:
+    CONFIG.attributes["connection"] = connection
+    command.upgrade(CONFIG, step)
+
+
+def write_as(connection: Connection, step: str) -> None:
+    """Write all that a release writes whose newest step this is."""
+    for earlier in STEPS[: STEPS.index(step) + 1]:
+        for statement in ROWS.get(earlier, []):
+            connection.execute(text(statement))
+
+
+def columns_of(connection: Connection) -> dict[str, list[str]]:
+    tables = MetaData()
+    tables.reflect(connection)
+    return {
+        t.name: [c.name for c in t.columns] for t in tables.sorted_tables if t.name != "crm_outbox_version"
+    }
+
+
+def content(connection: Connection, columns: dict[str, list[str]]) -> dict[str, Any]:
+    """Return the rows of some tables, as a release reads them that knows these columns."""
+    tables = MetaData()
+    tables.reflect(connection)
+    return {
+        name: sorted(
+            tuple(row) for row in connection.execute(select(*(tables.tables[name].c[c] for c in some)))
+        )
+        for name, some in columns.items()
+    }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("step", STEPS)
+def test_an_outbox_keeps_what_it_holds_and_its_release_runs_on(
+    step: str, engine: str, tmp_path: Path
+) -> None:
+    opened = open_engine(new_database(engine, tmp_path))
+    with opened.begin() as connection:
+        upgrade(connection, step)
+        columns = columns_of(connection)
+        write_as(connection, step)
+        before = content(connection, columns)
+        assert all(before.values())
+        upgrade(connection, "head")
+        assert content(connection, columns) == before
+    opened.dispose()
+    (tmp_path / "other").mkdir()
+    opened = open_engine(new_database(engine, tmp_path / "other"))
+    with opened.begin() as connection:
+        upgrade(connection, "head")
+        write_as(connection, step)
+        assert all(content(connection, columns).values())
+    opened.dispose()
