@@ -103,7 +103,7 @@ def is_own_origin(scope: Scope) -> bool:
     Browsers say where a request comes from (RFC 6454, section 7), and no page can have them say otherwise.
     """
     headers = dict(scope["headers"])
-    own = f"{scope['scheme']}://".encode() + headers.get(b"host", b"")
+    own: bytes = f"{scope['scheme']}://".encode() + headers.get(b"host", b"")
     origin: bytes = headers.get(b"origin", b"")
     return origin.lower() == own.lower()
 
