@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -312,9 +313,9 @@ def _dashboard(options: argparse.Namespace, settings: SenderSettings) -> int:
     host, port = listener.getsockname()[:2]
     _warn_of_openness(host, settings)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}{options.base_path}"
-    print(f"crm-sender: serving on {address}/admin", flush=True)
+    say = partial(print, f"crm-sender: serving on {address}/admin", flush=True)
     try:
-        asyncio.run(serve(app, listener))
+        asyncio.run(serve(app, listener, say))
     finally:
         engine.dispose()
     return 0

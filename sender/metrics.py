@@ -10,8 +10,6 @@ from sender import outbox
 from sender.database import reading
 from sender.settings import SenderSettings
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 def exposition(engine: Engine, settings: SenderSettings) -> bytes:
     """Return how the outbox is, in Prometheus' text format."""

@@ -35,11 +35,12 @@ from sender.integration.keys import Bearer, SecurityScheme
 from sender.integration.observation import Observation
 from sender.integration.problems import Problem, ProblemAnswers, answer, not_found, send_json
 from sender.integration.site import Site, Snapshot
-from sender.metrics import CONTENT_TYPE, exposition
+from sender.metrics import exposition
 from sender.settings import SenderSettings
 
 STATUS_PATH = "/api/crm/integration"
 """What is answered without `CRM_ADMIN_TOKEN` too."""
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 BASE_PATHS = {INTEGRATION: "/api/crm", CURRENT: "/webhooks"}
 
 
@@ -55,7 +56,6 @@ def create_app(settings: SenderSettings, engine: Engine | None = None, *, base_p
     contracts = by_contract(site, pages)
     parts: Mapping[str, tuple[str, ASGIApp]] = {
         "/admin": ("dashboard", pages),
-        "/static": ("dashboard", pages),
         "/metrics": ("metrics", Metrics(site)),
         "/webhooks": ("webhooks", contracts),
         "/api": ("api", contracts),
@@ -156,7 +156,7 @@ class Metrics:
             raise not_found()
         if scope["method"] not in {"GET", "HEAD"}:
             raise Problem("method-not-allowed", "Use GET, HEAD.", headers={"allow": "GET, HEAD"})
-        await answer(send, 200, await self._exposition.get(), {"content-type": CONTENT_TYPE})
+        await answer(send, 200, await self._exposition.get(), {"content-type": PROMETHEUS})
 
 
 async def send_problem(problem: Problem, scope: Scope, send: Send) -> None:

@@ -7,6 +7,7 @@ import logging
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -90,12 +91,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve an app until SIGTERM or SIGINT, then answer what was accepted, for a bounded time."""
+async def serve(app: ASGIApp, listener: socket.socket, say: Callable[[], None]) -> None:
+    """Serve an app until SIGTERM or SIGINT, then answer what was accepted, for a bounded time.
+
+    `say` is called once it can be told to stop.
+    """
     server: Any = ExclusiveServer(app, listener)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    say()
     try:
         await server.serve()
     except TimeoutError:

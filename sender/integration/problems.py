@@ -67,7 +67,7 @@ class Problem(Exception):
         super().__init__(type_)
         self.status, self.title = TITLES[type_]
         self.type, self.detail, self.members = type_, detail, members
-        self.headers = {**(headers or {})}
+        self.headers = dict(headers or {})
 
     def body(self) -> bytes:
         """Return the answer's body."""

@@ -17,7 +17,7 @@ from tests.servers import KEY
 EVERYBODY = {
     "nobody": "",
     "a wrong token": "Bearer wrong",
-    "an empty token": "Bearer ",
+    "an empty token": "Bearer",
     "another scheme": f"Basic {TOKEN}",
     "the API key": f"Bearer {KEY}",
     "the admin token": f"Bearer {TOKEN}",

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.factories import repair_request
 from tests.sender.integration.server import ADMIN, RETRY, STATUS, TEST, Server, start_server, type_of
 
 BASE = "/crm"
@@ -117,32 +116,29 @@ def test_programs_beside_the_site_have_the_door_and_the_metrics_with_and_without
         assert behind.ask("GET", f"{base}/webhooks/health", source=BESIDE).status_code == 200
         assert behind.ask("GET", f"{base}{STATUS}", source=BESIDE).status_code == 200
     assert behind.ask("POST", "/webhooks/repair-request", source=BESIDE).status_code == 401
-    assert repair_request()
 
 
 @pytest.mark.parametrize(
     ("source", "forwarded", "counts_for"),
     [
         (PROXY, "192.0.2.1", "192.0.2.1"),
-        (PROXY, "192.0.2.1, 198.51.100.7", "198.51.100.7"),
-        (PROXY, "198.51.100.7, 127.0.0.1", "198.51.100.7"),
+        (PROXY, "192.0.2.2, 198.51.100.7", "198.51.100.7"),
+        (PROXY, "198.51.100.8, 127.0.0.1", "198.51.100.8"),
         (PROXY, "2001:db8::1:2", "2001:db8::3:4"),
-        (BESIDE, "192.0.2.1", "127.0.0.2"),
+        (BESIDE, "192.0.2.9", "127.0.0.2"),
     ],
 )
 def test_wrong_tokens_count_for_whom_a_trusted_proxy_asks_for(
-    tmp_path: Path, source: str, forwarded: str, counts_for: str
+    behind: Server, source: str, forwarded: str, counts_for: str
 ) -> None:
-    with start_server(tmp_path, CRM_TRUSTED_PROXIES=f"{PROXY}, 10.0.0.0/8") as own:
+    def guess(for_: str, of: str = source) -> int:
+        given = {"x_forwarded_for": for_, "authorization": "Bearer guess"}
+        return behind.ask("POST", TEST, source=of, **given).status_code
 
-        def guess(for_: str, of: str = source) -> int:
-            given = {"x_forwarded_for": for_, "authorization": "Bearer guess"}
-            return own.ask("POST", TEST, source=of, **given).status_code
-
-        assert [guess(forwarded) for _ in range(21)] == [401] * 20 + [429]
-        assert guess(counts_for) == 429
-        assert guess("203.0.113.9", PROXY) == 401
-        assert own.ask("POST", TEST, source=source, x_forwarded_for=forwarded, **ADMIN).status_code == 200
+    assert [guess(forwarded) for _ in range(21)] == [401] * 20 + [429]
+    assert guess(counts_for) == 429
+    assert guess("203.0.113.9", PROXY) == 401
+    assert behind.ask("POST", TEST, source=source, x_forwarded_for=forwarded, **ADMIN).status_code == 200
 
 
 def test_a_base_path_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
@@ -151,12 +147,3 @@ def test_a_base_path_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
         start_server(tmp_path, "--base-path", "crm?"),
     ):
         pass
-
-
-def test_a_wrong_list_of_proxies_stops_the_start_without_its_value(tmp_path: Path) -> None:
-    with (
-        pytest.raises(AssertionError, match="CRM_TRUSTED_PROXIES") as stopped,
-        start_server(tmp_path, CRM_TRUSTED_PROXIES="10.0.0.0/8,SENTINEL"),
-    ):
-        pass
-    assert "SENTINEL" not in str(stopped.value).partition("assert")[0]
