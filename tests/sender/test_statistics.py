@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from contextlib import closing
 
 import pytest
-from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from sender import CRM, Relay
+from sender import Relay
 from sender.database import open_engine, reading
 from sender.outbox import hours_since, words_of_trouble
 from sender.statistics import HOUR, RUNGS_MS, Period, periods, rung_of
@@ -49,19 +49,20 @@ def test_a_period_may_be_of_several_hours() -> None:
     assert [(period.begins // HOUR, period.delivered) for period in found] == [(995, 3), (998, 3)]
 
 
-def book(site: Site, engine: Engine, count: int) -> None:
-    """Enqueue so many repairs in one transaction."""
-    crm = CRM(site.settings(outbox_url=engine.url.render_as_string(hide_password=False)))
-    with engine.begin() as connection:
-        for _ in range(count):
-            crm.repair_requested(repair_request(), connection)
+def book(site: Site, url: str, count: int) -> None:
+    """Enqueue so many repairs in an outbox."""
+    for _ in range(count):
+        done = site.cli(
+            "enqueue", "repair-request", "-", stdin=json.dumps(repair_request()), CRM_OUTBOX_URL=url
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_what_a_relay_records_is_counted(outbox_url: str, site: Site, receiver: Receiver) -> None:
     receiver.event = first(problem(400, "invalid-event"), problem(400, "invalid-event"))
     engine = open_engine(outbox_url)
     for count in (5, 1):  # the second drain adds to what the first has counted
-        book(site, engine, count)
+        book(site, outbox_url, count)
         site.drain(outbox_url=outbox_url)
     with reading(engine) as connection:
         rows = hours_since(connection, 0)
@@ -87,7 +88,7 @@ def test_what_the_crm_said_is_read_of_what_still_waits(
 ) -> None:
     receiver.event = first(problem(400, "invalid-event"), *[problem(503, "unavailable")] * 3)
     engine = open_engine(outbox_url)
-    book(site, engine, 2)
+    book(site, outbox_url, 2)
     relay = Relay(site.settings(outbox_url=outbox_url, retry_schedule=(3600.0,)))
 
     def said() -> set[str]:
