@@ -84,7 +84,7 @@ def joined(session: Transaction | Awaited) -> Iterator[tuple[Connection, object]
             yield session, session.engine
         return
     given: Any = session
-    kind = _kind_of(type(given.theirs if isinstance(session, Awaited) else given))
+    kind = _kind_of(cast(Hashable, type(given.theirs if isinstance(session, Awaited) else given)))
     if kind in _SQLALCHEMY:
         connection = given.connection()
         with _without_values():
