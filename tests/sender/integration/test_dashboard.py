@@ -174,14 +174,8 @@ def test_what_is_no_form_is_refused(address: str, headers: dict[str, str], body:
 
 
 def test_the_api_takes_a_session_with_its_token_and_no_other(address: str, admin: Admin) -> None:
-<<<<<<< HEAD
-    retry = f"{address}/api/crm/integration/retry-failed"
-    cookies, own = dict(admin.cookies), {"origin": address, "x-csrf-token": admin.csrf}
-    ask = partial(httpx.patch, retry, json={})
-=======
     cookies, own = dict(admin.cookies), {"origin": address, "x-csrf-token": admin.csrf}
     ask = partial(httpx.patch, f"{address}/api/crm/integration/retry-failed", json={})
->>>>>>> d
     assert ask(cookies=cookies, headers=own).status_code == 200
     assert ask(headers=own).status_code == 401
     assert ask(cookies=cookies, headers=own | {"origin": "http://evil.example"}).status_code == 403
