@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
 
 from sender import tables
 from sender.errors import OutboxError
+
+_OUR_TRIGGERS = {
+    "sqlite": text(
+        "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'crm_outbox%'"
+    ),
+    "postgresql": text("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'crm_outbox%'"),
+}
 
 
 def are_the_sites(connection: Connection) -> bool:
@@ -17,7 +26,7 @@ def are_the_sites(connection: Connection) -> bool:
 
 
 def require_complete(connection: Connection) -> None:
-    """Give tables that a site's own migrations made their identity, if they have none.
+    """Give tables that a site's own migrations made what `sender.metadata` cannot hold: identity and triggers.
 
     Raises OutboxError when they are not as this release needs them.
     """
@@ -30,3 +39,9 @@ def require_complete(connection: Connection) -> None:
         )
     if connection.scalar(tables.state.select()) is None:
         connection.execute(tables.outbox_identity())
+    if not connection.scalar(_OUR_TRIGGERS[connection.dialect.name]):
+        config = Config()
+        config.set_main_option("script_location", "sender:migrations")
+        for step in reversed(list(ScriptDirectory.from_config(config).walk_revisions())):
+            if add_triggers := getattr(step.module, "add_triggers", None):
+                add_triggers(connection.exec_driver_sql, connection.dialect.name)

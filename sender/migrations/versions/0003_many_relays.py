@@ -1,5 +1,8 @@
 """What finds a customer's lease at once, and what tells relays of a commit."""
 
+from collections.abc import Callable
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -26,6 +29,10 @@ def upgrade() -> None:
     op.create_index(
         "crm_outbox_leased", "crm_outbox", ["order_key"], sqlite_where=LEASED, postgresql_where=LEASED
     )
-    if op.get_context().dialect.name == "postgresql":
-        op.execute(TELL)
-        op.execute(TELLS)
+    add_triggers(op.execute, op.get_context().dialect.name)
+
+
+def add_triggers(execute: Callable[[str], Any], dialect: str) -> None:
+    if dialect == "postgresql":
+        execute(TELL)
+        execute(TELLS)

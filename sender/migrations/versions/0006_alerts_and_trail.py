@@ -1,5 +1,8 @@
 """What people were told of, and a trail that nobody can change."""
 
+from collections.abc import Callable
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import context, op
 
@@ -49,5 +52,9 @@ def upgrade() -> None:
         sa.CheckConstraint("told_at IS NULL OR since IS NOT NULL", name="crm_outbox_alerts_told"),
         sa.CheckConstraint("(unposted IS NULL) = (post_at IS NULL)", name="crm_outbox_alerts_unposted"),
     )
-    for statement in APPEND_ONLY[context.get_context().dialect.name]:
-        op.execute(statement)
+    add_triggers(op.execute, context.get_context().dialect.name)
+
+
+def add_triggers(execute: Callable[[str], Any], dialect: str) -> None:
+    for statement in APPEND_ONLY[dialect]:
+        execute(statement)
