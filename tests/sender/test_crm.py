@@ -45,7 +45,7 @@ bookings = Table(
 
 
 @pytest.fixture
-def engine(site: Site) -> Iterator[Engine]:
+def own_engine(site: Site) -> Iterator[Engine]:
     """The site's own engine, as SQLAlchemy makes it."""
     made = create_engine(site.url)
     bookings.create(made)
@@ -54,21 +54,21 @@ def engine(site: Site) -> Iterator[Engine]:
 
 
 @contextmanager
-def statements(engine: Engine) -> Iterator[list[str]]:
+def statements(own_engine: Engine) -> Iterator[list[str]]:
     """Collect what is executed on an engine."""
     seen: list[str] = []
 
     def see(_c: object, _u: object, statement: str, *_: object) -> None:
         seen.append(statement)
 
-    event.listen(engine, "before_cursor_execute", see)
+    event.listen(own_engine, "before_cursor_execute", see)
     yield seen
-    event.remove(engine, "before_cursor_execute", see)
+    event.remove(own_engine, "before_cursor_execute", see)
 
 
 @pytest.mark.parametrize("kind", [Session, Engine.connect], ids=["Session", "Connection"])
-def test_an_event_is_committed_with_its_booking(site: Site, engine: Engine, kind: Any) -> None:
-    with kind(engine) as session, session.begin():
+def test_an_event_is_committed_with_its_booking(site: Site, own_engine: Engine, kind: Any) -> None:
+    with kind(own_engine) as session, session.begin():
         session.execute(bookings.insert().values(key="b"))
         event_id = site.crm().repair_requested(repair_request(), session)
         assert site.rows() == []
@@ -76,14 +76,14 @@ def test_an_event_is_committed_with_its_booking(site: Site, engine: Engine, kind
 
 
 @pytest.mark.parametrize("kind", [Session, Engine.connect], ids=["Session", "Connection"])
-def test_an_event_is_rolled_back_with_its_booking(site: Site, engine: Engine, kind: Any) -> None:
+def test_an_event_is_rolled_back_with_its_booking(site: Site, own_engine: Engine, kind: Any) -> None:
     def book(session: Any) -> None:
         with session.begin():
             session.execute(bookings.insert().values(key="b"))
             site.crm().repair_requested(repair_request(), session)
             session.execute(bookings.insert().values(key="b"))
 
-    with kind(engine) as session, pytest.raises(IntegrityError):
+    with kind(own_engine) as session, pytest.raises(IntegrityError):
         book(session)
     assert site.rows() == site.rows("SELECT * FROM bookings") == []
 
@@ -93,20 +93,20 @@ def test_an_event_without_a_session_is_there_at_once(site: Site) -> None:
     assert site.status(event_id) == "pending"
 
 
-def says_begin(engine: Engine) -> None:
+def says_begin(own_engine: Engine) -> None:
     """Follow SQLAlchemy's recipe for SQLite: BEGIN is sent by the site, not guessed by the driver."""
 
-    @event.listens_for(engine, "connect")
+    @event.listens_for(own_engine, "connect")
     def _quiet(connection: Any, _: object) -> None:
         connection.isolation_level = None
 
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-    engine.dispose()
+    event.listen(own_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    own_engine.dispose()
 
 
-def test_a_savepoint_that_would_commit_the_event_alone_is_refused(site: Site, engine: Engine) -> None:
+def test_a_savepoint_that_would_commit_the_event_alone_is_refused(site: Site, own_engine: Engine) -> None:
     with (
-        engine.begin() as connection,
+        own_engine.begin() as connection,
         connection.begin_nested(),
         pytest.raises(NoTransaction, match="SQLAlchemy's recipe"),
     ):
@@ -114,18 +114,18 @@ def test_a_savepoint_that_would_commit_the_event_alone_is_refused(site: Site, en
     assert site.rows() == []
 
 
-def test_an_event_in_a_savepoint_goes_with_the_transaction_around_it(site: Site, engine: Engine) -> None:
-    says_begin(engine)
-    with engine.connect() as connection, connection.begin() as transaction:
+def test_an_event_in_a_savepoint_goes_with_the_transaction_around_it(site: Site, own_engine: Engine) -> None:
+    says_begin(own_engine)
+    with own_engine.connect() as connection, connection.begin() as transaction:
         with connection.begin_nested():
             site.crm().repair_requested(repair_request(), connection)
         transaction.rollback()
     assert site.rows() == []
 
 
-def test_an_event_in_a_savepoint_that_is_rolled_back_is_not_there(site: Site, engine: Engine) -> None:
-    says_begin(engine)
-    with Session(engine) as session, session.begin():
+def test_an_event_in_a_savepoint_that_is_rolled_back_is_not_there(site: Site, own_engine: Engine) -> None:
+    says_begin(own_engine)
+    with Session(own_engine) as session, session.begin():
         session.execute(bookings.insert().values(key="b"))
         with session.begin_nested() as savepoint:
             site.crm().repair_requested(repair_request(), session)
@@ -134,19 +134,19 @@ def test_an_event_in_a_savepoint_that_is_rolled_back_is_not_there(site: Site, en
     assert len(site.rows("SELECT * FROM bookings")) == 1
 
 
-def test_one_event_is_one_insert(site: Site, engine: Engine) -> None:
+def test_one_event_is_one_insert(site: Site, own_engine: Engine) -> None:
     crm = site.crm()
-    with Session(engine) as session, session.begin():
+    with Session(own_engine) as session, session.begin():
         crm.repair_requested(repair_request(), session)
-        with statements(engine) as seen:
+        with statements(own_engine) as seen:
             crm.repair_requested(repair_request(), session)
     assert len(seen) == 1
     assert seen[0].startswith("INSERT INTO crm_outbox")
 
 
-def test_the_same_event_again_has_the_same_id_whenever_it_was_sent(site: Site, engine: Engine) -> None:
+def test_the_same_event_again_has_the_same_id_whenever_it_was_sent(site: Site, own_engine: Engine) -> None:
     crm, payload = site.crm(), repair_request()
-    with Session(engine) as session, session.begin():
+    with Session(own_engine) as session, session.begin():
         first = crm.repair_requested(payload, session)
         assert crm.repair_requested(payload, session) == first
     again = payload | {"metadata": payload["metadata"] | {"timestamp": "2025-01-01T00:00:00Z"}}
@@ -155,12 +155,12 @@ def test_the_same_event_again_has_the_same_id_whenever_it_was_sent(site: Site, e
 
 
 def test_other_content_under_a_natural_key_conflicts_and_spoils_no_transaction(
-    site: Site, engine: Engine
+    site: Site, own_engine: Engine
 ) -> None:
     crm, payload = site.crm(), repair_request()
     first = crm.repair_requested(payload)
     other = payload | {"repair": payload["repair"] | {"notes": SENTINEL}}
-    with Session(engine) as session, session.begin():
+    with Session(own_engine) as session, session.begin():
         session.execute(bookings.insert().values(key="b"))
         with pytest.raises(ConflictingEvent) as caught:
             crm.repair_requested(other, session)
@@ -229,9 +229,13 @@ INVALID: dict[str, tuple[Any, list[str]]] = {
 
 @pytest.mark.parametrize(("payload", "pointers"), INVALID.values(), ids=INVALID)
 def test_an_invalid_event_is_refused_with_all_pointers_and_no_value_before_anything_is_written(
-    site: Site, engine: Engine, payload: Any, pointers: list[str]
+    site: Site, own_engine: Engine, payload: Any, pointers: list[str]
 ) -> None:
-    with statements(engine) as seen, Session(engine) as session, pytest.raises(InvalidEvent) as caught:
+    with (
+        statements(own_engine) as seen,
+        Session(own_engine) as session,
+        pytest.raises(InvalidEvent) as caught,
+    ):
         site.crm().repair_requested(payload, session)
     assert sorted(fault.pointer for fault in caught.value.faults) == pointers
     assert SENTINEL not in all_text(caught.value)
@@ -246,21 +250,21 @@ def test_what_is_neither_model_nor_mapping_is_a_mistake_of_the_caller(site: Site
 
 @pytest.mark.parametrize("echo", [True, "debug"])
 def test_no_payload_is_in_the_callers_echo(site: Site, caplog: pytest.LogCaptureFixture, echo: Any) -> None:
-    engine = create_engine(site.url, echo=echo)
+    own_engine = create_engine(site.url, echo=echo)
     caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
-    with Session(engine) as session, session.begin():
+    with Session(own_engine) as session, session.begin():
         site.crm().repair_requested(repair_request(repair__notes=SENTINEL), session)
-    engine.dispose()
+    own_engine.dispose()
     assert "INSERT INTO crm_outbox" in caplog.text
     assert SENTINEL not in caplog.text
 
 
-def test_no_payload_is_in_the_errors_of_the_callers_engine(site: Site, engine: Engine) -> None:
-    with engine.begin() as connection:
+def test_no_payload_is_in_the_errors_of_the_callers_engine(site: Site, own_engine: Engine) -> None:
+    with own_engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TRIGGER full BEFORE INSERT ON crm_outbox BEGIN SELECT RAISE(ABORT, 'no more'); END"
         )
-    with Session(engine) as session, pytest.raises(IntegrityError, match="no more") as caught:
+    with Session(own_engine) as session, pytest.raises(IntegrityError, match="no more") as caught:
         site.crm().repair_requested(repair_request(repair__notes=SENTINEL), session)
     assert "(payload)" in str(caught.value)
     assert SENTINEL not in all_text(caught.value)
@@ -268,18 +272,18 @@ def test_no_payload_is_in_the_errors_of_the_callers_engine(site: Site, engine: E
 
 def test_another_database_is_refused_with_both_addresses_and_no_password(site: Site, tmp_path: Path) -> None:
     elsewhere = f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"
-    engine = create_engine(elsewhere)
-    with Session(engine) as session, pytest.raises(WrongDatabase) as caught:
+    own_engine = create_engine(elsewhere)
+    with Session(own_engine) as session, pytest.raises(WrongDatabase) as caught:
         site.crm().repair_requested(repair_request(), session)
     assert elsewhere in str(caught.value)
     assert site.url in str(caught.value)
     done = cli("migrate", directory=tmp_path, env=sender_environment(CRM_OUTBOX_URL=elsewhere))
     assert done.returncode == 0
-    with Session(engine) as session, pytest.raises(WrongDatabase):
+    with Session(own_engine) as session, pytest.raises(WrongDatabase):
         site.crm().repair_requested(repair_request(), session)
-    with engine.connect() as connection:
+    with own_engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM crm_outbox").scalar() == 0
-    engine.dispose()
+    own_engine.dispose()
 
 
 def test_no_password_of_an_outbox_is_shown(site: Site) -> None:
@@ -287,18 +291,18 @@ def test_no_password_of_an_outbox_is_shown(site: Site) -> None:
     assert settings.shown_outbox == "postgresql://site:***@db.example/site"
 
 
-def test_autocommit_is_refused_before_anything_is_written(site: Site, engine: Engine) -> None:
+def test_autocommit_is_refused_before_anything_is_written(site: Site, own_engine: Engine) -> None:
     with (
-        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        own_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         pytest.raises(NoTransaction),
     ):
         site.crm().repair_requested(repair_request(), connection)
     assert site.rows() == []
 
 
-def test_a_site_that_says_begin_by_itself_is_in_a_transaction(site: Site, engine: Engine) -> None:
-    says_begin(engine)
-    with Session(engine) as session:
+def test_a_site_that_says_begin_by_itself_is_in_a_transaction(site: Site, own_engine: Engine) -> None:
+    says_begin(own_engine)
+    with Session(own_engine) as session:
         site.crm().repair_requested(repair_request(), session)
         session.rollback()
         assert site.rows() == []
@@ -320,7 +324,7 @@ def test_a_relay_without_a_key_says_so(site: Site) -> None:
         Relay(site.settings(api_key=None))
 
 
-def test_async_code_has_the_same_names_in_its_own_transaction_or_none(site: Site, engine: Engine) -> None:
+def test_async_code_has_the_same_names_in_its_own_transaction_or_none(site: Site, own_engine: Engine) -> None:
     async def story() -> list[str]:
         crm = AsyncCRM(site.settings())
         own = create_async_engine(site.url.replace("sqlite:", "sqlite+aiosqlite:"))
@@ -345,16 +349,16 @@ def test_async_code_has_the_same_names_in_its_own_transaction_or_none(site: Site
     assert {row["id"] for row in site.rows()} == set(ids)
 
 
-def test_rows_that_the_sites_own_connection_moves_leave_no_copy(site: Site, engine: Engine) -> None:
-    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete=OFF"))
-    engine.dispose()
+def test_rows_that_the_sites_own_connection_moves_leave_no_copy(site: Site, own_engine: Engine) -> None:
+    event.listen(own_engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete=OFF"))
+    own_engine.dispose()
     crm = site.crm()
     for number in range(60):
-        with engine.begin() as connection:
+        with own_engine.begin() as connection:
             connection.execute(bookings.insert().values(key=f"{number}"))
             crm.repair_requested(repair_request(repair__notes=SENTINEL * (1 + number % 40)), connection)
     assert site.drain().delivered == 60
-    engine.dispose()
+    own_engine.dispose()
     assert site.left_of(SENTINEL) == []
 
 
