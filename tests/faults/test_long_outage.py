@@ -90,7 +90,7 @@ def test_a_crm_that_does_something_else_wrong_each_time_gets_each_event_once(
     sent = book_backlog(site, 60, 12, repair__notes=SENTINEL)
     goes_on = threading.Event()
     goes_on.set()
-    proxy.answer_all(alternating(proxy, goes_on))
+    proxy.event = alternating(proxy, goes_on)
     with running(Relay(site.settings(timeout=0.3, retry_schedule=(0.02,) * 30))):
         for turn in range(3):
             eventually(lambda: len(proxy.requests) > 40 * (turn + 1), "much goes wrong", 60)  # noqa: B023

@@ -80,7 +80,9 @@ class Site:
     def book(self, count: int = 1, **over: Any) -> list[str]:
         """Enqueue so many repairs, each of another customer unless told; return their ids."""
         crm = self.crm()
-        return [crm.repair_requested(repair_request(**over)) for _ in range(count)]
+        ids = [crm.repair_requested(repair_request(**over)) for _ in range(count)]
+        crm._engine.dispose()  # PostgreSQL takes no more than a hundred connections
+        return ids
 
     def drain(self, **over: Any) -> Summary:
         """Run a relay until nothing is due."""

@@ -7,18 +7,21 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 
 import psycopg
 import pytest
 
 from sender import Relay
+from sender.database import open_engine, takes_turn
 from tests.receiver import Receiver, Reply, Request, problem, receipt, receipt_when
 from tests.sender.site import Site, eventually, running
 
 pytestmark = pytest.mark.engines("postgresql")
 
 RELAYS, CUSTOMERS, EACH = 3, 8, 18
+REFUSED = "the CRM refuses this"
 NOTIFIED_ONLY = 30.0
 """Seconds between looks, so that only a notification can be what wakes a relay in time."""
 
@@ -28,7 +31,7 @@ class OneAtATime:
 
     def __init__(self) -> None:
         self.overlaps: list[str] = []
-        self.refused: set[str] = set()
+        self.refuses = True
         self._in_flight: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -40,7 +43,8 @@ class OneAtATime:
         time.sleep(0.004)  # as a CRM takes, so that there is something to overlap with
         with self._lock:
             self._in_flight[request.customer] -= 1
-        return problem(400, "invalid-event")(request) if request.id in self.refused else receipt(request)
+        refused = self.refuses and request.json["repair"].get("notes") == REFUSED
+        return problem(400, "invalid-event")(request) if refused else receipt(request)
 
 
 @contextmanager
@@ -59,16 +63,16 @@ def book(site: Site, each: int) -> dict[str, list[str]]:
     booked: dict[str, list[str]] = defaultdict(list)
     for number in range(each * CUSTOMERS):
         customer = f"customer-{number % CUSTOMERS}"
-        booked[customer] += site.book(customer__websiteUserId=customer)
+        notes = REFUSED if number // CUSTOMERS % 3 == 0 else "none"
+        booked[customer] += site.book(customer__websiteUserId=customer, repair__notes=notes)
     return booked
 
 
-def arrived(receiver: Receiver, ids: set[str]) -> dict[str, list[str]]:
-    """Return which of these events arrived, by customer, in their order."""
+def arrived(requests: list[Request]) -> dict[str, list[str]]:
+    """Return the ids of what arrived, by customer, in their order."""
     found: dict[str, list[str]] = defaultdict(list)
-    for request in receiver.events:
-        if request.id in ids:
-            found[request.customer].append(request.id)
+    for request in requests:
+        found[request.customer].append(request.id)
     return found
 
 
@@ -80,30 +84,36 @@ def test_relays_in_processes_of_their_own_share_the_work_and_keep_each_customers
         relays = [stack.enter_context(process(site)) for _ in range(RELAYS)]
         eventually(lambda: len(site.rows("SELECT 1 FROM crm_outbox_relays")) == RELAYS, "all look", 60)
         booked = book(site, EACH)
-        crm.refused = {ids[number] for ids in booked.values() for number in range(0, EACH, 3)}
-        later = defaultdict(list, book(site, EACH // 3))
-        eventually(
-            lambda: not site.rows("SELECT 1 FROM crm_outbox WHERE status = 'pending'"), "all is tried", 60
-        )
-        all_once = {id for ids in (*booked.values(), *later.values()) for id in ids}
-        assert arrived(receiver, all_once) == {name: booked[name] + later[name] for name in booked}
-        assert sorted(
-            row["id"] for row in site.rows("SELECT id FROM crm_outbox WHERE status = 'failed'")
-        ) == sorted(crm.refused)
-        before = len(receiver.events)
-        refused, crm.refused = crm.refused, set()
-        assert site.cli("retry", "--all").returncode == 0
-        last = book(site, 2)
+        pending = "SELECT 1 FROM crm_outbox WHERE status = 'pending'"
+        eventually(lambda: not site.rows(pending), "all is tried", 60)
+        assert arrived(receiver.events) == booked
+        refused = {name: ids[::3] for name, ids in booked.items()}
+        failed = site.rows("SELECT id FROM crm_outbox WHERE status = 'failed'")
+        assert sorted(row["id"] for row in failed) == sorted(id for ids in refused.values() for id in ids)
+        tried = len(receiver.events)
+        crm.refuses = False
+        with ThreadPoolExecutor(1) as pool:
+            retry = pool.submit(site.cli, "retry", "--all")
+            last = book(site, 3)  # while those that failed go again
+            assert retry.result().returncode == 0
         eventually(lambda: set(site.statuses()) == {"delivered"}, "all is delivered", 60)
-        retried: dict[str, list[str]] = defaultdict(list)
-        for request in receiver.events[before:]:
-            if request.id in refused:
-                retried[request.customer].append(request.id)
-        assert retried == {name: ids[::3] for name, ids in booked.items()}
-        assert arrived(receiver, {id for ids in last.values() for id in ids}) == last
+        again = arrived(receiver.events[tried:])
+        assert {name: [id for id in ids if id in refused[name]] for name, ids in again.items()} == refused
+        assert {name: [id for id in ids if id in last[name]] for name, ids in again.items()} == last
+        assert sum(map(len, again.values())) == len(failed) + 3 * CUSTOMERS, "each once"
     assert crm.overlaps == []
-    assert max(Counter(request.id for request in receiver.events[before:]).values()) == 1
     assert [relay.returncode for relay in relays] == [0] * RELAYS
+
+
+def test_a_relay_claims_when_no_other_does(site: Site) -> None:
+    site.book(2, customer__websiteUserId="ada")
+    engine = open_engine(site.url)
+    with engine.begin() as one, engine.begin() as other:
+        assert takes_turn(one)
+        assert not takes_turn(other)
+    with engine.begin() as other:
+        assert takes_turn(other)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
@@ -132,9 +142,9 @@ def test_a_site_whose_host_is_ahead_of_the_database_waits_for_nothing(
     site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time
-    monkeypatch.setattr("sender.crm.time.time", lambda: now() + 1_800)
-    [event] = site.book()
-    monkeypatch.undo()
+    with monkeypatch.context() as ahead:
+        ahead.setattr("sender.crm.time.time", lambda: now() + 1_800)
+        [event] = site.book()
     with running(Relay(site.settings(retry_schedule=(3_600.0,)))):
         eventually(lambda: site.status(event) == "delivered", "it is due at once")
 
