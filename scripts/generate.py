@@ -19,6 +19,9 @@ from typing import Any
 
 import yaml
 
+from scripts import typescript
+from scripts.node import NodeError
+
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "generated"
 CONTRACT = ROOT / "openapi" / "webhooks" / "v1.yaml"
@@ -151,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         files = render()
-    except ContractError as error:
+    except (ContractError, NodeError) as error:
         print(f"generate: {error}", file=sys.stderr)
         return 1
     return check(files) if options.check else write(files)
@@ -170,10 +173,12 @@ def render() -> dict[Path, str]:
     }
     for version, contract in contracts.items():
         files |= bundle(GENERATED / "contracts" / version, contract)
+    beside: dict[str, Contract] = {}
     for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT):
-        beside: Contract = yaml.safe_load(path.read_bytes())
-        files[GENERATED / f"{path.stem}.py"] = render_models(path, beside)
-        files |= bundle(GENERATED / "contracts" / path.stem, beside)
+        beside[path.stem] = yaml.safe_load(path.read_bytes())
+        files[GENERATED / f"{path.stem}.py"] = render_models(path, beside[path.stem])
+        files |= bundle(GENERATED / "contracts" / path.stem, beside[path.stem])
+    files |= render_typescript(contracts[current], beside[INTEGRATION_CONTRACT.stem])
     return {path: ruff(text, path) if path.suffix == ".py" else text for path, text in files.items()}
 
 
@@ -308,6 +313,17 @@ def with_property_names(schema: Any) -> Any:
     return named | ({"propertyNames": named["x-property-names"]} if "x-property-names" in named else {})
 
 
+def render_typescript(contract: Contract, integration: Contract) -> dict[Path, str]:
+    """Return the files of the npm package, by path."""
+    facts = {
+        name: webhook_facts(contract, path, operation) | {"model": body_name(operation)}
+        for name, path, operation in webhooks(contract)
+    }
+    documents = {"webhooks": contract, "integration": integration}
+    files = typescript.render(contract["info"]["version"], health_path(contract), facts, documents)
+    return {GENERATED / "typescript" / name: text for name, text in files.items()}
+
+
 def render_operations(contracts: dict[str, Contract], current: str) -> str:
     """Return `operations.py`."""
     models = {name: body_name(operation) for name, _, operation in webhooks(contracts[current])}
@@ -317,29 +333,42 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         + "},"
         for version, contract in contracts.items()
     )
-    [health] = [
-        path
-        for path, item in contracts[current]["paths"].items()
-        if "x-natural-key" not in item.get("post", {})
-    ]
     return OPERATIONS.lstrip().format(
         models=", ".join(sorted(models.values())),
         model_map=", ".join(f"{name!r}: {model}" for name, model in models.items()),
         releases=releases,
         current=current,
-        health=health,
+        health=health_path(contracts[current]),
     )
+
+
+def health_path(contract: Contract) -> str:
+    """Return the path of a contract that is no webhook."""
+    [health] = [
+        path for path, item in contract["paths"].items() if "x-natural-key" not in item.get("post", {})
+    ]
+    return str(health)
 
 
 def webhook(contract: Contract, name: str, path: str, operation: dict[str, Any]) -> str:
     """Return the source of one `Webhook`."""
+    facts = webhook_facts(contract, path, operation)
+    answers = "".join(
+        f"{status}: Answer({default!r}, {by_type!r}),"
+        for status, (default, by_type) in facts.pop("answers").items()
+    )
+    arguments = "".join(f"{key}={value!r}," for key, value in {"name": name, **facts}.items())
+    return f"Webhook({arguments} answers={{{answers}}})"
+
+
+def webhook_facts(contract: Contract, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """Return what both sides must know of a webhook, by the names of `Webhook`."""
     found = list(fields(contract, contract["components"]["schemas"][body_name(operation)]))
 
     def where(extension: str) -> Path_:
         return tuple(operation.get(extension, operation["x-natural-key"]).split("."))
 
-    values = {
-        "name": name,
+    return {
         "path": path,
         "natural_key": where("x-natural-key"),
         "order_key": where("x-order-key"),
@@ -348,19 +377,17 @@ def webhook(contract: Contract, name: str, path: str, operation: dict[str, Any])
         "times": tuple(at for at, schema in found if schema.get("format") == "date-time"),
         "personal": tuple(at for at, schema in found if schema.get("x-personal-data")),
         "open_maps": tuple(at for at, schema in found if schema.get("additionalProperties")),
+        "answers": {
+            int(status): answer(contract, response) for status, response in operation["responses"].items()
+        },
     }
-    answers = "".join(
-        f"{int(status)}: {answer(contract, response)}," for status, response in operation["responses"].items()
-    )
-    arguments = "".join(f"{key}={value!r}," for key, value in values.items())
-    return f"Webhook({arguments} answers={{{answers}}})"
 
 
-def answer(contract: Contract, response: dict[str, Any]) -> str:
-    """Return the source of one `Answer`."""
+def answer(contract: Contract, response: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return what a documented answer means: by default, and by problem type."""
     delivery = contract["components"]["responses"][response["$ref"].rpartition("/")[2]]["x-delivery"]
     by_type = dict(delivery) if isinstance(delivery, dict) else {"default": delivery}
-    return f"Answer({by_type.pop('default')!r}, {by_type!r})"
+    return by_type.pop("default"), by_type
 
 
 def as_json(document: Any) -> str:
