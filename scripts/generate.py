@@ -316,7 +316,11 @@ def with_property_names(schema: Any) -> Any:
 def render_typescript(contract: Contract, integration: Contract) -> dict[Path, str]:
     """Return the files of the npm package, by path."""
     facts = {
-        name: webhook_facts(contract, path, operation) | {"model": body_name(operation)}
+        name: {
+            "model": body_name(operation),
+            "blocks": tuple(contract["components"]["schemas"][body_name(operation)]["properties"]),
+            **webhook_facts(contract, path, operation),
+        }
         for name, path, operation in webhooks(contract)
     }
     documents = {"webhooks": contract, "integration": integration}

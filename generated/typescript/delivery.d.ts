@@ -2,7 +2,7 @@
 
 /** What an answer means for an event, by the contract's `x-delivery` (pure). */
 import type { Event } from "./events.js";
-import { type Delivery, type Webhook } from "./operations.js";
+import type { Delivery, Webhook } from "./operations.js";
 import type { Answer, Outcome } from "./transport.js";
 /** What is believed of a problem document (RFC 9457): nothing that may be a value. */
 export interface Problem {

@@ -24,9 +24,11 @@ export interface Webhook {
     /** By HTTP status. */
     answers: Readonly<Record<number, Answer>>;
 }
-/** The body of each webhook, by name. */
+/** The body of each webhook, by name; TypeScript alone would take one for another that has its blocks too. */
 export interface Bodies {
-    "customer-registration": CustomerRegistration;
+    "customer-registration": CustomerRegistration & {
+        repair?: never;
+    };
     "repair-request": RepairRequest;
 }
 export type WebhookName = keyof Bodies;
@@ -34,6 +36,4 @@ export type WebhookName = keyof Bodies;
 export declare const CURRENT = "1.0.0";
 /** Below CRM_WEBHOOK_URL. */
 export declare const HEALTH_PATH = "/health";
-/** The names of the HTTP statuses that the contract documents. */
-export declare const PHRASES: Readonly<Record<number, string>>;
 export declare const WEBHOOKS: Readonly<Record<WebhookName, Webhook>>;

@@ -5,24 +5,6 @@
 export const CURRENT = "1.0.0";
 /** Below CRM_WEBHOOK_URL. */
 export const HEALTH_PATH = "/health";
-/** The names of the HTTP statuses that the contract documents. */
-export const PHRASES = {
-    "200": "OK",
-    "202": "Accepted",
-    "400": "Bad Request",
-    "401": "Unauthorized",
-    "403": "Forbidden",
-    "404": "Not Found",
-    "405": "Method Not Allowed",
-    "408": "Request Timeout",
-    "409": "Conflict",
-    "413": "Request Entity Too Large",
-    "415": "Unsupported Media Type",
-    "429": "Too Many Requests",
-    "431": "Request Header Fields Too Large",
-    "500": "Internal Server Error",
-    "503": "Service Unavailable"
-};
 export const WEBHOOKS = {
     "customer-registration": {
         "path": "/customer-registration",

@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,7 @@ export interface Webhook {{
     answers: Readonly<Record<number, Answer>>;
 }}
 
-/** The body of each webhook, by name. */
+/** The body of each webhook, by name; TypeScript alone would take one for another that has its blocks too. */
 export interface Bodies {{
 {bodies}
 }}
@@ -75,9 +74,6 @@ export const CURRENT = {current};
 /** Below CRM_WEBHOOK_URL. */
 export const HEALTH_PATH = {health};
 
-/** The names of the HTTP statuses that the contract documents. */
-export const PHRASES: Readonly<Record<number, string>> = {phrases};
-
 export const WEBHOOKS: Readonly<Record<WebhookName, Webhook>> = {webhooks};
 """
 
@@ -87,13 +83,15 @@ def render(
 ) -> dict[str, str]:
     """Return the package's files by their path in it.
 
-    `webhooks`: what `operations.py` holds of each, by name, and `model`, the schema of its body.
+    `webhooks`: what `operations.py` holds of each, by name, and the `model` and the `blocks` of its body.
     `contracts`: the documents of the webhooks and of the integration API. Raises NodeError.
     """
     node.install()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shutil.copytree(SOURCES, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        shutil.copytree(
+            SOURCES, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__")
+        )
         (folder / "node_modules").symlink_to(node.MODULES)
         (folder / "operations.ts").write_text(render_operations(version, health, webhooks))
         types = TYPES.replace("OPTIONS", json.dumps(OPTIONS))
@@ -116,16 +114,22 @@ def read_package(folder: Path, version: str) -> Iterator[tuple[str, str]]:
 
 def render_operations(version: str, health: str, webhooks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return `operations.ts`."""
-    models = {name: webhook["model"] for name, webhook in webhooks.items()}
-    statuses = sorted({status for webhook in webhooks.values() for status in webhook["answers"]})
     return OPERATIONS.lstrip().format(
-        models=", ".join(sorted(set(models.values()))),
-        bodies="\n".join(f"    {json.dumps(name)}: {model};" for name, model in models.items()),
+        models=", ".join(sorted({webhook["model"] for webhook in webhooks.values()})),
+        bodies="\n".join(f"    {json.dumps(name)}: {body(name, webhooks)};" for name in webhooks),
         current=json.dumps(version),
         health=json.dumps(health),
-        phrases=as_source({status: HTTPStatus(status).phrase for status in statuses}),
-        webhooks=as_source({name: facts(webhook) for name, webhook in webhooks.items()}),
+        webhooks=json.dumps({name: facts(webhook) for name, webhook in webhooks.items()}, indent=4),
     )
+
+
+def body(name: str, webhooks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the type of a webhook's body: its schema, and none of the other bodies' blocks."""
+    foreign = {block for webhook in webhooks.values() for block in webhook["blocks"]} - {
+        *webhooks[name]["blocks"]
+    }
+    refused = "; ".join(f"{block}?: never" for block in sorted(foreign))
+    return f"{webhooks[name]['model']} & {{ {refused} }}" if refused else str(webhooks[name]["model"])
 
 
 def facts(webhook: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,8 +144,3 @@ def facts(webhook: Mapping[str, Any]) -> dict[str, Any]:
             for status, (default, by_type) in webhook["answers"].items()
         },
     }
-
-
-def as_source(value: Any) -> str:
-    """Return a value as TypeScript."""
-    return json.dumps(value, indent=4)

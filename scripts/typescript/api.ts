@@ -12,11 +12,11 @@ export type TestResult = Schemas["TestResult"];
 
 export interface IntegrationOptions {
     /** Where the API is: `/api/crm` of the page's own site by default, `http://localhost:3010/api/crm` on a server. */
-    url?: string;
+    url?: string | undefined;
     /** CRM_ADMIN_TOKEN, which test and retry need. It belongs on a server, never in a browser. */
-    token?: string;
+    token?: string | undefined;
     /** Seconds that an answer may take (30: a test asks the CRM several things). */
-    timeout?: number;
+    timeout?: number | undefined;
 }
 
 /** The API gave another answer than the one that was asked for. */

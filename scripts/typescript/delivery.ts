@@ -1,7 +1,7 @@
 /** What an answer means for an event, by the contract's `x-delivery` (pure). */
 
 import type { Event } from "./events.js";
-import { PHRASES, type Delivery, type Webhook } from "./operations.js";
+import type { Delivery, Webhook } from "./operations.js";
 import type { Answer, Outcome } from "./transport.js";
 
 /** What is believed of a problem document (RFC 9457): nothing that may be a value. */
@@ -27,6 +27,31 @@ export interface Judgement {
     receipt?: { id: string; status: Promised; duplicate: boolean; natural_key: string; digest: string };
 }
 
+const PHRASES: Record<number, string> = {
+    200: "OK",
+    202: "Accepted",
+    301: "Moved Permanently",
+    302: "Found",
+    303: "See Other",
+    307: "Temporary Redirect",
+    308: "Permanent Redirect",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    409: "Conflict",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+};
+
 const CURES: Record<number, string> = {
     401: "check CRM_API_KEY and the CRM's WEBHOOK_API_KEY; where webhooks are signed, the secrets too",
     403: "check the CRM's WEBHOOK_ALLOWED_NETWORKS",
@@ -50,7 +75,7 @@ export function judge(outcome: Outcome, webhook: Webhook, event: Event): Judgeme
     }
     const problem = problemOf(outcome);
     const documented = webhook.answers[status];
-    if ((status >= 200 && status < 300) || status >= 500 || status === 408 || status === 425 || status === 429) {
+    if ((status >= 200 && status < 300) || status >= 500 || [408, 425, 429].includes(status)) {
         return { meaning: "retry", words, status, problem };
     }
     const meaning = problem && documented ? (documented.byType[problem.type] ?? documented.default) : "hold";
@@ -77,13 +102,18 @@ export function problemOf(answer: Answer): Problem | undefined {
     const found = mediaType.trim().toLowerCase() === "application/problem+json" ? jsonOf(answer) : undefined;
     const type = found?.type;
     if (found?.status !== answer.status || typeof type !== "string" || type === "about:blank") return undefined;
-    const faults = Array.isArray(found.errors) ? found.errors : [];
+    const faults: { pointer?: unknown }[] = Array.isArray(found.errors) ? found.errors : [];
+    const pointers = faults.map((fault) => fault?.pointer).filter(isPointer);
     const existing = found.existing as { id?: unknown; event?: unknown } | undefined;
     return {
-        type: type.slice(0, 64),
-        pointers: faults.map((fault) => fault?.pointer).filter((at) => POINTER.test(at)).slice(0, 100),
-        existing: existing && { id: short(existing.id), event: short(existing.event) },
+        type: short(type),
+        pointers: pointers.slice(0, 100),
+        existing: existing ? { id: short(existing.id), event: short(existing.event) } : undefined,
     };
+}
+
+function isPointer(value: unknown): value is string {
+    return typeof value === "string" && POINTER.test(value);
 }
 
 function short(value: unknown): string {
@@ -93,8 +123,8 @@ function short(value: unknown): string {
 /** Return an answer's JSON object, where it is one. */
 export function jsonOf(answer: Answer): Record<string, unknown> | undefined {
     try {
-        const value: unknown = JSON.parse(answer.body);
-        return typeof value === "object" && !Array.isArray(value) ? (value ?? undefined) as Record<string, unknown> : undefined;
+        const value = JSON.parse(answer.body);
+        return typeof value === "object" && !Array.isArray(value) ? (value ?? undefined) : undefined;
     } catch {
         return undefined;
     }
