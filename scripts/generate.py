@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ BASE = '''
 
 import datetime
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pydantic
@@ -164,21 +166,26 @@ def render() -> dict[Path, str]:
     """Return the content of every file of `generated/`, by path."""
     contracts = load_contracts()
     current = list(contracts)[-1]
-    files = {
-        GENERATED / "__init__.py": '"""Generated from `openapi/` by `make generate`. Do not edit."""\n',
-        GENERATED / "py.typed": "",
-        GENERATED / "base.py": BASE.lstrip(),
-        GENERATED / "webhooks.py": render_models(CONTRACT, contracts[current]),
-        GENERATED / "operations.py": render_operations(contracts, current),
+    beside: dict[Path, Contract] = {
+        path: yaml.safe_load(path.read_bytes()) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)
     }
+    documents = {CONTRACT: contracts[current], **beside}
+    with ThreadPoolExecutor() as pool:  # which wait for programs
+        package = pool.submit(render_typescript, contracts[current], beside[INTEGRATION_CONTRACT])
+        webhook_models, *others = pool.map(render_models, documents.keys(), documents.values())
+        files = {
+            GENERATED / "__init__.py": '"""Generated from `openapi/` by `make generate`. Do not edit."""\n',
+            GENERATED / "py.typed": "",
+            GENERATED / "base.py": BASE.lstrip(),
+            GENERATED / "webhooks.py": webhook_models,
+            GENERATED / "operations.py": render_operations(contracts, current),
+        }
+        files |= {GENERATED / f"{path.stem}.py": text for path, text in zip(beside, others, strict=True)}
+        files |= package.result()
     for version, contract in contracts.items():
         files |= bundle(GENERATED / "contracts" / version, contract)
-    beside: dict[str, Contract] = {}
-    for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT):
-        beside[path.stem] = yaml.safe_load(path.read_bytes())
-        files[GENERATED / f"{path.stem}.py"] = render_models(path, beside[path.stem])
-        files |= bundle(GENERATED / "contracts" / path.stem, beside[path.stem])
-    files |= render_typescript(contracts[current], beside[INTEGRATION_CONTRACT.stem])
+    for path, contract in beside.items():
+        files |= bundle(GENERATED / "contracts" / path.stem, contract)
     return {path: ruff(text, path) if path.suffix == ".py" else text for path, text in files.items()}
 
 

@@ -26,7 +26,7 @@ export interface CRMOptions {
 }
 /** How one event is sent. */
 export interface SendOptions {
-    /** The event's id, `[A-Za-z0-9._-]{1,128}`: give the one of an error to send the event again. A new one by default. */
+    /** The event's id: a new one by default. Give the one of an error to send its event again. */
     webhookId?: string | undefined;
     /** Ends attempts and waiting when it is aborted. */
     signal?: AbortSignal | undefined;
