@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 from sender.integration.contract import INTEGRATION
 from tests.contract.contracts import package_json
 from tests.crm_server.answers import Answer, checked
-from tests.receiver import Receiver, problem
+from tests.factories import repair_request
+from tests.receiver import Receiver
 from tests.sender.integration.server import ADMIN, JSON, RETRY, STATUS, TEST, Server, start_server, type_of
 from tests.sender.site import Site
 from tests.servers import KEY
@@ -67,16 +70,26 @@ def test_a_test_answers_200_while_the_crm_is_away(tmp_path: Path) -> None:
     assert answer.json()["steps"][0] == {"step": "health", "ok": False, "answer": "Connection refused"}
 
 
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with three failed deliveries: two that were answered 400, one 413."""
+    with start_server(tmp_path_factory.mktemp("failing")) as started:
+        for number in range(3):
+            assert started.post("repair-request", repair_request(), webhook_id=f"event-{number}").is_success
+        yield started
+
+
 @pytest.fixture
-def failures(site: Site, receiver: Receiver) -> list[str]:
-    """Three failed deliveries: two that were answered 400, one 413."""
-    ids = []
-    for status, kind in [(400, "invalid-event"), (400, "invalid-event"), (413, "content-too-large")]:
-        receiver.event = problem(status, kind)
-        ids += site.book()
-        site.drain()
-    assert site.statuses() == ["failed"] * 3
-    return ids
+def failures(failing: Server) -> Server:
+    """The same, all of them failed again."""
+    for number, status in enumerate((400, 400, 413)):
+        failing.rows(
+            "UPDATE crm_outbox SET status = 'failed', reason = 'as it was', answer = ?, finished_at = ? WHERE id = ?",
+            json.dumps({"status": status, "contract": "1.0.0"}),
+            time.time(),
+            f"event-{number}",
+        )
+    return failing
 
 
 @pytest.mark.parametrize(
@@ -92,15 +105,21 @@ def failures(site: Site, receiver: Receiver) -> list[str]:
     ],
 )
 def test_failed_deliveries_that_match_are_sent_again(
-    site: Site, failures: list[str], body: dict[str, Any] | None, retried: int, refused: int
+    failures: Server, body: dict[str, Any] | None, retried: int, refused: int
 ) -> None:
-    with start_server(site.directory, outbox_url=site.url) as own:
-        content = None if body is None else json.dumps(body).encode()
-        answer = documented(own.ask("PATCH", RETRY, content, **ADMIN, **(JSON if content else {})))
+    content = None if body is None else json.dumps(body).encode()
+    answer = documented(failures.ask("PATCH", RETRY, content, **ADMIN, **(JSON if content else {})))
     assert (answer.status_code, answer.json()) == (200, {"retried": retried, "refused": refused})
-    assert site.statuses().count("pending") == retried
-    retried_ids = [event_id for event_id in failures if site.status(event_id) == "pending"]
-    assert all(site.verbs(event_id)[-1] == "retried" for event_id in retried_ids)
+    pending = [row["id"] for row in failures.rows() if row["status"] == "pending"]
+    assert len(pending) == retried
+    trail = "SELECT actor FROM crm_outbox_trail WHERE event_id = ? AND verb = 'retried'"
+    assert all(failures.rows(trail, event_id)[0]["actor"] == "api" for event_id in pending)
+
+
+def test_what_its_contract_refuses_is_not_sent_again_and_the_others_are(failures: Server) -> None:
+    failures.rows("UPDATE crm_outbox SET payload = '{}' WHERE id = 'event-0'")
+    answer = documented(failures.ask("PATCH", RETRY, **ADMIN))
+    assert answer.json() == {"retried": 2, "refused": 1}
 
 
 @pytest.mark.parametrize(

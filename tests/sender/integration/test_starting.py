@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sender import engines
 from tests.sender.integration.server import STATUS, start_server
-from tests.sender.site import sender_environment
+from tests.sender.site import cli, sender_environment
 
 
 def test_ctrl_c_ends_it_well_and_frees_its_port(tmp_path: Path) -> None:
@@ -56,11 +55,7 @@ def test_a_port_that_is_taken_is_named_with_the_cure(tmp_path: Path) -> None:
 def test_a_wrong_setting_stops_the_start_by_its_name_and_without_its_value(
     tmp_path: Path, name: str, value: str
 ) -> None:
-    env = sender_environment(CRM_OUTBOX_URL=engines.new_outbox("sqlite", tmp_path), **{name: value})
-    command = [sys.executable, "-m", "sender", "status"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = cli("status", directory=tmp_path, env=sender_environment(**{name: value}))
     assert done.returncode == 1
     assert name in done.stderr
     assert value not in done.stderr
