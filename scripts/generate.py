@@ -14,10 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from scripts import typescript
+from scripts.node import NodeError
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "generated"
@@ -36,6 +40,7 @@ BASE = '''
 
 import datetime
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pydantic
@@ -151,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         files = render()
-    except ContractError as error:
+    except (ContractError, NodeError) as error:
         print(f"generate: {error}", file=sys.stderr)
         return 1
     return check(files) if options.check else write(files)
@@ -161,19 +166,26 @@ def render() -> dict[Path, str]:
     """Return the content of every file of `generated/`, by path."""
     contracts = load_contracts()
     current = list(contracts)[-1]
-    files = {
-        GENERATED / "__init__.py": '"""Generated from `openapi/` by `make generate`. Do not edit."""\n',
-        GENERATED / "py.typed": "",
-        GENERATED / "base.py": BASE.lstrip(),
-        GENERATED / "webhooks.py": render_models(CONTRACT, contracts[current]),
-        GENERATED / "operations.py": render_operations(contracts, current),
+    beside: dict[Path, Contract] = {
+        path: yaml.safe_load(path.read_bytes()) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)
     }
+    documents = {CONTRACT: contracts[current], **beside}
+    with ThreadPoolExecutor() as pool:  # which wait for programs
+        package = pool.submit(render_typescript, contracts[current], beside[INTEGRATION_CONTRACT])
+        webhook_models, *others = pool.map(render_models, documents.keys(), documents.values())
+        files = {
+            GENERATED / "__init__.py": '"""Generated from `openapi/` by `make generate`. Do not edit."""\n',
+            GENERATED / "py.typed": "",
+            GENERATED / "base.py": BASE.lstrip(),
+            GENERATED / "webhooks.py": webhook_models,
+            GENERATED / "operations.py": render_operations(contracts, current),
+        }
+        files |= {GENERATED / f"{path.stem}.py": text for path, text in zip(beside, others, strict=True)}
+        files |= package.result()
     for version, contract in contracts.items():
         files |= bundle(GENERATED / "contracts" / version, contract)
-    for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT):
-        beside: Contract = yaml.safe_load(path.read_bytes())
-        files[GENERATED / f"{path.stem}.py"] = render_models(path, beside)
-        files |= bundle(GENERATED / "contracts" / path.stem, beside)
+    for path, contract in beside.items():
+        files |= bundle(GENERATED / "contracts" / path.stem, contract)
     return {path: ruff(text, path) if path.suffix == ".py" else text for path, text in files.items()}
 
 
@@ -308,6 +320,21 @@ def with_property_names(schema: Any) -> Any:
     return named | ({"propertyNames": named["x-property-names"]} if "x-property-names" in named else {})
 
 
+def render_typescript(contract: Contract, integration: Contract) -> dict[Path, str]:
+    """Return the files of the npm package, by path."""
+    facts = {
+        name: {
+            "model": body_name(operation),
+            "blocks": tuple(contract["components"]["schemas"][body_name(operation)]["properties"]),
+            **webhook_facts(contract, path, operation),
+        }
+        for name, path, operation in webhooks(contract)
+    }
+    documents = {"webhooks": contract, "integration": integration}
+    files = typescript.render(contract["info"]["version"], health_path(contract), facts, documents)
+    return {GENERATED / "typescript" / name: text for name, text in files.items()}
+
+
 def render_operations(contracts: dict[str, Contract], current: str) -> str:
     """Return `operations.py`."""
     models = {name: body_name(operation) for name, _, operation in webhooks(contracts[current])}
@@ -317,29 +344,42 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         + "},"
         for version, contract in contracts.items()
     )
-    [health] = [
-        path
-        for path, item in contracts[current]["paths"].items()
-        if "x-natural-key" not in item.get("post", {})
-    ]
     return OPERATIONS.lstrip().format(
         models=", ".join(sorted(models.values())),
         model_map=", ".join(f"{name!r}: {model}" for name, model in models.items()),
         releases=releases,
         current=current,
-        health=health,
+        health=health_path(contracts[current]),
     )
+
+
+def health_path(contract: Contract) -> str:
+    """Return the path of a contract that is no webhook."""
+    [health] = [
+        path for path, item in contract["paths"].items() if "x-natural-key" not in item.get("post", {})
+    ]
+    return str(health)
 
 
 def webhook(contract: Contract, name: str, path: str, operation: dict[str, Any]) -> str:
     """Return the source of one `Webhook`."""
+    facts = webhook_facts(contract, path, operation)
+    answers = "".join(
+        f"{status}: Answer({default!r}, {by_type!r}),"
+        for status, (default, by_type) in facts.pop("answers").items()
+    )
+    arguments = "".join(f"{key}={value!r}," for key, value in {"name": name, **facts}.items())
+    return f"Webhook({arguments} answers={{{answers}}})"
+
+
+def webhook_facts(contract: Contract, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    """Return what both sides must know of a webhook, by the names of `Webhook`."""
     found = list(fields(contract, contract["components"]["schemas"][body_name(operation)]))
 
     def where(extension: str) -> Path_:
         return tuple(operation.get(extension, operation["x-natural-key"]).split("."))
 
-    values = {
-        "name": name,
+    return {
         "path": path,
         "natural_key": where("x-natural-key"),
         "order_key": where("x-order-key"),
@@ -348,19 +388,17 @@ def webhook(contract: Contract, name: str, path: str, operation: dict[str, Any])
         "times": tuple(at for at, schema in found if schema.get("format") == "date-time"),
         "personal": tuple(at for at, schema in found if schema.get("x-personal-data")),
         "open_maps": tuple(at for at, schema in found if schema.get("additionalProperties")),
+        "answers": {
+            int(status): answer(contract, response) for status, response in operation["responses"].items()
+        },
     }
-    answers = "".join(
-        f"{int(status)}: {answer(contract, response)}," for status, response in operation["responses"].items()
-    )
-    arguments = "".join(f"{key}={value!r}," for key, value in values.items())
-    return f"Webhook({arguments} answers={{{answers}}})"
 
 
-def answer(contract: Contract, response: dict[str, Any]) -> str:
-    """Return the source of one `Answer`."""
+def answer(contract: Contract, response: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return what a documented answer means: by default, and by problem type."""
     delivery = contract["components"]["responses"][response["$ref"].rpartition("/")[2]]["x-delivery"]
     by_type = dict(delivery) if isinstance(delivery, dict) else {"default": delivery}
-    return f"Answer({by_type.pop('default')!r}, {by_type!r})"
+    return by_type.pop("default"), by_type
 
 
 def as_json(document: Any) -> str:

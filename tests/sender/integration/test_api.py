@@ -174,7 +174,7 @@ def test_metrics_are_counts_that_prometheus_reads(server: Server) -> None:
     answer = server.ask("GET", "/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert "crm_outbox" in answer.text
+    assert 'crm_sender_events{status="failed"}' in answer.text
 
 
 def test_without_an_admin_token_only_the_status_is_answered(tmp_path: Path) -> None:
@@ -184,7 +184,6 @@ def test_without_an_admin_token_only_the_status_is_answered(tmp_path: Path) -> N
             ("POST", TEST),
             ("PATCH", RETRY),
             ("POST", STATUS),
-            ("GET", "/admin"),
             ("GET", "/metrics"),
             ("GET", "/webhooks/health"),
             ("POST", "/webhooks/repair-request"),
@@ -193,6 +192,9 @@ def test_without_an_admin_token_only_the_status_is_answered(tmp_path: Path) -> N
         for method, path in closed:
             answer = own.ask(method, path, authorization=f"Bearer {KEY}")
             assert (answer.status_code, type_of(answer)) == (503, "admin-token-not-set"), path
+        page = own.ask("GET", "/admin")
+        assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert "admin-token-not-set" in page.text
         assert "CRM_ADMIN_TOKEN is not set" in own.log
 
 
