@@ -45,6 +45,14 @@ generate: install ## Write generated/ from openapi/, the npm package too
 drift: install ## Check that generated/ is what openapi/ says
 	$(BIN)/python -m scripts.generate --check
 
+.PHONY: contract
+contract: install ## Say what changed in the webhook contract, who would break, and which number is due
+	$(BIN)/python -m scripts.contract
+
+.PHONY: release
+release: check ## Freeze today's webhook contract, with its wheel and a line in the changelog
+	$(BIN)/python -m scripts.release
+
 .PHONY: lint
 lint: install ## Check style, types and who imports whom
 	$(BIN)/ruff check .
@@ -82,7 +90,7 @@ drill: install ## Practise the loss of a database: back up, go on, destroy, rest
 	$(BIN)/python -m scripts.drill $(ARGS)
 
 .PHONY: check
-check: lint drift test fuzz ## All that CI runs
+check: lint drift contract test fuzz ## All that CI runs
 
 .PHONY: build
 build: install ## Make one wheel in dist/

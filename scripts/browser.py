@@ -90,8 +90,8 @@ def unpack() -> None:
 
 def unpacked() -> Chromium:
     """Return npm's Chromium, which finds its libraries and fonts beside itself."""
-    libraries, fonts = UNPACKED / "al2023" / "lib", UNPACKED / "fonts.conf"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "FONTCONFIG_FILE": str(fonts)}
+    libraries = UNPACKED / "al2023" / "lib"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "FONTCONFIG_FILE": str(FONTS_CONF)}
     return Chromium(UNPACKED / "chromium", environment)
 
 

@@ -212,7 +212,7 @@ def load_contracts() -> dict[str, Contract]:
     if contracts.pop(version, today) != today:
         raise ContractError(
             f"{CONTRACT.relative_to(ROOT)} differs from release {version}, whose number it bears. "
-            "Raise info.version."
+            "Raise info.version. `make contract` says to which number."
         )
     return contracts | {version: today}
 
@@ -220,22 +220,28 @@ def load_contracts() -> dict[str, Contract]:
 def frozen_releases() -> Iterator[tuple[Path, bytes]]:
     """Yield path and content of every released contract, oldest first.
 
-    Raises ContractError when one is not, byte for byte, what `SHA256SUMS` (as `sha256sum` writes it) says.
+    Raises ContractError when a released file is not, byte for byte, what `SHA256SUMS` (as `sha256sum` writes it)
+    says; a release's wheel is held like its contract.
     """
     lines = (RELEASES / "SHA256SUMS").read_text().splitlines()
     checksums = {name: checksum for checksum, name in map(str.split, lines)}
-    for path in RELEASES.glob("*.yaml"):
-        if path.name not in checksums:
-            raise ContractError(f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS beside it. Add it.")
-    for name in sorted(checksums, key=lambda name: version_key(Path(name).stem)):
+    for pattern in ("*.yaml", "*/*"):
+        for path in RELEASES.glob(pattern):
+            name = str(path.relative_to(RELEASES))
+            if name not in checksums:
+                raise ContractError(f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS. Add it.")
+    contracts = []
+    for name, checksum in checksums.items():
         path = RELEASES / name
         raw = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(raw).hexdigest() != checksums[name]:
+        if hashlib.sha256(raw).hexdigest() != checksum:
             shown = path.relative_to(ROOT)
             raise ContractError(
                 f"{shown} is released and frozen, but was changed. Restore it: git checkout {shown}"
             )
-        yield path, raw
+        if path.suffix == ".yaml":
+            contracts.append((path, raw))
+    yield from sorted(contracts, key=lambda contract: version_key(contract[0].stem))
 
 
 def version_key(version: str) -> tuple[int, ...]:

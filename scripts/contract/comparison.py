@@ -1,0 +1,322 @@
+"""What a change of the contract means: who would break, by who writes and who reads, and which number is due.
+
+A body is written by senders of every release. Who names no release is judged by today's contract; who names one
+is judged by its frozen schema and then read as today's model, as staff read what was stored under every release.
+An answer is written by today's CRM and read by senders of every release.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jsonschema_rs
+
+from scripts.contract.examples import edges
+from scripts.contract.redocly import Change, diff
+from scripts.generate import Contract, Schema, inline, version_key
+
+Part = Literal["patch", "minor", "major"]
+Side = Literal["sender", "CRM", "staff"]
+
+PARTS: tuple[Part, ...] = ("patch", "minor", "major")
+WORDING = {
+    "description",
+    "summary",
+    "example",
+    "examples",
+    "title",
+    "tags",
+    "externalDocs",
+    "key",
+    "name",
+    "url",
+    "value",
+}
+"""What nobody's program reads."""
+CONSTRAINTS = {
+    "pattern",
+    "format",
+    "enum",
+    "type",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+}
+CONSTRAINTS |= {"minItems", "maxItems", "minProperties", "maxProperties"}
+FIXED = {"x-natural-key", "x-order-key", "x-identity"}
+LONGEST_SHOWN = 100
+
+BODY: dict[Side, str] = {
+    "sender": "one that names no release gets 400; one that names its own is accepted, and cannot be read as today's",
+    "staff": "requests that are stored under older releases cannot be read as today's",
+}
+ANSWER: dict[Side, str] = {"sender": "it reads the answer by its own release"}
+REQUEST: dict[Side, str] = {"sender": "it sends what its own release says"}
+EVENT: dict[Side, str] = {
+    "sender": "its outbox holds events of that name for that address",
+    "CRM": "its handlers and its queue know the event by that name",
+    "staff": "requests of that event are stored",
+}
+IDENTITY: dict[Side, str] = {
+    "sender": "its receipts no longer match, or its events overtake each other",
+    "CRM": "it no longer knows again what it has: duplicates are queued, or become conflicts",
+}
+PERSONAL: dict[Side, str] = {"staff": "what is stored would be shown to all, and outlive its erasure"}
+LOST: dict[Side, str] = {"sender": "it erases payloads that nobody has, or sends for ever what was stored"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One change in a sentence, the part of the version that it asks for, and why each side breaks that does."""
+
+    sentence: str
+    part: Part
+    breaks: dict[Side, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A body or an answer that is right by the writer's contract, and that the reader's refuses."""
+
+    where: str
+    payload: Any
+    fault: str
+
+    def __str__(self) -> str:
+        shown = json.dumps(_shortened(self.payload), ensure_ascii=False, indent=2)
+        return f"{self.where}; refused: {self.fault}\n{shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All that changed from one document to another."""
+
+    findings: tuple[Finding, ...]
+    proofs: tuple[Proof, ...]
+    undecided: tuple[str, ...]
+    """Schemas of which covering is not proved, and whose examples all passed."""
+
+    @property
+    def breaks(self) -> tuple[Finding, ...]:
+        """The findings by which somebody breaks."""
+        return tuple(finding for finding in self.findings if finding.breaks)
+
+    def due(self, last: str) -> str:
+        """Return the number that is due after the release `last`, were no change a break."""
+        if not self.findings:
+            return last
+        major, minor, patch = version_key(last)
+        grows = any(finding.part != "patch" for finding in self.findings)
+        return f"{major}.{minor + 1}.0" if grows else f"{major}.{minor}.{patch + 1}"
+
+
+def compare(pairs: Sequence[tuple[Contract, Contract]]) -> list[Comparison]:
+    """Compare the older with the newer document of each pair. Raises Broken when Redocly's diff does not run."""
+    return [_compare(old, new, changes) for (old, new), changes in zip(pairs, diff(pairs), strict=True)]
+
+
+def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
+    proofs, undecided = list(_orphans(old, new)), []
+    for where, writer, reader in _exchanged(old, new):
+        if writer != reader and not covers(reader, writer):
+            proof = counterexample(where, writer, reader)
+            if proof:
+                proofs.append(proof)
+            else:
+                undecided.append(where)
+    findings = [
+        finding
+        for change in changes
+        if change.pointer != "/info" or change.property != "version"
+        for finding in [_judge(change, old, new)]
+    ]
+    told = {finding.sentence: finding for finding in findings}
+    if proofs and not any(finding.breaks for finding in findings):
+        # Redocly has no rule for it: `x-property-names`, a format.
+        for proof in proofs:
+            sides = BODY if proof.where.startswith("a body") else ANSWER
+            sentence = f"What was right is refused: {proof.where}."
+            told[sentence] = Finding(sentence, "major", sides)
+    return Comparison(tuple(told.values()), tuple(proofs), tuple(undecided))
+
+
+def _exchanged(old: Contract, new: Contract) -> Iterator[tuple[str, Schema, Schema]]:
+    """Yield what both documents know, as its writer's and its reader's schema: bodies and answers."""
+    for path, item in old["paths"].items():
+        for method, before in item.items():
+            after = new["paths"].get(path, {}).get(method)
+            if after is None:
+                continue
+            name = f"{method.upper()} {path}"
+            if "requestBody" in before and "requestBody" in after:
+                for writer, reader in _same_media(old, before["requestBody"], new, after["requestBody"]):
+                    yield f"a body of {name} as {old['info']['version']} has it", writer, reader
+            for status in before["responses"].keys() & after["responses"].keys():
+                older, newer = before["responses"][status], after["responses"][status]
+                for reader, writer in _same_media(old, older, new, newer):
+                    yield f"an answer {status} of {name} as it would be today", writer, reader
+
+
+def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
+    """Yield the plainest body of every operation that is no longer there."""
+    for path, item in old["paths"].items():
+        for method, operation in item.items():
+            if method not in new["paths"].get(path, {}) and "requestBody" in operation:
+                for media in operation["requestBody"]["content"].values():
+                    where = f"a body of {method.upper()} {path} as {old['info']['version']} has it"
+                    yield Proof(
+                        where, next(edges(inline(old, media["schema"]))), "there is no such operation"
+                    )
+
+
+def _same_media(old: Contract, before: Any, new: Contract, after: Any) -> Iterator[tuple[Schema, Schema]]:
+    """Yield the schemas of each media type that both documents have, the older first."""
+    before, after = _followed(old, before).get("content", {}), _followed(new, after).get("content", {})
+    for media in before.keys() & after.keys():
+        yield inline(old, before[media]["schema"]), inline(new, after[media]["schema"])
+
+
+def covers(reader: Schema, writer: Schema) -> bool:
+    """Tell whether it is proved that a reader takes all that a writer may write."""
+    kept, wanted = (jsonschema_rs.canonicalize(schema, validate_formats=True) for schema in (reader, writer))
+    return str(kept.covers(wanted)) == "yes"
+
+
+def counterexample(where: str, writer: Schema, reader: Schema) -> Proof | None:
+    """Return the plainest thing that a writer may write and a reader refuses, where one is found."""
+    validator = jsonschema_rs.validator_for(reader, validate_formats=True)
+    for payload in edges(writer):
+        for error in validator.iter_errors(payload):
+            pointer = "".join(f"/{name}" for name in error.instance_path) or "the whole"
+            return Proof(where, payload, f"{pointer}, by `{error.schema_path[-1]}`")
+    return None
+
+
+def _judge(change: Change, old: Contract, new: Contract) -> Finding:
+    """Return what one change means."""
+    names = change.pointer.split("/")[1:]
+    last = names[-1].replace("~1", "/")
+    sides = _sides(change, names, old)
+    if change.property in FIXED and change.kind == "modified":
+        return Finding(_sentence(change, last, names), "major", IDENTITY)
+    if change.property == "x-personal-data" and change.base and not change.revision:
+        return Finding(_sentence(change, last, names), "major", PERSONAL)
+    if "x-delivery" in (change.property, last):
+        lost = _delivered(old, names) != _delivered(new, names)
+        return Finding(_sentence(change, last, names), "major" if lost else "minor", LOST if lost else {})
+    if "security" in (change.property, *names):
+        return Finding(_sentence(change, last, names), "major", REQUEST)
+    if change.impact == "major" and not _cleared(change, names, old, new):
+        return Finding(_sentence(change, last, names), "major", sides)
+    wording = change.kind == "modified" and change.property in WORDING
+    wording = wording or bool({"examples", "example", "info", "license", "contact"} & set(names))
+    return Finding(_sentence(change, last, names), "patch" if wording else "minor", {})
+
+
+def _sides(change: Change, names: list[str], old: Contract) -> dict[Side, str]:
+    """Return who breaks by a break at a place, and why."""
+    if "requestBody" in names:
+        return BODY if "schema" in names else REQUEST
+    if "responses" in names:
+        return ANSWER
+    if (
+        names[0] == "paths"
+        and (len(names) <= 3 or change.property == "operationId")
+        and "parameters" not in names
+    ):
+        path = change.base if change.property == "key" else names[1].replace("~1", "/")
+        return (
+            EVENT if any("x-natural-key" in part for part in old["paths"].get(path, {}).values()) else REQUEST
+        )
+    return REQUEST
+
+
+def _cleared(change: Change, names: list[str], old: Contract, new: Contract) -> bool:
+    """Tell whether a limit that Redocly calls a break is none: all that the writer may write, the reader takes.
+
+    Its rules do not read patterns, and look at one keyword at a time. Where covering is not proved, examples
+    decide about patterns, and about nothing else.
+    """
+    if change.kind != "modified" or change.property not in CONSTRAINTS or "schema" not in names:
+        return False
+    before, after = (inline(document, _at(document, names)) for document in (old, new))
+    writer, reader = (after, before) if "responses" in names else (before, after)
+    return covers(reader, writer) or (change.property == "pattern" and not counterexample("", writer, reader))
+
+
+def _delivered(contract: Contract, names: list[str]) -> set[str]:
+    """Return the problem types, or `default`, by which an answer counts as delivered."""
+    response = _at(contract, names[: names.index("responses") + 2])
+    meanings = response.get("x-delivery", {})
+    meanings = meanings if isinstance(meanings, dict) else {"default": meanings}
+    return {kind for kind, meaning in meanings.items() if meaning == "delivered"}
+
+
+def _at(contract: Contract, names: list[str]) -> Any:
+    """Return what stands at a pointer that goes through references."""
+    node: Any = contract
+    for name in names:
+        key = name.replace("~1", "/").replace("~0", "~")
+        node = _followed(contract, node[int(key)] if isinstance(node, list) else node[key])
+    return node
+
+
+def _followed(contract: Contract, node: Any) -> Any:
+    """Return what a reference names, or the node itself."""
+    if isinstance(node, dict) and "$ref" in node:
+        return _at(contract, node["$ref"].split("/")[1:])
+    return node
+
+
+def _sentence(change: Change, last: str, names: list[str]) -> str:
+    """Say what changed, and where."""
+    subject = f"`{change.property}` of `{last}`" if change.property else f"`{last}`"
+    if change.message:
+        text = change.message.removesuffix(".")
+    elif change.kind == "modified":
+        text = f"{subject} changed from {_brief(change.base)} to {_brief(change.revision)}"
+        if change.base is None:
+            text = f"{subject} was set to {_brief(change.revision)}"
+        elif change.revision is None:
+            text = f"{subject} was removed"
+    else:
+        text = f"{subject} was {change.kind}"
+    return f"{text}{_place(names)}."
+
+
+def _place(names: list[str]) -> str:
+    """Say in which part of the contract a pointer is."""
+    if names[0] != "paths" or len(names) < 3:
+        return ""
+    operation = f"{names[2].upper()} {names[1].replace('~1', '/')}"
+    if "requestBody" in names:
+        return f" (body of {operation})"
+    if "responses" in names[:-1]:
+        return f" (answer {names[names.index('responses') + 1]} of {operation})"
+    return f" ({operation})"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _shortened(value: Any) -> Any:
+    """Return a payload with its long texts and lists cut, and their lengths said."""
+    match value:
+        case dict():
+            names = list(value)[:3] if len(value) > 30 else list(value)
+            cut = {"…": f"{len(value)} names"} if len(names) < len(value) else {}
+            return {_shortened(name): _shortened(value[name]) for name in names} | cut
+        case list() if len(value) > 5:
+            return [*(_shortened(part) for part in value[:2]), f"… {len(value)} items"]
+        case list():
+            return [_shortened(part) for part in value]
+        case str() if len(value) > LONGEST_SHOWN:
+            return f"{value[:20]}… {len(value)} characters"
+    return value

@@ -1,0 +1,118 @@
+"""Bodies at the edges of what a schema accepts, the plainest first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import jsonschema_rs
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from scripts.generate import Schema
+
+DRAWN = 30
+"""How many texts are drawn for a pattern; the same ones each time."""
+DRAWN_LONG = 10
+"""How many of the longest ones: each has so many characters that it has one of each kind."""
+TIMES = (
+    "2024-12-13T10:00:00Z",
+    "2024-12-13T10:00:00.123456+01:00",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59-23:59",
+)
+
+
+def edges(schema: Schema) -> Iterator[Any]:
+    """Yield values that a schema of ours accepts: each limit reached, each choice and each field taken once."""
+    accepted = jsonschema_rs.validator_for(schema, validate_formats=True).is_valid
+    yield from (value for value in _edges(schema) if accepted(value))
+
+
+def _edges(schema: Schema) -> Iterator[Any]:
+    if "oneOf" in schema:
+        for choice in schema["oneOf"]:
+            yield from edges(choice)
+    elif "enum" in schema:
+        yield from schema["enum"]
+    else:
+        match schema.get("type"):
+            case "object" if "properties" in schema:
+                yield from _objects(schema)
+            case "object":
+                yield from _maps(schema)
+            case "array":
+                items = list(edges(schema["items"]))
+                yield []
+                yield from ([item] for item in items)
+                yield items[:1] * schema.get("maxItems", 2)
+            case "string":
+                yield from texts(json.dumps(schema))
+            case "number" | "integer":
+                low, high = schema.get("minimum", 0), schema.get("maximum", 1_000_000)
+                yield from (low, high, low + 1, low + 0.01)
+            case "boolean":
+                yield from (True, False)
+            case _:
+                yield from ("x", 1, True)
+
+
+def _objects(schema: Schema) -> Iterator[Any]:
+    """Yield the smallest object, then that with each field at each of its edges."""
+    required = schema.get("required", ())
+    smallest = {name: next(edges(schema["properties"][name])) for name in required}
+    yield smallest
+    for name, part in schema["properties"].items():
+        yield from (smallest | {name: value} for value in edges(part))
+
+
+def _maps(schema: Schema) -> Iterator[Any]:
+    """Yield open maps: empty, with each name and value at its edges, and full."""
+    names = list(texts(json.dumps({"type": "string"} | schema.get("propertyNames", {}))))
+    values = (
+        list(edges(schema["additionalProperties"]))
+        if isinstance(schema.get("additionalProperties"), dict)
+        else ["x"]
+    )
+    yield {}
+    yield from ({names[0]: value} for value in values)
+    yield from ({name: values[0]} for name in names)
+    yield {f"name{number}": values[0] for number in range(schema.get("maxProperties", 2))}
+
+
+@cache
+def texts(schema: str) -> tuple[str, ...]:
+    """Return texts that a schema, given as JSON, accepts: the shortest first, and as long as it allows."""
+    found = json.loads(schema)
+    limits = {found.get("minLength", 0), found.get("maxLength", 1)}
+    candidates = [letter * length for letter in "xX0" for length in limits]
+    candidates += TIMES if found.get("format") == "date-time" else ()
+    if pattern := found.get("pattern"):
+        # Chance seldom draws the longest: a pattern whose repeats are all as long as they may be does.
+        longest = re.sub(r"\{\d+,(\d+)\}", r"{\1}", pattern)
+        candidates += drawn(pattern, DRAWN) + drawn(longest, DRAWN_LONG)
+    accepted = jsonschema_rs.validator_for(found, validate_formats=True).is_valid
+    return tuple(sorted({text for text in candidates if accepted(text)}, key=lambda text: (len(text), text)))
+
+
+def drawn(pattern: str, count: int) -> list[str]:
+    """Return texts that match a pattern, the same ones each time."""
+    found: list[str] = []
+
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.from_regex(pattern.removesuffix("$") + r"\Z"))
+    def draw(text: str) -> None:
+        found.append(text)
+
+    draw()
+    return found

@@ -1,0 +1,119 @@
+"""Release today's webhook contract: freeze it, keep its wheel, and write its line in the changelog.
+
+python -m scripts.release
+
+Everything that CI runs must have passed: `make release` runs it first. Exit code 0 when it was released, 1 when it
+cannot be, 2 when this was used wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import yaml
+
+from scripts import generate
+from scripts.contract.__main__ import against_releases, fault_of
+from scripts.contract.comparison import Comparison
+from scripts.generate import CONTRACT, RELEASES, ROOT, ContractError
+from scripts.processes import Broken
+
+CHANGELOG = CONTRACT.with_name("CHANGELOG.md")
+GUIDE = ROOT / "docs" / "integration-guide.md"
+
+
+class NotReleased(Exception):
+    """Something keeps the contract from being released; the message says what to do."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Release, or say why not; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    try:
+        version: str = yaml.safe_load(CONTRACT.read_bytes())["info"]["version"]
+        comparison = require_fine(version)
+        files = freeze(version, comparison, datetime.now(UTC).date())
+    except (NotReleased, ContractError, Broken, yaml.YAMLError) as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"Released {version}. Commit, with a tag:",
+        *(f"  {path.relative_to(ROOT)}" for path in files),
+        sep="\n",
+    )
+    return 0
+
+
+def require_fine(version: str) -> Comparison:
+    """Return what changed since the last release. Raises NotReleased, ContractError or Broken."""
+    if run("git", "status", "--porcelain"):
+        raise NotReleased("there are uncommitted changes; commit them first (git status)")
+    comparisons = against_releases(yaml.safe_load(CONTRACT.read_bytes()))
+    if version in comparisons:
+        raise NotReleased(f"{version} is released already, and nothing changed since that is due for another")
+    if fault := fault_of(version, comparisons):
+        raise NotReleased(f"{fault} `make contract` says more.")
+    if generate.main(["--check"]):
+        raise NotReleased("generated/ is out of date; run `make generate` and commit")
+    if f"**Contract version**: {version}\n" not in GUIDE.read_text(encoding="utf-8"):
+        raise NotReleased(
+            f"{GUIDE.relative_to(ROOT)} does not name {version}; bring it up to date, with the line "
+            f"'**Contract version**: {version}', and commit"
+        )
+    return comparisons[list(comparisons)[-1]]
+
+
+def freeze(version: str, comparison: Comparison, today: date) -> list[Path]:
+    """Write contract, wheel, checksums and changelog of a release; return the files."""
+    contract = RELEASES / f"{version}.yaml"
+    wheel = build_wheel(RELEASES / version)
+    contract.write_bytes(CONTRACT.read_bytes())
+    sums = RELEASES / "SHA256SUMS"
+    with sums.open("a", encoding="utf-8") as file:
+        for path in (contract, wheel):
+            file.write(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(RELEASES)}\n")
+    CHANGELOG.write_text(
+        with_entry(CHANGELOG.read_text(encoding="utf-8"), version, comparison, today), "utf-8"
+    )
+    return [contract, wheel, sums, CHANGELOG]
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build today's wheel into a folder; return its path."""
+    run(
+        str(Path(sys.executable).with_name("hatchling")),
+        "build",
+        "--target",
+        "wheel",
+        "--directory",
+        str(folder),
+    )
+    [wheel] = folder.iterdir()
+    return wheel
+
+
+def with_entry(changelog: str, version: str, comparison: Comparison, today: date) -> str:
+    """Return the changelog with a release's entry above the others."""
+    head, first, rest = changelog.partition("\n## ")
+    lines = "\n".join(f"- {finding.sentence}" for finding in comparison.findings)
+    return f"{head}\n## {version} — {today.isoformat()}\n\n{lines}\n{first}{rest}"
+
+
+def run(*command: str) -> str:
+    """Run a program in the project's root; return what it prints. Raises NotReleased when it fails."""
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise NotReleased(f"{Path(command[0]).name} {command[1]} failed:\n{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

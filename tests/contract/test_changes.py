@@ -1,0 +1,59 @@
+"""Each single change of the contract gets its right verdict, in the corpus beside this file."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.contract.comparison import Comparison, compare
+from scripts.generate import RELEASES
+from tests.contract.corpus import CASES, Case
+
+BASE: dict[str, Any] = json.loads(json.dumps(yaml.safe_load((RELEASES / "1.0.0.yaml").read_bytes())))
+
+
+def edited(case: Case) -> dict[str, Any]:
+    """Return the first release with a case's change."""
+    document = copy.deepcopy(BASE)
+    case.edit(document)
+    return document
+
+
+@pytest.fixture(scope="module")
+def comparisons() -> dict[str, Comparison]:
+    """Return what the comparison says of each case, asked at once."""
+    found = compare([(BASE, edited(case)) for case in CASES])
+    return {case.name: comparison for case, comparison in zip(CASES, found, strict=True)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_change_gets_its_verdict(case: Case, comparisons: dict[str, Comparison]) -> None:
+    comparison = comparisons[case.name]
+    said = {side for finding in comparison.breaks for side in finding.breaks}
+    assert said == case.breaks, comparison
+    due = {"patch": "1.0.1", "minor": "1.1.0"}
+    assert case.breaks or comparison.due("1.0.0") == due[case.due], comparison
+    assert bool(case.breaks) is (case.due == "major")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "staff" in case.breaks and "CRM" not in case.breaks and "personal" not in case.name],
+    ids=lambda case: case.name,
+)  # fmt: skip
+def test_a_body_that_would_be_refused_is_shown(case: Case, comparisons: dict[str, Comparison]) -> None:
+    assert comparisons[case.name].proofs
+
+
+def test_the_corpus_has_every_kind_of_verdict_and_no_case_twice() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= 40
+    assert {case.due for case in CASES} == {"patch", "minor", "major"}
+
+
+def test_a_document_is_no_change_of_itself() -> None:
+    [comparison] = compare([(BASE, copy.deepcopy(BASE))])
+    assert comparison == Comparison((), (), ())
+    assert comparison.due("1.0.0") == "1.0.0"

@@ -1,0 +1,241 @@
+"""`make contract` and `make release` as a person runs them, in a copy of the project."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts import node
+from tests.docs.documents import blocks
+from tests.servers import ROOT
+
+CONTRACT = Path("openapi", "webhooks", "v1.yaml")
+RELEASES = Path("openapi", "webhooks", "releases")
+PAGE = ROOT / "docs" / "changing-the-contract.md"
+AFTER = "          pattern: *line\n        issueDescription:\n"
+"""Where the page's field goes: the end of `deviceModel`."""
+
+
+class Project:
+    """A copy of the project in a git repository of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("openapi", "generated", "scripts", "docs", "sender", "crm_server"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "package.json", "package-lock.json", ".gitignore"):
+            shutil.copy(ROOT / name, folder)
+        node.install()
+        (folder / "node_modules").symlink_to(node.MODULES)
+        self.folder = folder
+        self.git("init", "--quiet")
+        (folder / ".git" / "info" / "exclude").write_text("node_modules\n")
+        self.commit()
+
+    def git(self, *arguments: str) -> str:
+        """Run git; return what it prints."""
+        author = ["-c", "user.name=A Person", "-c", "user.email=person@example.com"]
+        command = ["git", *author, *arguments]
+        return subprocess.run(command, cwd=self.folder, text=True, capture_output=True, check=True).stdout
+
+    def commit(self) -> None:
+        """Commit all that there is."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "A change")
+
+    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the project's scripts."""
+        command = [sys.executable, "-m", f"scripts.{script}", *arguments]
+        return subprocess.run(command, cwd=self.folder, text=True, capture_output=True, check=False)
+
+    def edit(self, name: Path | str, old: str, new: str) -> None:
+        """Replace text, which must be there once at least, in a file."""
+        path = self.folder / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    def number(self, version: str) -> None:
+        """Set `info.version`."""
+        self.edit(CONTRACT, "  version: 1.0.0\n", f"  version: {version}\n")
+
+    def grow(self) -> None:
+        """Add the page's field and its number, and generate."""
+        field, _ = (block.text for block in blocks(PAGE) if block.language == "yaml")
+        self.edit(CONTRACT, AFTER, AFTER.replace("        issue", f"{field}        issue"))
+        self.number("1.1.0")
+        assert self.run("generate").returncode == 0
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_the_page_is_walked_and_nothing_else_is_touched(project: Project) -> None:
+    field, number = (block.text for block in blocks(PAGE) if block.language == "yaml")
+    project.edit(CONTRACT, AFTER, AFTER.replace("        issue", f"{field}        issue"))
+    asked = project.run("contract")
+    assert asked.returncode == 1
+    assert "`deviceColour` was added (body of POST /repair-request)" in asked.stdout
+    assert "due is 1.1.0. Set info.version to 1.1.0." in asked.stderr
+    project.edit(CONTRACT, "  version: 1.0.0\n", number)
+    assert project.run("generate").returncode == 0
+    asked = project.run("contract")
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert "Nobody breaks" in asked.stdout
+    assert project.run("generate", "--check").returncode == 0
+    touched = {
+        line.split()[-1].partition("/")[0] for line in project.git("status", "--porcelain").splitlines()
+    }
+    assert touched == {"openapi", "generated"}
+    assert "device_colour" in (project.folder / "generated" / "webhooks.py").read_text()
+
+
+MONEY = "          type: number\n          description: The estimate"
+PATHS = ("  /repair-request:\n", "  /repair-booking:\n")
+BREAKS = {
+    "a field removed": (
+        ["        notes:\n", "        remarks:\n"],
+        "Property `notes` of `Repair` was removed (body of POST /repair-request).",
+        '"notes": ""',
+    ),
+    "an enum narrowed": (
+        ["[low, normal, high, urgent]", "[low, normal, high]"],
+        "Enum of `priority` lost values: 'urgent' (body of POST /repair-request).",
+        '"priority": "urgent"',
+    ),
+    "a length shortened": (
+        ["maxLength: 400", "maxLength: 40"],
+        "`maxLength` of `customerName` changed from '400' to '40' (body of POST /repair-request).",
+        "400 characters",
+    ),
+    "a required field added": (
+        ["deviceType, issueDescription, createdAt]", "deviceType, issueDescription, createdAt, address]"],
+        "Properties of `Repair` became required: `address` (body of POST /repair-request).",
+        '"issueDescription": ',
+    ),
+    "a pattern changed": (
+        ["^[A-Z][A-Z0-9_]{0,63}$", "^[a-z][a-z0-9_]{0,63}$"],
+        "`pattern` of `serviceType` changed from",
+        '"serviceType": "A"',
+    ),
+    "a type changed": (
+        [MONEY, MONEY.replace("number", "integer")],
+        "Type of `estimatedCost` narrowed from 'number' to 'integer' (body of POST /repair-request).",
+        '"estimatedCost": 0.01',
+    ),
+    "a path removed": (
+        [*PATHS],
+        "Path `/repair-request` was renamed to `/repair-booking`",
+        '"websiteRepairId": ',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", BREAKS)
+def test_a_break_is_stopped_with_the_sentence_and_the_payload(change: str, project: Project) -> None:
+    (old, new), sentence, payload = BREAKS[change]
+    project.edit(CONTRACT, old, new)
+    project.number("1.1.0")
+    asked = project.run("contract")
+    assert asked.returncode == 1
+    assert f"BREAK  {sentence}" in asked.stdout
+    assert "sender: " in asked.stdout
+    assert "staff: " in asked.stdout
+    assert payload in asked.stdout
+    assert "v1 only grows: no number makes this fine" in asked.stderr
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.0.1", "1.2.0", "2.0.0", "1.1"])
+def test_the_wrong_number_is_refused_and_the_right_one_named(version: str, project: Project) -> None:
+    project.edit(CONTRACT, "maxLength: 5000", "maxLength: 6000")
+    if version != "1.0.0":
+        project.number(version)
+    asked = project.run("contract")
+    assert asked.returncode == 1
+    assert f"says {version}; due is 1.1.0" in asked.stderr
+
+
+def test_better_words_ask_for_a_patch(project: Project) -> None:
+    project.edit(CONTRACT, "Postal address. May", "The postal address. May")
+    project.number("1.0.1")
+    assert project.run("contract").returncode == 0
+
+
+def test_a_number_that_is_raised_for_nothing_is_refused(project: Project) -> None:
+    project.number("1.1.0")
+    assert "due is 1.0.0" in project.run("contract").stderr
+
+
+def test_what_is_no_yaml_is_said_without_a_traceback(project: Project) -> None:
+    project.edit(CONTRACT, "paths:\n", "paths: [\n")
+    asked = project.run("contract")
+    assert asked.returncode == 1
+    assert asked.stderr.startswith("contract: ")
+    assert "Traceback" not in asked.stderr
+
+
+def test_wrong_usage_is_told_from_a_refusal(project: Project) -> None:
+    assert project.run("contract", "v2.yaml").returncode == 2
+    assert project.run("release", "1.1.0").returncode == 2
+
+
+def test_a_release_is_refused_until_all_is_right_and_then_frozen(project: Project) -> None:
+    def refused() -> str:
+        done = project.run("release")
+        assert done.returncode == 1
+        return done.stderr
+
+    assert "1.0.0 is released already" in refused()
+    project.grow()
+    assert "there are uncommitted changes" in refused()
+    project.commit()
+    assert "docs/integration-guide.md does not name 1.1.0" in refused()
+    project.edit("docs/integration-guide.md", "**Contract version**: 1.0.0", "**Contract version**: 1.1.0")
+    project.edit("generated/webhooks.py", "max_length=40,", "max_length=41,")
+    project.commit()
+    assert "run `make generate` and commit" in refused()
+    project.edit("generated/webhooks.py", "max_length=41,", "max_length=40,")
+    project.commit()
+
+    done = project.run("release")
+    assert (done.returncode, done.stderr) == (0, "")
+    frozen = project.folder / RELEASES / "1.1.0.yaml"
+    assert frozen.read_bytes() == (project.folder / CONTRACT).read_bytes()
+    [wheel] = (project.folder / RELEASES / "1.1.0").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        kept = json.loads(archive.read("generated/contracts/1.1.0/openapi.json"))
+    assert kept["info"]["version"] == "1.1.0"
+    command = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
+    subprocess.run(command, cwd=project.folder / RELEASES, check=True)
+    log = (project.folder / RELEASES.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert log.index("## 1.1.0 — ") < log.index("- `deviceColour` was added") < log.index("## 1.0.0")
+
+    project.commit()
+    asked = project.run("contract")
+    assert asked.returncode == 0
+    assert "Nothing changed since 1.1.0." in asked.stdout
+    assert project.run("generate", "--check").returncode == 0
+    assert "1.1.0 is released already" in refused()
+
+    wheel.write_bytes(wheel.read_bytes() + b" ")
+    for script, *arguments in (["generate", "--check"], ["contract"]):
+        done = project.run(script, *arguments)
+        assert done.returncode == 1
+        assert f"{wheel.relative_to(project.folder)} is released and frozen" in done.stderr
+
+
+def test_a_release_that_would_break_somebody_is_refused(project: Project) -> None:
+    project.edit(CONTRACT, "[low, normal, high, urgent]", "[low, normal, high]")
+    project.number("1.1.0")
+    assert project.run("generate").returncode == 0
+    project.commit()
+    done = project.run("release")
+    assert done.returncode == 1
+    assert "v1 only grows" in done.stderr
