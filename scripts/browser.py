@@ -91,7 +91,11 @@ def unpack() -> None:
 def unpacked() -> Chromium:
     """Return npm's Chromium, which finds its libraries and fonts beside itself."""
     libraries = UNPACKED / "al2023" / "lib"
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "FONTCONFIG_FILE": str(UNPACKED / "fonts.conf")}
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(libraries),
+        "FONTCONFIG_FILE": str(UNPACKED / "fonts.conf"),
+    }
     return Chromium(UNPACKED / "chromium", environment)
 
 

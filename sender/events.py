@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError
 from generated.base import ContractModel
 from generated.operations import CURRENT, MODELS, RELEASES, Path, Webhook
 from sender.errors import Fault, InvalidEvent
-from sender.validation import InvalidJSON, find_faults, parse, pointer_to
+from sender.validation import InvalidJSON, find_faults, parse, pointer_in, pointer_to
 
 TEST_KEY = "webhook-test"
 """The natural key of probes, which no event may have."""
@@ -138,7 +138,8 @@ def _read(name: str, payload: str, contract: str) -> tuple[Any, list[Fault]]:
     try:
         body = parse(payload)
     except InvalidJSON as error:
-        return None, [Fault("", str(error), "JSON as RFC 8259 has it")]
+        pointer = pointer_in(RELEASES[contract][name], error.path)
+        return None, [Fault(pointer, str(error), "JSON as RFC 8259 has it")]
     if faults := faults_of(name, payload, body, contract):
         return None, faults
     webhook = RELEASES[contract][name]

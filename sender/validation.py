@@ -42,6 +42,11 @@ class Operation(Protocol):
 class InvalidJSON(ValueError):
     """A text is not the JSON that both sides read alike."""
 
+    def __init__(self, message: str, path: Path = ()) -> None:
+        """Say what is wrong, without a value, and where, as far as that is known."""
+        super().__init__(message)
+        self.path = path
+
 
 def parse(text: str) -> Any:
     """Read JSON text strictly: no duplicate names, no NaN, nothing that another reader would see otherwise.
@@ -55,8 +60,8 @@ def parse(text: str) -> Any:
         value = _DECODER.decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
-        if "\\u0000" in text and _holds_nul(value):
-            raise InvalidJSON("holds U+0000")
+        if "\\u0000" in text and (path := _path_to_nul(value)) is not None:
+            raise InvalidJSON("holds U+0000", path)
     except json.JSONDecodeError as error:
         raise InvalidJSON(f"is not JSON at character {error.pos}") from None
     except UnicodeEncodeError:
@@ -110,16 +115,21 @@ def _double(text: str) -> int:
     return int(text)
 
 
-def _holds_nul(value: Any) -> bool:
-    """Say whether a text in a value, names too, holds U+0000, which PostgreSQL cannot."""
+def _path_to_nul(value: Any) -> Path | None:
+    """Return where a text in a value, or a name, holds U+0000, which PostgreSQL cannot; None where none does."""
     match value:
-        case str():
-            return "\0" in value
+        case str() if "\0" in value:
+            return ()
         case list():
-            return any(map(_holds_nul, value))
+            inner: Iterable[tuple[str, Any]] = ((str(index), part) for index, part in enumerate(value))
         case dict():
-            return any(map(_holds_nul, value)) or any(map(_holds_nul, value.values()))
-    return False
+            if any("\0" in name for name in value):
+                return ()
+            inner = value.items()
+        case _:
+            return None
+    found = ((name, _path_to_nul(part)) for name, part in inner)
+    return next(((name, *path) for name, path in found if path is not None), None)
 
 
 _DECODER = json.JSONDecoder(
@@ -174,26 +184,26 @@ def _faults(error: Any, value: Any, schema: Any, webhook: Operation) -> Iterator
             for name in parent["required"]:
                 if name not in _at(value, place):
                     types = parent["properties"][name]["type"]
-                    yield Fault(_pointer(webhook, (*place, name)), "is required", types)
+                    yield Fault(pointer_in(webhook, (*place, name)), "is required", types)
         case "additionalProperties":
             unknown = [name for name in _at(value, place) if name not in parent["properties"]]
             named = [name for name in unknown if _FIELD_NAME.fullmatch(name)]
             for name in named:
-                yield Fault(_pointer(webhook, (*place, name)), "is not in the contract", _EXPECTED_FIELDS)
+                yield Fault(pointer_in(webhook, (*place, name)), "is not in the contract", _EXPECTED_FIELDS)
             if unnamed := len(unknown) - len(named):
                 detail = f"has {unnamed} more whose names are not in the contract, nor shown"
-                yield Fault(_pointer(webhook, place), detail, _EXPECTED_FIELDS)
+                yield Fault(pointer_in(webhook, place), detail, _EXPECTED_FIELDS)
         case "oneOf":
             types = " or ".join(choice["type"] for choice in parent["oneOf"])
-            yield Fault(_pointer(webhook, place), "is none of what is allowed", types)
+            yield Fault(pointer_in(webhook, place), "is none of what is allowed", types)
         case "propertyNames":
             wanted = f"names that match {parent['propertyNames']['pattern']}"
-            yield Fault(_pointer(webhook, place), "has a name of the wrong form", wanted)
+            yield Fault(pointer_in(webhook, place), "has a name of the wrong form", wanted)
         case _:
             detail, expected = _WORDS[keyword]
             limit = parent[keyword]
             wanted = " or ".join(limit) if isinstance(limit, list) else str(limit)
-            yield Fault(_pointer(webhook, place), detail, expected.format(wanted))
+            yield Fault(pointer_in(webhook, place), detail, expected.format(wanted))
 
 
 def _at(value: Any, path: Iterable[str]) -> Any:
@@ -222,7 +232,7 @@ _WORDS = {
 """By the schema's keyword: what is wrong and what was expected. A test holds it against the contract."""
 
 
-def _pointer(webhook: Operation, path: tuple[str, ...]) -> str:
+def pointer_in(webhook: Operation, path: tuple[str, ...]) -> str:
     """Return a JSON pointer; below an open map it ends at the map, for its keys are the customer's words."""
     return pointer_to(next((at for at in webhook.open_maps if path[: len(at)] == at), path))
 
