@@ -10,11 +10,9 @@ from scripts.bench.processes import ROOT
 from scripts.bench.report import Measurement, Target, write
 
 WORKS = (
-    *("webhooks", "postgresql", "protection", "decisions"),
+    *("webhooks", "postgresql", "protection", "decisions", "staff"),
     *("parse", "enqueue", "relay", "latency", "million", "imports"),
 )
-LONG_WORKS = ("staff",)
-"""Those that are measured only when they are named."""
 
 BY_HAND = "by hand (FastAPI + SQLAlchemy)"
 CEILING = "ceiling (parses the model only)"
@@ -74,7 +72,7 @@ def main() -> int:
         "works",
         nargs="*",
         metavar="WORK",
-        help=f"which of {', '.join((*WORKS, *LONG_WORKS))} (default: all but {LONG_WORKS[0]})",
+        help=f"which of {', '.join(WORKS)} (default: all)",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
