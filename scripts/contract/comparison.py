@@ -7,6 +7,7 @@ An answer is written by today's CRM and read by senders of every release.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,9 @@ def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
                 for media in operation["requestBody"]["content"].values():
                     where = f"a body of {method.upper()} {path} as {old['info']['version']} has it"
                     yield Proof(
-                        where, next(edges(inline(old, media["schema"]))), "there is no such operation"
+                        where,
+                        next(edges(inline(old, media["schema"]), deep=False)),
+                        "there is no such operation",
                     )
 
 
@@ -190,7 +193,7 @@ def covers(reader: Schema, writer: Schema) -> bool:
 def counterexample(where: str, writer: Schema, reader: Schema) -> Proof | None:
     """Return the plainest thing that a writer may write and a reader refuses, where one is found."""
     validator = jsonschema_rs.validator_for(reader, validate_formats=True)
-    for payload in edges(writer):
+    for payload in itertools.chain(edges(writer, deep=False), edges(writer)):
         for error in validator.iter_errors(payload):
             pointer = "".join(f"/{name}" for name in error.instance_path) or "the whole"
             return Proof(where, payload, f"{pointer}, by `{error.schema_path[-1]}`")
