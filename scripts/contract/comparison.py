@@ -123,8 +123,10 @@ def compare(pairs: Sequence[tuple[Contract, Contract]]) -> list[Comparison]:
 
 def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
     proofs, undecided = list(_orphans(old, new)), []
+    seen: list[tuple[Schema, Schema]] = []
     for where, writer, reader in _exchanged(old, new):
-        if writer != reader and not covers(reader, writer):
+        if writer != reader and (writer, reader) not in seen and not covers(reader, writer):
+            seen.append((writer, reader))
             proof = counterexample(where, writer, reader)
             if proof:
                 proofs.append(proof)
