@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,22 @@ class Project:
         with installed():
             (folder / "node_modules").symlink_to(MODULES)
         self.folder = folder
+        self.go_back_to_the_first_release()
         self.git("init", "--quiet")
         (folder / ".git" / "info" / "exclude").write_text("node_modules\n")
         self.commit()
+
+    def go_back_to_the_first_release(self) -> None:
+        """Have 1.0.0 as today's contract and as the only release, whatever came after it."""
+        releases = self.folder / RELEASES
+        sums = (releases / "SHA256SUMS").read_text().splitlines(keepends=True)
+        for name in {line.split()[1] for line in sums if " 1.0.0" not in line}:
+            (releases / name).unlink()
+        (releases / "SHA256SUMS").write_text("".join(line for line in sums if " 1.0.0" in line))
+        shutil.copy(releases / "1.0.0.yaml", self.folder / CONTRACT)
+        guide = self.folder / "docs" / "integration-guide.md"
+        named = re.sub(r"(\*\*Contract version\*\*: ).*", r"\g<1>1.0.0", guide.read_text(encoding="utf-8"))
+        guide.write_text(named, encoding="utf-8")
 
     def git(self, *arguments: str) -> str:
         """Run git; return what it prints."""
