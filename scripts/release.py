@@ -61,13 +61,13 @@ def require_fine(version: str) -> Comparison:
         raise NotReleased(f"{version} is released already, and nothing changed since that is due for another")
     if fault := fault_of(version, comparisons):
         raise NotReleased(f"{fault} `make contract` says more.")
-    if generate.main(["--check"]):
-        raise NotReleased("generated/ is out of date; run `make generate` and commit")
     if f"**Contract version**: {version}\n" not in GUIDE.read_text(encoding="utf-8"):
         raise NotReleased(
             f"{GUIDE.relative_to(ROOT)} does not name {version}; bring it up to date, with the line "
             f"'**Contract version**: {version}', and commit"
         )
+    if generate.main(["--check"]):
+        raise NotReleased("generated/ is out of date; run `make generate` and commit")
     return comparisons[list(comparisons)[-1]]
 
 

@@ -7,6 +7,7 @@ An answer is written by today's CRM and read by senders of every release.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -122,8 +123,10 @@ def compare(pairs: Sequence[tuple[Contract, Contract]]) -> list[Comparison]:
 
 def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
     proofs, undecided = list(_orphans(old, new)), []
+    seen: list[tuple[Schema, Schema]] = []
     for where, writer, reader in _exchanged(old, new):
-        if writer != reader and not covers(reader, writer):
+        if writer != reader and (writer, reader) not in seen and not covers(reader, writer):
+            seen.append((writer, reader))
             proof = counterexample(where, writer, reader)
             if proof:
                 proofs.append(proof)
@@ -170,7 +173,9 @@ def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
                 for media in operation["requestBody"]["content"].values():
                     where = f"a body of {method.upper()} {path} as {old['info']['version']} has it"
                     yield Proof(
-                        where, next(edges(inline(old, media["schema"]))), "there is no such operation"
+                        where,
+                        next(edges(inline(old, media["schema"]), deep=False)),
+                        "there is no such operation",
                     )
 
 
@@ -190,7 +195,7 @@ def covers(reader: Schema, writer: Schema) -> bool:
 def counterexample(where: str, writer: Schema, reader: Schema) -> Proof | None:
     """Return the plainest thing that a writer may write and a reader refuses, where one is found."""
     validator = jsonschema_rs.validator_for(reader, validate_formats=True)
-    for payload in edges(writer):
+    for payload in itertools.chain(edges(writer, deep=False), edges(writer)):
         for error in validator.iter_errors(payload):
             pointer = "".join(f"/{name}" for name in error.instance_path) or "the whole"
             return Proof(where, payload, f"{pointer}, by `{error.schema_path[-1]}`")

@@ -18,6 +18,7 @@ DRAWN = 30
 """How many texts are drawn for a pattern; the same ones each time."""
 DRAWN_LONG = 10
 """How many of the longest ones: each has so many characters that it has one of each kind."""
+PLAIN = ("x", "X", "0", "xx", "x@x.example")
 TIMES = (
     "2024-12-13T10:00:00Z",
     "2024-12-13T10:00:00.123456+01:00",
@@ -26,31 +27,34 @@ TIMES = (
 )
 
 
-def edges(schema: Schema) -> Iterator[Any]:
-    """Yield values that a schema of ours accepts: each limit reached, each choice and each field taken once."""
+def edges(schema: Schema, deep: bool = True) -> Iterator[Any]:
+    """Yield values that a schema of ours accepts: each limit reached, each choice and each field taken once.
+
+    With `deep`, texts are also drawn from each pattern, which takes seconds.
+    """
     accepted = jsonschema_rs.validator_for(schema, validate_formats=True).is_valid
-    yield from (value for value in _edges(schema) if accepted(value))
+    yield from (value for value in _edges(schema, deep) if accepted(value))
 
 
-def _edges(schema: Schema) -> Iterator[Any]:
+def _edges(schema: Schema, deep: bool) -> Iterator[Any]:
     if "oneOf" in schema:
         for choice in schema["oneOf"]:
-            yield from edges(choice)
+            yield from edges(choice, deep)
     elif "enum" in schema:
         yield from schema["enum"]
     else:
         match schema.get("type"):
             case "object" if "properties" in schema:
-                yield from _objects(schema)
+                yield from _objects(schema, deep)
             case "object":
-                yield from _maps(schema)
+                yield from _maps(schema, deep)
             case "array":
-                items = list(edges(schema["items"]))
+                items = list(edges(schema["items"], deep))
                 yield []
                 yield from ([item] for item in items)
                 yield items[:1] * schema.get("maxItems", 2)
             case "string":
-                yield from texts(json.dumps(schema))
+                yield from texts(json.dumps(schema), deep)
             case "number" | "integer":
                 low, high = schema.get("minimum", 0), schema.get("maximum", 1_000_000)
                 yield from (low, high, low + 1, low + 0.01)
@@ -60,23 +64,20 @@ def _edges(schema: Schema) -> Iterator[Any]:
                 yield from ("x", 1, True)
 
 
-def _objects(schema: Schema) -> Iterator[Any]:
+def _objects(schema: Schema, deep: bool) -> Iterator[Any]:
     """Yield the smallest object, then that with each field at each of its edges."""
     required = schema.get("required", ())
-    smallest = {name: next(edges(schema["properties"][name])) for name in required}
+    smallest = {name: next(edges(schema["properties"][name], deep=False)) for name in required}
     yield smallest
     for name, part in schema["properties"].items():
-        yield from (smallest | {name: value} for value in edges(part))
+        yield from (smallest | {name: value} for value in edges(part, deep))
 
 
-def _maps(schema: Schema) -> Iterator[Any]:
+def _maps(schema: Schema, deep: bool) -> Iterator[Any]:
     """Yield open maps: empty, with each name and value at its edges, and full."""
-    names = list(texts(json.dumps({"type": "string"} | schema.get("propertyNames", {}))))
-    values = (
-        list(edges(schema["additionalProperties"]))
-        if isinstance(schema.get("additionalProperties"), dict)
-        else ["x"]
-    )
+    names = texts(json.dumps({"type": "string"} | schema.get("propertyNames", {})), deep)
+    values_schema = schema.get("additionalProperties")
+    values = list(edges(values_schema, deep)) if isinstance(values_schema, dict) else ["x"]
     yield {}
     yield from ({names[0]: value} for value in values)
     yield from ({name: values[0]} for name in names)
@@ -84,18 +85,19 @@ def _maps(schema: Schema) -> Iterator[Any]:
 
 
 @cache
-def texts(schema: str) -> tuple[str, ...]:
+def texts(schema: str, deep: bool) -> tuple[str, ...]:
     """Return texts that a schema, given as JSON, accepts: the shortest first, and as long as it allows."""
     found = json.loads(schema)
     limits = {found.get("minLength", 0), found.get("maxLength", 1)}
-    candidates = [letter * length for letter in "xX0" for length in limits]
-    candidates += TIMES if found.get("format") == "date-time" else ()
-    if pattern := found.get("pattern"):
-        # Chance seldom draws the longest: a pattern whose repeats are all as long as they may be does.
-        longest = re.sub(r"\{\d+,(\d+)\}", r"{\1}", pattern)
-        candidates += drawn(pattern, DRAWN) + drawn(longest, DRAWN_LONG)
     accepted = jsonschema_rs.validator_for(found, validate_formats=True).is_valid
-    return tuple(sorted({text for text in candidates if accepted(text)}, key=lambda text: (len(text), text)))
+    plain = [letter * length for letter in "xX0" for length in limits]
+    texts = {text for text in (*plain, *PLAIN, *TIMES) if accepted(text)}
+    if "pattern" in found and (deep or not texts):
+        # Chance seldom draws the longest: a pattern whose repeats are all as long as they may be does.
+        longest = re.sub(r"\{\d+,(\d+)\}", r"{\1}", found["pattern"])
+        both = drawn(found["pattern"], DRAWN) + drawn(longest, DRAWN_LONG)
+        texts.update(text for text in both if accepted(text))
+    return tuple(sorted(texts, key=lambda text: (len(text), text.swapcase())))
 
 
 def drawn(pattern: str, count: int) -> list[str]:

@@ -68,7 +68,7 @@ def diff(pairs: Sequence[tuple[Contract, Contract]]) -> list[list[Change]]:
         reports = files[2::3]
         missing = [report for report in reports if not report.exists()]
         if missing:
-            raise Broken(f"Redocly's diff gave no report:\n{done.stderr}")
+            raise Broken("Redocly's diff gave no report:\n" + str(done.stderr))
         return [_changes(json.loads(report.read_text(encoding="utf-8"))) for report in reports]
 
 
