@@ -109,7 +109,7 @@ def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: relay.stop())
     progress = _Progress() if options.drain and sys.stderr.isatty() else None
-    summary = relay.run(drain=options.drain, watch=progress and progress.show)
+    summary = relay.run(drain=options.drain, watch=progress.show if progress else None)
     if progress:
         print(file=sys.stderr)
     if not options.drain:
