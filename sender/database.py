@@ -39,11 +39,12 @@ CHANNEL = "crm_outbox"
 
 _NOW = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 _TIME = text(f"SELECT {_NOW}")
-_WORK = text(f"""
+_BEGIN = f"""
 SELECT set_config('lock_timeout', '{BUSY_WAIT}s', true),
     set_config('idle_in_transaction_session_timeout', '{BUSY_WAIT}s', true), {_NOW}
-""")
-_TURN = text(f"SELECT pg_try_advisory_xact_lock({CLAIMERS})")
+"""
+_WORK = text(_BEGIN)
+_CLAIM = text(f"{_BEGIN}, pg_try_advisory_xact_lock({CLAIMERS})")
 _TELLS = text("""
 SELECT 1 FROM pg_trigger
 WHERE tgrelid = to_regclass('crm_outbox') AND tgname = 'crm_outbox_tells' AND tgenabled <> 'D'
@@ -53,8 +54,11 @@ PAUSE = 0.001
 """Seconds between two write transactions: SQLite has one writer, and bookings must get their turn."""
 
 
-def open_engine(url: str, *, create: bool = False) -> Engine:
+def open_engine(url: str, *, create: bool = False, ping: bool = True) -> Engine:
     """Return an engine for the outbox: no parameters in errors, and on SQLite durable, private and erasing.
+
+    With `ping` a connection that PostgreSQL has ended meanwhile is replaced before it is used, for one
+    more way there and back; without, the first transaction after that fails.
 
     Raises NotMigrated when SQLite's file is not there, unless it is to be created.
     """
@@ -62,7 +66,7 @@ def open_engine(url: str, *, create: bool = False) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         own = parsed.drivername == "postgresql+psycopg"
         given = {name: value for name, value in DEAD_PEER.items() if own and name not in parsed.query}
-        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=given)
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=ping, connect_args=given)
     engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
@@ -229,12 +233,16 @@ def begin_work(connection: Connection, clock: Callable[[], float]) -> float:
     return clock()
 
 
-def takes_turn(connection: Connection) -> bool:
-    """Say whether this transaction may claim: one at a time, so that each sees the leases of those before it.
+def begin_claim(connection: Connection, clock: Callable[[], float]) -> float | None:
+    """Do as `begin_work` where no other relay claims, or return None: who may not looks again later.
 
-    Who may not looks again later: it waits for nobody. SQLite has one writer anyway.
+    One transaction at a time may claim, so that each sees the leases of those before it. SQLite has one
+    writer anyway.
     """
-    return connection.dialect.name != "postgresql" or bool(connection.scalar(_TURN))
+    if connection.dialect.name == "postgresql":
+        _, _, now, is_first = connection.execute(_CLAIM).one()
+        return float(now) if is_first else None
+    return clock()
 
 
 @cache

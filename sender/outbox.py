@@ -340,7 +340,7 @@ def claim(
 ) -> list[Delivery]:
     """Lease those of some events that are `due`, and return them, oldest first.
 
-    Only one transaction may do so at a time (`takes_turn`): each must see the leases of all before it.
+    Only one transaction may do so at a time (`begin_claim`): each must see the leases of all before it.
     """
     to_claim = {"token": token, "until": lease_until, "sequences": list(sequences)}
     rows = connection.execute(_CLAIM, asdict(due) | to_claim)

@@ -28,10 +28,10 @@ from sender.alerts import watching
 from sender.database import (
     PAUSE,
     Commits,
+    begin_claim,
     begin_work,
     open_engine,
     reading,
-    takes_turn,
     time_of,
     words_of,
 )
@@ -202,7 +202,7 @@ class Relay:
         """
         self._watch = watch
         with self._resources:
-            self._engine = open_engine(self._settings.outbox_url)
+            self._engine = open_engine(self._settings.outbox_url, ping=False)
             self._resources.callback(self._engine.dispose)
             self._commits = Commits(self._engine)
             self._resources.callback(self._commits.close)
@@ -275,8 +275,8 @@ class Relay:
             self._halt.clear()
         with self._engine.begin() as connection:
             # The clocks are read here, where no other relay can claim: it may have taken long to come here.
-            claimed, now = self._monotonic(), begin_work(connection, self._clock)
-            if not takes_turn(connection):
+            claimed, now = self._monotonic(), begin_claim(connection, self._clock)
+            if now is None:
                 return []
             lease_until = now + self._settings.lease
             sequences = {sequence for sequence, _ in found}

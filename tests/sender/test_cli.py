@@ -82,7 +82,7 @@ def test_a_drain_shows_on_a_terminal_how_far_it_is(site: Site, receiver: Receive
     receiver.event = first(problem(400, "invalid-event"))
     site.book(40)
     shown = on_terminal(site, "relay", "--drain")
-    drawn = [line.rstrip() for line in shown.split("\x1b[K") if line.startswith("[")]
+    drawn = [line.strip() for line in shown.split("\x1b[K") if line.startswith("[")]
     assert drawn[0].startswith(f"[{'.' * 30}] 0 of 40, 0/s, waiting")
     assert drawn[-1].startswith(f"[{'#' * 30}] 40 of 40, ")
     assert drawn[-1].endswith("/s, 0:00:00 left")

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from sender import Relay
-from sender.database import open_engine, takes_turn
+from sender.database import begin_claim, open_engine
 from tests.receiver import Receiver, Reply, Request, problem, receipt, receipt_when
 from tests.sender.site import Site, eventually, running
 
@@ -106,13 +106,12 @@ def test_relays_in_processes_of_their_own_share_the_work_and_keep_each_customers
 
 
 def test_a_relay_claims_when_no_other_does(site: Site) -> None:
-    site.book(2, customer__websiteUserId="ada")
     engine = open_engine(site.url)
     with engine.begin() as one, engine.begin() as other:
-        assert takes_turn(one)
-        assert not takes_turn(other)
+        assert begin_claim(one, time.time) is not None
+        assert begin_claim(other, time.time) is None
     with engine.begin() as other:
-        assert takes_turn(other)
+        assert begin_claim(other, time.time) is not None
     engine.dispose()
 
 
