@@ -62,7 +62,7 @@ lint: install ## Check style, types and who imports whom
 
 .PHONY: test
 test: install ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not long"
 
 .PHONY: fuzz
 fuzz: install ## Throw what the contract allows and forbids at a real server (ARGS="--seed random" to search on)
@@ -83,6 +83,7 @@ bench: .venv/bench ## Measure our speed beside the alternatives (ARGS="webhooks 
 .PHONY: faults
 faults: install ## Kill server, relay and website a thousand times, break wires and disks, and look for what is lost (long)
 	BACKLOG_EVENTS=1000 KILL_EVERY=1 $(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
 	CHAOS_KILLS=1000 CHAOS_EVENTS=6000 $(BIN)/python -m pytest tests/end_to_end -k killed -s
 
 .PHONY: drill

@@ -19,6 +19,8 @@ from scripts.contract.comparison import Comparison, compare
 from tests.docs.documents import blocks
 from tests.servers import ROOT
 
+pytestmark = pytest.mark.long  # the generator, its compiler and a wheel, many times over
+
 CONTRACT = Path("openapi", "webhooks", "v1.yaml")
 RELEASES = Path("openapi", "webhooks", "releases")
 PAGE = ROOT / "docs" / "changing-the-contract.md"

@@ -19,6 +19,8 @@ from tests.postgresql import shared_postgresql
 from tests.servers import Crm, start_crm
 
 ON_BOTH = pytest.mark.engines("sqlite", "postgresql")
+ON_BOTH_IN_TIME = pytest.mark.engines("sqlite", pytest.param("postgresql", marks=pytest.mark.long))
+"""Where other tests try on PostgreSQL, each time, what is particular to it."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

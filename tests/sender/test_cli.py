@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.crm_server.conftest import ON_BOTH
+from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import customer_registration, repair_request
 from tests.receiver import (
     TEST_OK,
@@ -37,7 +37,7 @@ from tests.servers import KEY
 FAULTS = [{"pointer": "/repair/priority", "detail": "is not allowed", "expected": "normal"}]
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def fail(site: Site, receiver: Receiver, **over: Any) -> str:
     """Return an event that the CRM judged."""
     receiver.event = problem(400, "invalid-event", errors=FAULTS)
@@ -56,7 +56,7 @@ def test_a_drain_delivers_waits_for_retries_and_exits_0(site: Site, receiver: Re
     assert SENTINEL not in done.stderr + done.stdout
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def on_terminal(site: Site, *arguments: str) -> str:
     """Run a command of `crm-sender` whose standard error is a terminal; return what is shown there."""
     leader, follower = pty.openpty()
@@ -77,7 +77,7 @@ def on_terminal(site: Site, *arguments: str) -> str:
     return shown.decode()
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_a_drain_shows_on_a_terminal_how_far_it_is(site: Site, receiver: Receiver) -> None:
     receiver.event = first(problem(400, "invalid-event"))
     site.book(40)
@@ -94,7 +94,7 @@ def test_what_is_no_terminal_gets_lines_alone(site: Site) -> None:
     assert "\x1b" not in site.cli("relay", "--drain").stderr
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 @pytest.mark.parametrize("answer", [problem(400, "invalid-event"), html(404)], ids=["failed", "held"])
 def test_a_drain_exits_1_when_something_failed_or_is_held(
     site: Site, receiver: Receiver, answer: object
@@ -114,8 +114,8 @@ def test_a_drain_gives_up_and_exits_1_when_the_crm_is_away(site: Site, receiver:
     assert "nothing fails, until it is back" in done.stderr
 
 
-@ON_BOTH
-@ON_BOTH
+@ON_BOTH_IN_TIME
+@ON_BOTH_IN_TIME
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_relay_that_is_told_to_stop_records_what_is_in_flight_and_exits_0(
     site: Site, receiver: Receiver, number: signal.Signals
@@ -147,7 +147,7 @@ def test_enqueue_reads_a_file_or_standard_input(site: Site) -> None:
     assert done.returncode == 0
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 @pytest.mark.parametrize(
     ("content", "pointer"),
     [
@@ -178,7 +178,7 @@ def test_enqueue_says_where_other_content_is(site: Site) -> None:
     assert SENTINEL not in done.stderr
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_enqueue_names_a_file_that_is_not_there(site: Site) -> None:
     done = site.cli("enqueue", "repair-request", "missing.json")
     assert (done.returncode, done.stderr) == (1, "crm-sender: No such file or directory: missing.json\n")
@@ -197,7 +197,7 @@ def test_status_says_how_all_is(site: Site, receiver: Receiver) -> None:
     assert site.cli("status").stdout.startswith("pending   2\ndelivered 0\nfailed    1\nheld      0\n")
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_status_exits_0_when_the_crm_is_away_or_silent(site: Site, receiver: Receiver) -> None:
     silent = threading.Event()
     receiver.health = lambda r: Reply([b""] if silent.wait(20) else [])
@@ -208,7 +208,7 @@ def test_status_exits_0_when_the_crm_is_away_or_silent(site: Site, receiver: Rec
     assert (crm["reachable"], crm["answer"], crm["contract_versions"]) == (False, "Connection refused", [])
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_failed_lists_what_the_crm_said(site: Site, receiver: Receiver) -> None:
     event = fail(site, receiver, repair__notes=SENTINEL)
     [row] = site.json("failed")
@@ -245,7 +245,7 @@ def test_retry_checks_again_what_todays_contract_says(site: Site, receiver: Rece
     assert site.status(event) == "failed"
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -258,7 +258,7 @@ def test_wrong_usage_exits_2(site: Site, arguments: list[str]) -> None:
     assert site.cli(*arguments).returncode == 2
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_close_gives_up_only_what_failed(site: Site, receiver: Receiver) -> None:
     event = fail(site, receiver)
     [pending] = site.book()
@@ -269,7 +269,7 @@ def test_close_gives_up_only_what_failed(site: Site, receiver: Receiver) -> None
     assert site.cli("retry", event).returncode == 1
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_show_finds_an_event_by_its_id_and_by_its_ticket(site: Site, receiver: Receiver) -> None:
     event = fail(site, receiver, repair__notes=SENTINEL)
     ticket = site.row(event)["reference"]
@@ -290,7 +290,7 @@ def test_delivered_lists_what_was_delivered_since_a_time(site: Site) -> None:
     assert site.json("delivered", "--since", "2999-01-01T00:00Z") == []
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_test_says_step_by_step_whether_the_way_is_clear(site: Site, receiver: Receiver) -> None:
     steps = site.json("test")
     assert steps["ok"] is True
@@ -309,7 +309,7 @@ def test_test_says_step_by_step_whether_the_way_is_clear(site: Site, receiver: R
     assert receiver.events == []
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_migrating_twice_changes_nothing(site: Site) -> None:
     [event] = site.book()
     identity = site.rows("SELECT outbox_id FROM crm_outbox_state")[0][0]
@@ -459,7 +459,7 @@ def test_a_full_disk_is_a_clear_error_and_what_was_written_stays(site: Site) -> 
     assert site.status(event) == "delivered"
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_every_command_explains_itself(site: Site) -> None:
     done = site.cli("--help")
     assert done.returncode == 0

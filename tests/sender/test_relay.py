@@ -16,7 +16,7 @@ import pytest
 
 from sender import Relay
 from sender.database import open_engine
-from tests.crm_server.conftest import ON_BOTH
+from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import customer_registration, repair_request
 from tests.receiver import (
     TEST_OK,
@@ -35,7 +35,7 @@ from tests.receiver import (
 )
 from tests.sender.site import SCHEDULE, Site, eventually, running
 
-pytestmark = ON_BOTH
+pytestmark = ON_BOTH_IN_TIME
 ON_SQLITE = pytest.mark.engines("sqlite")
 
 HOLDING: dict[str, Answer] = {
