@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.crm_server.conftest import assert_nothing_private, engine, pytest_generate_tests
+from tests.crm_server.conftest import assert_nothing_private
 from tests.faults.proxy import Proxy, start_proxy
-from tests.sender.conftest import new_site
+from tests.sender.conftest import new_site, pytest_generate_tests
 from tests.sender.site import Site, be_impatient
 from tests.servers import Crm, start_crm
 
-__all__ = ["engine", "pytest_generate_tests"]
+__all__ = ["pytest_generate_tests"]
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def proxy(crm: Crm) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, engine: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(tmp_path: Path, on_engine: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     be_impatient(monkeypatch)
-    with new_site(tmp_path, engine, proxy.url) as site:
+    with new_site(tmp_path, on_engine, proxy.url) as site:
         yield site

@@ -481,14 +481,14 @@ class BothSides(RuleBasedStateMachine):
 
 @ON_BOTH
 def test_outbox_and_queue_keep_the_promise_whatever_happens_in_whatever_order(
-    engine: str, monkeypatch: pytest.MonkeyPatch
+    on_engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("sender.crm.time", clock)
 
     class Machine(BothSides):
         def __init__(self) -> None:
-            super().__init__(engine, clock)
+            super().__init__(on_engine, clock)
 
     examples = settings().max_examples // 2
     run_state_machine_as_test(Machine, settings=settings(max_examples=examples, stateful_step_count=30))

@@ -10,15 +10,19 @@ import pytest
 from pydantic import SecretStr
 
 from sender import CRM, SenderSettings
-from tests.crm_server.conftest import engine, pytest_generate_tests
 from tests.receiver import Receiver, start_receiver
 from tests.sender.engines import new_outbox, outbox_url
 from tests.sender.site import SCHEDULE, Site, be_impatient
 from tests.servers import KEY
 
-__all__ = ["engine", "outbox_url", "pytest_generate_tests"]
-
 __all__ = ["outbox_url"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked with `engines` on each of these; everything else on SQLite, which is the default."""
+    if "on_engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("engines")
+        metafunc.parametrize("on_engine", marker.args if marker else ("sqlite",), scope="session")
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +37,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, engine: str, receiver: Receiver) -> Iterator[Site]:
+def site(tmp_path: Path, on_engine: str, receiver: Receiver) -> Iterator[Site]:
     """A website, on each of the engines with which a test is marked."""
-    with new_site(tmp_path, engine, receiver.url) as site:
+    with new_site(tmp_path, on_engine, receiver.url) as site:
         yield site
 
 
