@@ -12,12 +12,10 @@ from crm_server.middleware.rate_limit import Limit
 from crm_server.middleware.sessions import COOKIE, session_token
 from crm_server.problems import Problem
 from tests.crm_server.answers import Answer, ask, post
-from tests.crm_server.conftest import ON_BOTH, in_database
+from tests.crm_server.conftest import in_database
 from tests.crm_server.visitors import PASSWORD, Visitor, add_staff, logged_in
 from tests.factories import repair_request
 from tests.servers import Crm, start_crm
-
-pytestmark = ON_BOTH
 
 numbers = count()
 
@@ -66,7 +64,6 @@ def test_who_is_not_logged_in_logs_in_and_is_where_they_wanted_to_be(crm: Crm) -
     assert verbs(crm, "Nora") == ["log-in"]
 
 
-@pytest.mark.engines("sqlite")
 def test_a_cookie_is_kept_as_a_digest(crm: Crm, visitor: Visitor) -> None:
     stored = "".join(path.read_bytes().decode("latin-1") for path in crm.database.parent.iterdir())
     assert visitor.cookies[COOKIE] not in stored
