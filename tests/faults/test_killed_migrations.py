@@ -23,7 +23,7 @@ import sender.cli
 from tests.faults.dying import Fate, lay
 from tests.servers import KEY, clean_environment
 
-KILL_EVERY = int(os.environ.get("KILL_EVERY", "6"))
+KILL_EVERY = int(os.environ.get("KILL_EVERY", "10"))
 """Every so manieth statement is one to die at; `make faults` takes each."""
 
 MAINS: dict[str, Callable[[list[str]], int]] = {"crm_server": crm_server.cli.main, "sender": sender.cli.main}

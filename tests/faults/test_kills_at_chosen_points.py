@@ -127,7 +127,7 @@ RELAY = {
     "between claim and send": ("before sender.transport:Transport.send", 6, LEASED),
     "between answer and record": ("after sender.transport:Transport.send", 6, LEASED),
     "between record and its commit": ("after sender.outbox:record", 3, LEASED),
-    "between record and the log's emptying": ("before sender.relay:truncate_log", 1, WAITS_FOR_ERASURE),
+    "between record and the log's emptying": ("before sender.erasure:truncate_log", 1, WAITS_FOR_ERASURE),
     "between the log's emptying and its note": ("before sender.outbox:erased", 1, WAITS_FOR_ERASURE),
 }
 
@@ -144,7 +144,7 @@ def test_a_relay_that_dies(site: Site, crm: Crm, point: str, number: int, left: 
 BOOKING = {
     "between the booking and its event": ("before sender.outbox:enqueue", 3),
     "between the event and the commit": ("after sender.outbox:enqueue", 3),
-    "between the commit and the answer": ("after sqlalchemy.engine.default:DefaultDialect.do_commit", 4),
+    "between the commit and the answer": ("after sqlalchemy.engine.default:DefaultDialect.do_commit", 3),
 }
 
 
