@@ -16,6 +16,7 @@ from tests.sender.site import cli, sender_environment
 def test_ctrl_c_ends_it_well_and_frees_its_port(tmp_path: Path) -> None:
     with start_server(tmp_path) as own:
         port, address = own.port, own.address
+        assert own.ask("GET", STATUS).status_code == 200
         own.process.send_signal(signal.SIGINT)
         assert own.process.wait(15) == 0
         assert "Traceback" not in own.log
