@@ -13,6 +13,8 @@ from scripts.contract.comparison import Comparison, compare
 from scripts.generate import RELEASES
 from tests.contract.corpus import CASES, Case
 
+pytestmark = pytest.mark.long  # CI compares the contract itself; this is about who compares
+
 BASE: dict[str, Any] = json.loads(json.dumps(yaml.safe_load((RELEASES / "1.0.0.yaml").read_bytes())))
 
 

@@ -14,11 +14,11 @@ from crm_server.database import Database, utc_now
 from crm_server.pages import Window
 from crm_server.staff import Role
 from tests.crm_server.answers import ask, post
-from tests.crm_server.conftest import ON_BOTH
+from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import repair_request
 from tests.servers import Crm
 
-pytestmark = ON_BOTH
+pytestmark = ON_BOTH_IN_TIME
 
 
 @pytest.fixture

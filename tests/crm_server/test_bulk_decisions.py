@@ -15,11 +15,11 @@ from crm_server.idempotency import Identity
 from crm_server.settings import Settings
 from crm_server.staff import Role
 from tests.crm_server.answers import Answer, ask, post, until
-from tests.crm_server.conftest import ON_BOTH, assert_nothing_private, staff_token
+from tests.crm_server.conftest import ON_BOTH_IN_TIME, assert_nothing_private, staff_token
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm, start_crm
 
-pytestmark = ON_BOTH
+pytestmark = ON_BOTH_IN_TIME
 
 PENDING = Filter(status="pending_approval")
 ME = Actor("staff:Me", "192.0.2.1")

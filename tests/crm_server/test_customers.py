@@ -8,11 +8,11 @@ import pytest
 
 from crm_server.staff import Role
 from tests.crm_server.answers import Answer, ask, post
-from tests.crm_server.conftest import ON_BOTH
+from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm
 
-pytestmark = ON_BOTH
+pytestmark = ON_BOTH_IN_TIME
 
 Tokens = Mapping[Role, str]
 

@@ -15,7 +15,7 @@ from crm_server.database import Database
 from crm_server.errors import PersonChanged
 from crm_server.idempotency import Conflict, Identity
 from tests.crm_server.answers import post, until
-from tests.crm_server.conftest import ON_BOTH
+from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.crm_server.test_erasing_people import left_of
 from tests.factories import repair_request
 from tests.servers import Crm, start_crm
@@ -84,7 +84,7 @@ def test_without_the_setting_nothing_is_erased(tmp_path: Path) -> None:
         ] == []
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_more_than_one_transaction_holds_is_erased_oldest_first(database: Database) -> None:
     count = erasure.EXPIRED_AT_ONCE + 5
     receive(database, *(received(f"key-{number:03}", "a@b.c") for number in range(count)))
@@ -108,7 +108,7 @@ def test_what_is_due_is_found_by_its_index(database: Database) -> None:
     assert "USING INDEX ix_approvals_expiring" in plan[0][3]
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_an_erasure_finds_nothing_that_came_after_the_list_was_shown_and_so_refuses(
     database: Database,
 ) -> None:
@@ -120,7 +120,7 @@ def test_an_erasure_finds_nothing_that_came_after_the_list_was_shown_and_so_refu
     assert len(erasure.find(database, "ada@example.com").approvals) == 2
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_words_that_were_read_before_an_erasure_are_not_indexed_after_it(database: Database) -> None:
     receive(database, received("key", "ada@example.com"))
     with database.reading() as connection:
@@ -134,7 +134,7 @@ def test_words_that_were_read_before_an_erasure_are_not_indexed_after_it(databas
         assert search.waiting(connection) == []
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 @pytest.mark.parametrize("together", [False, True])
 def test_what_is_erased_is_known_in_a_batch_with_others(database: Database, together: bool) -> None:
     event = received("key", "ada@example.com", "id")
@@ -157,7 +157,7 @@ def test_what_is_erased_is_known_in_a_batch_with_others(database: Database, toge
         assert connection.exec_driver_sql("SELECT count(*) FROM approvals").scalar() == 2
 
 
-@ON_BOTH
+@ON_BOTH_IN_TIME
 def test_a_person_with_many_requests_in_many_parts_is_found_whole(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, MetaData, select, text
 from crm_server.database import Database, create_file
 from crm_server.migrations import STEPS, migrate
 from crm_server.settings import Settings
-from tests.crm_server.conftest import ON_BOTH, upgrade_to
+from tests.crm_server.conftest import ON_BOTH_IN_TIME, upgrade_to
 from tests.postgresql import shared_postgresql
 
-pytestmark = ON_BOTH
+pytestmark = ON_BOTH_IN_TIME
 
 DIGEST = "0" * 64
 ROWS: dict[str, list[str]] = {

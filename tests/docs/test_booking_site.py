@@ -190,7 +190,7 @@ for given in json.load(sys.stdin):
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def test_a_django_project_as_the_pages_have_it(engine: str, tmp_path: Path, crm: ScriptedCRM) -> None:
     url = new_database(engine, tmp_path)
     (tmp_path / "project").mkdir()
