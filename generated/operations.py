@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from generated.base import ContractModel
-from generated.webhooks import CustomerRegistration, RepairRequest
+from generated.webhooks import (
+    BookingStatus,
+    CustomerProfile,
+    CustomerRegistration,
+    PaymentStatus,
+    RepairRequest,
+)
 
 Delivery = Literal["delivered", "retry", "hold", "fail"]
 """What an answer means for the sender (`x-delivery`)."""
@@ -38,6 +44,8 @@ class Webhook:
     """The customer in whose order events are delivered."""
     reference: Path
     """The number that people use for it."""
+    about: Path
+    """The natural key of the repair request that it tells more of; empty where it tells of nothing earlier."""
     not_identity: tuple[Path, ...]
     """Fields that two sendings of one event may differ in."""
     times: tuple[Path, ...]
@@ -50,15 +58,21 @@ class Webhook:
     """By HTTP status."""
 
 
-CURRENT = "1.0.0"
+CURRENT = "1.1.0"
 """The contract release that the models are made from."""
 
 HEALTH_PATH = "/health"
 """Below `CRM_WEBHOOK_URL`."""
 
+RECEIPT_PATH = "/receipts/{id}"
+"""Below `CRM_WEBHOOK_URL`, to be formatted with a receipt's `id`."""
+
 MODELS: Mapping[str, type[ContractModel]] = {
     "customer-registration": CustomerRegistration,
     "repair-request": RepairRequest,
+    "payment-status": PaymentStatus,
+    "booking-status": BookingStatus,
+    "customer-profile": CustomerProfile,
 }
 """The model of each webhook's body, by name."""
 
@@ -70,6 +84,7 @@ RELEASES: Mapping[str, Mapping[str, Webhook]] = {
             natural_key=("customer", "websiteUserId"),
             order_key=("customer", "websiteUserId"),
             reference=("customer", "websiteUserId"),
+            about=(),
             not_identity=(("metadata", "timestamp"),),
             times=(("customer", "registrationDate"), ("metadata", "timestamp")),
             personal=(
@@ -104,6 +119,7 @@ RELEASES: Mapping[str, Mapping[str, Webhook]] = {
             natural_key=("repair", "websiteRepairId"),
             order_key=("customer", "websiteUserId"),
             reference=("repair", "ticketNumber"),
+            about=(),
             not_identity=(("metadata", "timestamp"),),
             times=(("repair", "createdAt"), ("metadata", "timestamp")),
             personal=(
@@ -119,6 +135,176 @@ RELEASES: Mapping[str, Mapping[str, Webhook]] = {
                 ("customer", "phone"),
             ),
             open_maps=(),
+            answers={
+                200: Answer("retry", {}),
+                202: Answer("delivered", {}),
+                400: Answer("fail", {"unsupported-contract-version": "hold"}),
+                401: Answer("hold", {}),
+                403: Answer("hold", {}),
+                404: Answer("hold", {}),
+                405: Answer("hold", {}),
+                408: Answer("retry", {}),
+                409: Answer("fail", {"delivery-loop": "hold"}),
+                413: Answer("fail", {}),
+                415: Answer("hold", {}),
+                429: Answer("retry", {}),
+                431: Answer("hold", {}),
+                500: Answer("retry", {}),
+                503: Answer("retry", {}),
+            },
+        ),
+    },
+    "1.1.0": {
+        "customer-registration": Webhook(
+            name="customer-registration",
+            path="/customer-registration",
+            natural_key=("customer", "websiteUserId"),
+            order_key=("customer", "websiteUserId"),
+            reference=("customer", "websiteUserId"),
+            about=(),
+            not_identity=(("metadata", "timestamp"),),
+            times=(("customer", "registrationDate"), ("metadata", "timestamp")),
+            personal=(
+                ("customer", "firstName"),
+                ("customer", "lastName"),
+                ("customer", "email"),
+                ("customer", "phone"),
+                ("customer", "preferences"),
+            ),
+            open_maps=(("customer", "preferences"),),
+            answers={
+                200: Answer("retry", {}),
+                202: Answer("delivered", {}),
+                400: Answer("fail", {"unsupported-contract-version": "hold"}),
+                401: Answer("hold", {}),
+                403: Answer("hold", {}),
+                404: Answer("hold", {}),
+                405: Answer("hold", {}),
+                408: Answer("retry", {}),
+                409: Answer("fail", {"delivery-loop": "hold"}),
+                413: Answer("fail", {}),
+                415: Answer("hold", {}),
+                429: Answer("retry", {}),
+                431: Answer("hold", {}),
+                500: Answer("retry", {}),
+                503: Answer("retry", {}),
+            },
+        ),
+        "repair-request": Webhook(
+            name="repair-request",
+            path="/repair-request",
+            natural_key=("repair", "websiteRepairId"),
+            order_key=("customer", "websiteUserId"),
+            reference=("repair", "ticketNumber"),
+            about=(),
+            not_identity=(("metadata", "timestamp"),),
+            times=(("repair", "createdAt"), ("metadata", "timestamp")),
+            personal=(
+                ("repair", "customerEmail"),
+                ("repair", "customerName"),
+                ("repair", "issueDescription"),
+                ("repair", "address"),
+                ("repair", "notes"),
+                ("repair", "photos"),
+                ("customer", "firstName"),
+                ("customer", "lastName"),
+                ("customer", "email"),
+                ("customer", "phone"),
+            ),
+            open_maps=(),
+            answers={
+                200: Answer("retry", {}),
+                202: Answer("delivered", {}),
+                400: Answer("fail", {"unsupported-contract-version": "hold"}),
+                401: Answer("hold", {}),
+                403: Answer("hold", {}),
+                404: Answer("hold", {}),
+                405: Answer("hold", {}),
+                408: Answer("retry", {}),
+                409: Answer("fail", {"delivery-loop": "hold"}),
+                413: Answer("fail", {}),
+                415: Answer("hold", {}),
+                429: Answer("retry", {}),
+                431: Answer("hold", {}),
+                500: Answer("retry", {}),
+                503: Answer("retry", {}),
+            },
+        ),
+        "payment-status": Webhook(
+            name="payment-status",
+            path="/payment-status",
+            natural_key=("payment", "websiteEventId"),
+            order_key=("customer", "websiteUserId"),
+            reference=("payment", "ticketNumber"),
+            about=("payment", "websiteRepairId"),
+            not_identity=(("metadata", "timestamp"),),
+            times=(("payment", "occurredAt"), ("metadata", "timestamp")),
+            personal=(),
+            open_maps=(),
+            answers={
+                200: Answer("retry", {}),
+                202: Answer("delivered", {}),
+                400: Answer("fail", {"unsupported-contract-version": "hold"}),
+                401: Answer("hold", {}),
+                403: Answer("hold", {}),
+                404: Answer("hold", {}),
+                405: Answer("hold", {}),
+                408: Answer("retry", {}),
+                409: Answer("fail", {"delivery-loop": "hold"}),
+                413: Answer("fail", {}),
+                415: Answer("hold", {}),
+                429: Answer("retry", {}),
+                431: Answer("hold", {}),
+                500: Answer("retry", {}),
+                503: Answer("retry", {}),
+            },
+        ),
+        "booking-status": Webhook(
+            name="booking-status",
+            path="/booking-status",
+            natural_key=("booking", "websiteEventId"),
+            order_key=("customer", "websiteUserId"),
+            reference=("booking", "ticketNumber"),
+            about=("booking", "websiteRepairId"),
+            not_identity=(("metadata", "timestamp"),),
+            times=(("booking", "scheduledFor"), ("booking", "occurredAt"), ("metadata", "timestamp")),
+            personal=(("booking", "reason"),),
+            open_maps=(),
+            answers={
+                200: Answer("retry", {}),
+                202: Answer("delivered", {}),
+                400: Answer("fail", {"unsupported-contract-version": "hold"}),
+                401: Answer("hold", {}),
+                403: Answer("hold", {}),
+                404: Answer("hold", {}),
+                405: Answer("hold", {}),
+                408: Answer("retry", {}),
+                409: Answer("fail", {"delivery-loop": "hold"}),
+                413: Answer("fail", {}),
+                415: Answer("hold", {}),
+                429: Answer("retry", {}),
+                431: Answer("hold", {}),
+                500: Answer("retry", {}),
+                503: Answer("retry", {}),
+            },
+        ),
+        "customer-profile": Webhook(
+            name="customer-profile",
+            path="/customer-profile",
+            natural_key=("metadata", "websiteEventId"),
+            order_key=("customer", "websiteUserId"),
+            reference=("customer", "websiteUserId"),
+            about=(),
+            not_identity=(("metadata", "timestamp"),),
+            times=(("metadata", "changedAt"), ("metadata", "timestamp")),
+            personal=(
+                ("customer", "firstName"),
+                ("customer", "lastName"),
+                ("customer", "email"),
+                ("customer", "phone"),
+                ("customer", "preferences"),
+            ),
+            open_maps=(("customer", "preferences"),),
             answers={
                 200: Answer("retry", {}),
                 202: Answer("delivered", {}),

@@ -116,6 +116,8 @@ class Webhook:
     """The customer in whose order events are delivered."""
     reference: Path
     """The number that people use for it."""
+    about: Path
+    """The natural key of the repair request that it tells more of; empty where it tells of nothing earlier."""
     not_identity: tuple[Path, ...]
     """Fields that two sendings of one event may differ in."""
     times: tuple[Path, ...]
@@ -133,6 +135,9 @@ CURRENT = {current!r}
 
 HEALTH_PATH = {health!r}
 """Below `CRM_WEBHOOK_URL`."""
+
+RECEIPT_PATH = {receipt!r}
+"""Below `CRM_WEBHOOK_URL`, to be formatted with a receipt's `id`."""
 
 MODELS: Mapping[str, type[ContractModel]] = {{{model_map}}}
 """The model of each webhook's body, by name."""
@@ -356,15 +361,23 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         releases=releases,
         current=current,
         health=health_path(contracts[current]),
+        receipt=path_of(contracts[current], "receipt"),
     )
 
 
 def health_path(contract: Contract) -> str:
-    """Return the path of a contract that is no webhook."""
-    [health] = [
-        path for path, item in contract["paths"].items() if "x-natural-key" not in item.get("post", {})
+    """Return the path of a contract's health."""
+    return path_of(contract, "health")
+
+
+def path_of(contract: Contract, operation_id: str) -> str:
+    """Return the path of an operation that is read."""
+    [path] = [
+        path
+        for path, item in contract["paths"].items()
+        if item.get("get", {}).get("operationId") == operation_id
     ]
-    return str(health)
+    return str(path)
 
 
 def webhook(contract: Contract, name: str, path: str, operation: dict[str, Any]) -> str:
@@ -390,6 +403,7 @@ def webhook_facts(contract: Contract, path: str, operation: dict[str, Any]) -> d
         "natural_key": where("x-natural-key"),
         "order_key": where("x-order-key"),
         "reference": where("x-reference"),
+        "about": where("x-about") if "x-about" in operation else (),
         "not_identity": tuple(at for at, schema in found if schema.get("x-identity") is False),
         "times": tuple(at for at, schema in found if schema.get("format") == "date-time"),
         "personal": tuple(at for at, schema in found if schema.get("x-personal-data")),

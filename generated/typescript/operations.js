@@ -2,7 +2,7 @@
 
 /** What the client must know of each webhook, from the contract's `x-` extensions. */
 /** The contract release that this package is made from. */
-export const CURRENT = "1.0.0";
+export const CURRENT = "1.1.0";
 /** Below CRM_WEBHOOK_URL. */
 export const HEALTH_PATH = "/health";
 export const WEBHOOKS = {
@@ -111,6 +111,277 @@ export const WEBHOOKS = {
             [
                 "repair",
                 "createdAt"
+            ],
+            [
+                "metadata",
+                "timestamp"
+            ]
+        ],
+        "answers": {
+            "200": {
+                "default": "retry",
+                "byType": {}
+            },
+            "202": {
+                "default": "delivered",
+                "byType": {}
+            },
+            "400": {
+                "default": "fail",
+                "byType": {
+                    "unsupported-contract-version": "hold"
+                }
+            },
+            "401": {
+                "default": "hold",
+                "byType": {}
+            },
+            "403": {
+                "default": "hold",
+                "byType": {}
+            },
+            "404": {
+                "default": "hold",
+                "byType": {}
+            },
+            "405": {
+                "default": "hold",
+                "byType": {}
+            },
+            "408": {
+                "default": "retry",
+                "byType": {}
+            },
+            "409": {
+                "default": "fail",
+                "byType": {
+                    "delivery-loop": "hold"
+                }
+            },
+            "413": {
+                "default": "fail",
+                "byType": {}
+            },
+            "415": {
+                "default": "hold",
+                "byType": {}
+            },
+            "429": {
+                "default": "retry",
+                "byType": {}
+            },
+            "431": {
+                "default": "hold",
+                "byType": {}
+            },
+            "500": {
+                "default": "retry",
+                "byType": {}
+            },
+            "503": {
+                "default": "retry",
+                "byType": {}
+            }
+        }
+    },
+    "payment-status": {
+        "path": "/payment-status",
+        "naturalKey": [
+            "payment",
+            "websiteEventId"
+        ],
+        "notIdentity": [
+            [
+                "metadata",
+                "timestamp"
+            ]
+        ],
+        "times": [
+            [
+                "payment",
+                "occurredAt"
+            ],
+            [
+                "metadata",
+                "timestamp"
+            ]
+        ],
+        "answers": {
+            "200": {
+                "default": "retry",
+                "byType": {}
+            },
+            "202": {
+                "default": "delivered",
+                "byType": {}
+            },
+            "400": {
+                "default": "fail",
+                "byType": {
+                    "unsupported-contract-version": "hold"
+                }
+            },
+            "401": {
+                "default": "hold",
+                "byType": {}
+            },
+            "403": {
+                "default": "hold",
+                "byType": {}
+            },
+            "404": {
+                "default": "hold",
+                "byType": {}
+            },
+            "405": {
+                "default": "hold",
+                "byType": {}
+            },
+            "408": {
+                "default": "retry",
+                "byType": {}
+            },
+            "409": {
+                "default": "fail",
+                "byType": {
+                    "delivery-loop": "hold"
+                }
+            },
+            "413": {
+                "default": "fail",
+                "byType": {}
+            },
+            "415": {
+                "default": "hold",
+                "byType": {}
+            },
+            "429": {
+                "default": "retry",
+                "byType": {}
+            },
+            "431": {
+                "default": "hold",
+                "byType": {}
+            },
+            "500": {
+                "default": "retry",
+                "byType": {}
+            },
+            "503": {
+                "default": "retry",
+                "byType": {}
+            }
+        }
+    },
+    "booking-status": {
+        "path": "/booking-status",
+        "naturalKey": [
+            "booking",
+            "websiteEventId"
+        ],
+        "notIdentity": [
+            [
+                "metadata",
+                "timestamp"
+            ]
+        ],
+        "times": [
+            [
+                "booking",
+                "scheduledFor"
+            ],
+            [
+                "booking",
+                "occurredAt"
+            ],
+            [
+                "metadata",
+                "timestamp"
+            ]
+        ],
+        "answers": {
+            "200": {
+                "default": "retry",
+                "byType": {}
+            },
+            "202": {
+                "default": "delivered",
+                "byType": {}
+            },
+            "400": {
+                "default": "fail",
+                "byType": {
+                    "unsupported-contract-version": "hold"
+                }
+            },
+            "401": {
+                "default": "hold",
+                "byType": {}
+            },
+            "403": {
+                "default": "hold",
+                "byType": {}
+            },
+            "404": {
+                "default": "hold",
+                "byType": {}
+            },
+            "405": {
+                "default": "hold",
+                "byType": {}
+            },
+            "408": {
+                "default": "retry",
+                "byType": {}
+            },
+            "409": {
+                "default": "fail",
+                "byType": {
+                    "delivery-loop": "hold"
+                }
+            },
+            "413": {
+                "default": "fail",
+                "byType": {}
+            },
+            "415": {
+                "default": "hold",
+                "byType": {}
+            },
+            "429": {
+                "default": "retry",
+                "byType": {}
+            },
+            "431": {
+                "default": "hold",
+                "byType": {}
+            },
+            "500": {
+                "default": "retry",
+                "byType": {}
+            },
+            "503": {
+                "default": "retry",
+                "byType": {}
+            }
+        }
+    },
+    "customer-profile": {
+        "path": "/customer-profile",
+        "naturalKey": [
+            "metadata",
+            "websiteEventId"
+        ],
+        "notIdentity": [
+            [
+                "metadata",
+                "timestamp"
+            ]
+        ],
+        "times": [
+            [
+                "metadata",
+                "changedAt"
             ],
             [
                 "metadata",

@@ -41,6 +41,90 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/payment-status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A payment for a repair has moved on
+         * @description Stands on the repair's ticket, or on its request as long as that waits. The CRM takes it whatever
+         *     became of the repair's request, also when that has not come.
+         */
+        post: operations["payment-status"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/booking-status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A booking has moved on
+         * @description Stands on the repair's ticket, or on its request as long as that waits. The CRM takes it whatever
+         *     became of the repair's request, also when that has not come.
+         */
+        post: operations["booking-status"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/customer-profile": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A customer changed their profile on the website
+         * @description Puts the change into the approval queue, which shows the fields that differ; approved, they are
+         *     written to the customer's record. Only fields that changed are sent.
+         */
+        post: operations["customer-profile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/receipts/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What became of an event
+         * @description The way back: whether staff have approved or rejected what the receipt of that id was given for.
+         *     Without personal data.
+         */
+        get: operations["receipt"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/health": {
         parameters: {
             query?: never;
@@ -164,8 +248,10 @@ export interface components {
              * @description When the repair was booked (RFC 3339, with an offset).
              */
             createdAt: string;
-            /** @description The estimate shown to the customer, in the shop's currency. */
+            /** @description The estimate shown to the customer, in `currency`, or else the shop's own. */
             estimatedCost?: number;
+            /** @description The currency of `estimatedCost` (ISO 4217). */
+            currency?: string;
             /** @description Addresses of the customer's photos. The CRM shows them, it never fetches them. */
             photos?: components["schemas"]["PhotoAddress"][];
         };
@@ -199,6 +285,141 @@ export interface components {
              */
             timestamp: string;
         };
+        /** @description A payment for a repair has moved on. */
+        PaymentStatus: {
+            /** @description The payment as it is now. */
+            payment: components["schemas"]["Payment"];
+            /** @description Whose repair it is. */
+            customer: components["schemas"]["KnownCustomer"];
+            /** @description When it was sent. */
+            metadata: components["schemas"]["StatusMetadata"];
+        };
+        /** @description A payment at one moment. Never a card's number. */
+        Payment: {
+            /** @description The id of this change on the website, another one for every change. */
+            websiteEventId: string;
+            /** @description The payment's id on the website, the same for all its changes. */
+            websitePaymentId: string;
+            /** @description The booking that it is for, by the id of its repair request. */
+            websiteRepairId: string;
+            /** @description The number that customer and staff use for the repair. */
+            ticketNumber: string;
+            /**
+             * @description How far the payment is.
+             * @enum {string}
+             */
+            status: "pending" | "authorized" | "paid" | "failed" | "cancelled" | "partially_refunded" | "refunded";
+            /** @description What the payment is about; for a refund, what was given back in all. */
+            amount: number;
+            /** @description The amount's currency (ISO 4217). */
+            currency: string;
+            /** @description How it was paid, an open list of lower-case words such as `card`. */
+            method?: string;
+            /**
+             * Format: date-time
+             * @description When it happened (RFC 3339, with an offset).
+             */
+            occurredAt: string;
+        };
+        /** @description A customer of whom an earlier webhook has told. */
+        KnownCustomer: {
+            /** @description The customer's id on the website. */
+            websiteUserId: string;
+        };
+        /** @description When a change was sent. */
+        StatusMetadata: {
+            /**
+             * @description The system that sends it.
+             * @enum {string}
+             */
+            source?: "revivatech";
+            /**
+             * Format: date-time
+             * @description When the website sent it (RFC 3339, with an offset). A second sending may differ in it.
+             */
+            timestamp: string;
+        };
+        /** @description A booking has moved on. */
+        BookingStatus: {
+            /** @description The booking as it is now. */
+            booking: components["schemas"]["Booking"];
+            /** @description Whose booking it is. */
+            customer: components["schemas"]["KnownCustomer"];
+            /** @description When it was sent. */
+            metadata: components["schemas"]["StatusMetadata"];
+        };
+        /** @description A booking at one moment. */
+        Booking: {
+            /** @description The id of this change on the website, another one for every change. */
+            websiteEventId: string;
+            /** @description The booking's id on the website, that of its repair request. */
+            websiteRepairId: string;
+            /** @description The number that customer and staff use for the repair. */
+            ticketNumber: string;
+            /**
+             * @description What happened to the booking.
+             * @enum {string}
+             */
+            status: "confirmed" | "rescheduled" | "arrived" | "cancelled" | "no_show";
+            /**
+             * Format: date-time
+             * @description For when it is booked now (RFC 3339, with an offset).
+             */
+            scheduledFor?: string;
+            /** @description Why, in the customer's words. May have several lines. */
+            reason?: string;
+            /**
+             * Format: date-time
+             * @description When it happened (RFC 3339, with an offset).
+             */
+            occurredAt: string;
+        };
+        /** @description A customer changed their profile on the website. */
+        CustomerProfile: {
+            /** @description Whose profile it is, and what it says now, where that changed. */
+            customer: components["schemas"]["ChangedCustomer"];
+            /** @description Which change it is, and when it was sent. */
+            metadata: components["schemas"]["ProfileMetadata"];
+        };
+        /** @description The fields of a profile that changed; at least one. */
+        ChangedCustomer: {
+            /** @description The customer's id on the website, which never changes. */
+            websiteUserId: string;
+            /** @description Given name. */
+            firstName?: string;
+            /** @description Family name. */
+            lastName?: string;
+            /** @description E-mail address, by the rule of an HTML e-mail field. Nobody has verified it. */
+            email?: string;
+            /** @description Telephone number as the customer wrote it. */
+            phone?: string;
+            /** @description Preferred language (BCP 47). */
+            language?: string;
+            /** @description The customer's settings on the website, by name; all of them. */
+            preferences?: {
+                [key: string]: boolean | components["schemas"]["SettingNumber"] | components["schemas"]["SettingText"];
+            };
+        };
+        /** @description Which change of a profile it is, and when it was sent. */
+        ProfileMetadata: {
+            /** @description The id of this change on the website, another one for every change. */
+            websiteEventId: string;
+            /**
+             * @description The system that sends it.
+             * @enum {string}
+             */
+            source?: "revivatech";
+            /**
+             * Format: date-time
+             * @description When the customer changed it (RFC 3339, with an offset).
+             */
+            changedAt: string;
+            /**
+             * Format: date-time
+             * @description When the website sent it (RFC 3339, with an offset). A second sending may differ in it.
+             */
+            timestamp: string;
+        };
         /** @description The CRM's word that an event is stored. Open to later fields. */
         Receipt: {
             /** @description The approval request's id in the CRM. */
@@ -211,6 +432,29 @@ export interface components {
             natural_key: string;
             /** @description SHA-256 of the stored event's canonical content, in hexadecimal. */
             digest: string;
+        };
+        /** @description What became of an event. Open to later fields. */
+        Outcome: {
+            /** @description The receipt's id. */
+            id: string;
+            /** @description The webhook that brought it. */
+            event: string;
+            /**
+             * @description `pending_approval`, `approved` or `rejected`. The sender's own door answers with the CRM's word
+             *     once it has it; before, `queued` while the event waits there, `delivered` when the CRM has it
+             *     and cannot be asked now, `failed` when it was given up.
+             */
+            status: string;
+            /**
+             * Format: date-time
+             * @description When it was stored, in UTC.
+             */
+            received_at: string;
+            /**
+             * Format: date-time
+             * @description When it was decided, in UTC; absent while it is not.
+             */
+            decided_at?: string;
         };
         /** @description A test webhook passed. Open to later fields. */
         TestReceipt: {
@@ -370,7 +614,7 @@ export interface components {
                  *       "type": "not-found",
                  *       "title": "Not found",
                  *       "status": 404,
-                 *       "detail": "The webhooks are /webhooks/customer-registration and /webhooks/repair-request."
+                 *       "detail": "The CRM has no such path. Its contract, openapi/webhooks/v1.yaml, names those that there are."
                  *     }
                  */
                 "application/problem+json": components["schemas"]["Problem"];
@@ -540,7 +784,7 @@ export interface components {
         WebhookId: string;
         /**
          * @description The contract release that the body was written for. Without it, the newest 1.x.
-         * @example 1.0.0
+         * @example 1.1.0
          */
         WebhookContract: string;
         /**
@@ -590,7 +834,17 @@ export type Repair = components['schemas']['Repair'];
 export type PhotoAddress = components['schemas']['PhotoAddress'];
 export type RepairCustomer = components['schemas']['RepairCustomer'];
 export type RepairMetadata = components['schemas']['RepairMetadata'];
+export type PaymentStatus = components['schemas']['PaymentStatus'];
+export type Payment = components['schemas']['Payment'];
+export type KnownCustomer = components['schemas']['KnownCustomer'];
+export type StatusMetadata = components['schemas']['StatusMetadata'];
+export type BookingStatus = components['schemas']['BookingStatus'];
+export type Booking = components['schemas']['Booking'];
+export type CustomerProfile = components['schemas']['CustomerProfile'];
+export type ChangedCustomer = components['schemas']['ChangedCustomer'];
+export type ProfileMetadata = components['schemas']['ProfileMetadata'];
 export type Receipt = components['schemas']['Receipt'];
+export type Outcome = components['schemas']['Outcome'];
 export type TestReceipt = components['schemas']['TestReceipt'];
 export type Health = components['schemas']['Health'];
 export type SpokenContract = components['schemas']['SpokenContract'];
@@ -635,7 +889,7 @@ export interface operations {
                 "webhook-id"?: components["parameters"]["WebhookId"];
                 /**
                  * @description The contract release that the body was written for. Without it, the newest 1.x.
-                 * @example 1.0.0
+                 * @example 1.1.0
                  */
                 "webhook-contract"?: components["parameters"]["WebhookContract"];
                 /**
@@ -694,7 +948,7 @@ export interface operations {
                 "webhook-id"?: components["parameters"]["WebhookId"];
                 /**
                  * @description The contract release that the body was written for. Without it, the newest 1.x.
-                 * @example 1.0.0
+                 * @example 1.1.0
                  */
                 "webhook-contract"?: components["parameters"]["WebhookContract"];
                 /**
@@ -741,6 +995,235 @@ export interface operations {
             503: components["responses"]["Unavailable"];
         };
     };
+    "payment-status": {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description The event's id, the same on every attempt (Standard Webhooks). Without it the event is
+                 *     known by its natural key alone.
+                 * @example 0193bf5a-7c00-7000-8000-000000000001
+                 */
+                "webhook-id"?: components["parameters"]["WebhookId"];
+                /**
+                 * @description The contract release that the body was written for. Without it, the newest 1.x.
+                 * @example 1.1.0
+                 */
+                "webhook-contract"?: components["parameters"]["WebhookContract"];
+                /**
+                 * @description `true`: check everything, store nothing, answer 200. Such a body may carry the reserved
+                 *     natural key `webhook-test`, which is refused without this header.
+                 * @example true
+                 */
+                "webhook-test"?: components["parameters"]["WebhookTest"];
+                /**
+                 * @description When this attempt was made, in seconds since 1970 (Standard Webhooks). Required where signatures are.
+                 * @example 1734084000
+                 */
+                "webhook-timestamp"?: components["parameters"]["WebhookTimestamp"];
+                /**
+                 * @description Signatures of id, time stamp and body, separated by spaces (Standard Webhooks). Required when the CRM has a signing secret.
+                 * @example v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=
+                 */
+                "webhook-signature"?: components["parameters"]["WebhookSignature"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The payment's state, the repair that it is for, and whose it is. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PaymentStatus"];
+            };
+        };
+        responses: {
+            200: components["responses"]["TestOk"];
+            202: components["responses"]["Accepted"];
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["ContentTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    "booking-status": {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description The event's id, the same on every attempt (Standard Webhooks). Without it the event is
+                 *     known by its natural key alone.
+                 * @example 0193bf5a-7c00-7000-8000-000000000001
+                 */
+                "webhook-id"?: components["parameters"]["WebhookId"];
+                /**
+                 * @description The contract release that the body was written for. Without it, the newest 1.x.
+                 * @example 1.1.0
+                 */
+                "webhook-contract"?: components["parameters"]["WebhookContract"];
+                /**
+                 * @description `true`: check everything, store nothing, answer 200. Such a body may carry the reserved
+                 *     natural key `webhook-test`, which is refused without this header.
+                 * @example true
+                 */
+                "webhook-test"?: components["parameters"]["WebhookTest"];
+                /**
+                 * @description When this attempt was made, in seconds since 1970 (Standard Webhooks). Required where signatures are.
+                 * @example 1734084000
+                 */
+                "webhook-timestamp"?: components["parameters"]["WebhookTimestamp"];
+                /**
+                 * @description Signatures of id, time stamp and body, separated by spaces (Standard Webhooks). Required when the CRM has a signing secret.
+                 * @example v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=
+                 */
+                "webhook-signature"?: components["parameters"]["WebhookSignature"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description The booking's state, and whose it is. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BookingStatus"];
+            };
+        };
+        responses: {
+            200: components["responses"]["TestOk"];
+            202: components["responses"]["Accepted"];
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["ContentTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    "customer-profile": {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description The event's id, the same on every attempt (Standard Webhooks). Without it the event is
+                 *     known by its natural key alone.
+                 * @example 0193bf5a-7c00-7000-8000-000000000001
+                 */
+                "webhook-id"?: components["parameters"]["WebhookId"];
+                /**
+                 * @description The contract release that the body was written for. Without it, the newest 1.x.
+                 * @example 1.1.0
+                 */
+                "webhook-contract"?: components["parameters"]["WebhookContract"];
+                /**
+                 * @description `true`: check everything, store nothing, answer 200. Such a body may carry the reserved
+                 *     natural key `webhook-test`, which is refused without this header.
+                 * @example true
+                 */
+                "webhook-test"?: components["parameters"]["WebhookTest"];
+                /**
+                 * @description When this attempt was made, in seconds since 1970 (Standard Webhooks). Required where signatures are.
+                 * @example 1734084000
+                 */
+                "webhook-timestamp"?: components["parameters"]["WebhookTimestamp"];
+                /**
+                 * @description Signatures of id, time stamp and body, separated by spaces (Standard Webhooks). Required when the CRM has a signing secret.
+                 * @example v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=
+                 */
+                "webhook-signature"?: components["parameters"]["WebhookSignature"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Whose profile it is, and the fields that changed. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CustomerProfile"];
+            };
+        };
+        responses: {
+            200: components["responses"]["TestOk"];
+            202: components["responses"]["Accepted"];
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NotFound"];
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["RequestTimeout"];
+            409: components["responses"]["Conflict"];
+            413: components["responses"]["ContentTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
+    receipt: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The receipt's `id`.
+                 * @example 0193bf5a-7c01-7000-8000-000000000002
+                 */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What became of it until now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Outcome"];
+                };
+            };
+            400: components["responses"]["BadRequest"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["Forbidden"];
+            /** @description There is no such receipt. Type `unknown-receipt`. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "unknown-receipt",
+                     *       "title": "Unknown receipt",
+                     *       "status": 404,
+                     *       "detail": "The CRM has given no receipt with this id."
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            405: components["responses"]["MethodNotAllowed"];
+            408: components["responses"]["RequestTimeout"];
+            429: components["responses"]["TooManyRequests"];
+            431: components["responses"]["HeadersTooLarge"];
+            500: components["responses"]["InternalError"];
+            503: components["responses"]["Unavailable"];
+        };
+    };
     health: {
         parameters: {
             query?: never;
@@ -763,7 +1246,8 @@ export interface operations {
                      *       "database": "ok",
                      *       "contract": {
                      *         "versions": [
-                     *           "1.0.0"
+                     *           "1.0.0",
+                     *           "1.1.0"
                      *         ]
                      *       }
                      *     }
@@ -788,7 +1272,8 @@ export interface operations {
                      *       "database": "unavailable",
                      *       "contract": {
                      *         "versions": [
-                     *           "1.0.0"
+                     *           "1.0.0",
+                     *           "1.1.0"
                      *         ]
                      *       }
                      *     }
