@@ -38,6 +38,7 @@ from crm_server.middleware.contract import (
     operations,
 )
 from crm_server.middleware.exposition import METRICS, Exposition
+from crm_server.middleware.host import OneHost
 from crm_server.middleware.networks import Networks
 from crm_server.middleware.observation import PAGE, Observation
 from crm_server.middleware.problem_answers import ProblemAnswers
@@ -166,6 +167,7 @@ def webhooks_app(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     middlewares: list[Any] = [
         common.observed,
         ProblemAnswers,
+        OneHost,
         partial(
             Networks,
             allowed=settings.allowed_networks,
@@ -229,7 +231,8 @@ def staff_app(common: Common, lifespan: Lifespan) -> ASGIApp:
         BASE_PATHS["staff"],
         staff_api(common, lifespan),
         common.observed(
-            ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page), unrouted=PAGE
+            ProblemAnswers(OneHost(guarded(Sessions(pages, queue=queue))), send_problem=send_page),
+            unrouted=PAGE,
         ),
     )
 
@@ -260,6 +263,7 @@ def staff_api(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     middlewares: list[Any] = [
         common.observed,
         ProblemAnswers,
+        OneHost,
         partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,
         partial(Sessions, queue=queue),
