@@ -240,7 +240,7 @@ def test_a_look_finds_those_with_a_ticket_and_a_killed_one_is_made_again(
         # Whoever else looked at the same time, and at what has no ticket any more.
         assert approve_some(connection, [ready, ready, waiting]) == set()
         assert look(connection, 0).ids == []
-        states = dict(connection.execute(select(approvals.c.id, approvals.c.status)).tuples().all())
+        states = {row.id: row.status for row in connection.execute(select(approvals))}
     assert states == {waiting: "pending_approval", ready: "approved"}
 
 
