@@ -29,7 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from generated.operations import WEBHOOKS
 from sender import erasure, outbox
 from sender.alerts import post, test_notice
-from sender.crm import CRM
+from sender.crm import CRM, METHOD_OF
 from sender.database import open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, OutboxError, SenderError, SettingsError
@@ -212,9 +212,8 @@ def _enqueue(options: argparse.Namespace, settings: SenderSettings) -> int:
         body = check(options.event, raw.decode())
     except UnicodeDecodeError:
         raise InvalidEvent(options.event, [Fault("", "is not UTF-8", "JSON in UTF-8")]) from None
-    crm = CRM(settings)
-    write = {"customer-registration": crm.customer_registered, "repair-request": crm.repair_requested}
-    event_id = write[options.event](body, resend=options.resend)
+    write = getattr(CRM(settings), METHOD_OF[options.event])
+    event_id = write(body, resend=options.resend)
     _print(options, {"id": event_id}, [event_id])
     return 0
 

@@ -70,7 +70,7 @@ class Enqueued:
 
     id: str
     event: str
-    """The webhook: `customer-registration`, `repair-request`."""
+    """The webhook, such as `repair-request`."""
     natural_key: str
     status: str
     """`pending`, `delivered`, `failed`, `held`, `closed`."""

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 Payload = dict[str, Any]
@@ -69,6 +70,71 @@ def customer_registration(**over: Any) -> Payload:
         "metadata": {"registrationSource": "website", "timestamp": "2024-12-13T10:00:00Z"},
     }
     return _changed(payload, over)
+
+
+def payment_status(**over: Any) -> Payload:
+    """Return a payment's state; fields as for `repair_request`. `payment__websiteEventId` is new each time."""
+    number = f"{_run}-{next(_numbers)}"
+    payload = {
+        "payment": {
+            "websiteEventId": f"payment-{number}-paid",
+            "websitePaymentId": f"payment-{number}",
+            "websiteRepairId": f"booking-{number}",
+            "ticketNumber": f"REV-{number}",
+            "status": "paid",
+            "amount": 299.99,
+            "currency": "GBP",
+            "method": "card",
+            "occurredAt": "2024-12-14T09:30:00Z",
+        },
+        "customer": {"websiteUserId": f"user-{number}"},
+        "metadata": {"source": "revivatech", "timestamp": "2024-12-14T09:30:01Z"},
+    }
+    return _changed(payload, over)
+
+
+def booking_status(**over: Any) -> Payload:
+    """Return a booking's state; fields as for `repair_request`. `booking__websiteEventId` is new each time."""
+    number = f"{_run}-{next(_numbers)}"
+    payload = {
+        "booking": {
+            "websiteEventId": f"booking-{number}-rescheduled",
+            "websiteRepairId": f"booking-{number}",
+            "ticketNumber": f"REV-{number}",
+            "status": "rescheduled",
+            "scheduledFor": "2024-12-20T14:00:00Z",
+            "reason": "I am away that week.",
+            "occurredAt": "2024-12-14T10:00:00Z",
+        },
+        "customer": {"websiteUserId": f"user-{number}"},
+        "metadata": {"source": "revivatech", "timestamp": "2024-12-14T10:00:01Z"},
+    }
+    return _changed(payload, over)
+
+
+def customer_profile(**over: Any) -> Payload:
+    """Return a changed profile; fields as for `repair_request`. `metadata__websiteEventId` is new each time."""
+    number = f"{_run}-{next(_numbers)}"
+    payload = {
+        "customer": {"websiteUserId": f"user-{number}", "phone": "+44 20 7946 0001", "language": "en-GB"},
+        "metadata": {
+            "websiteEventId": f"profile-{number}",
+            "source": "revivatech",
+            "changedAt": "2024-12-15T08:00:00Z",
+            "timestamp": "2024-12-15T08:00:01Z",
+        },
+    }
+    return _changed(payload, over)
+
+
+FACTORIES: Mapping[str, Callable[..., Payload]] = {
+    "customer-registration": customer_registration,
+    "repair-request": repair_request,
+    "payment-status": payment_status,
+    "booking-status": booking_status,
+    "customer-profile": customer_profile,
+}
+"""What makes the payload of each webhook."""
 
 
 def _changed(payload: Payload, over: Payload) -> Payload:
