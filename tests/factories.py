@@ -3,7 +3,7 @@
 import copy
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 Payload = dict[str, Any]
@@ -72,51 +72,55 @@ def customer_registration(**over: Any) -> Payload:
     return _changed(payload, over)
 
 
-def payment_status(**over: Any) -> Payload:
-    """Return a payment's state; fields as for `repair_request`. `payment__websiteEventId` is new each time."""
+def payment_status(repair: Payload | None = None, **over: Any) -> Payload:
+    """Return a payment for a repair request, or for one that has not come; fields as for `repair_request`.
+
+    `payment__websiteEventId` is new each time.
+    """
     number = f"{_run}-{next(_numbers)}"
     payload = {
         "payment": {
-            "websiteEventId": f"payment-{number}-paid",
+            "websiteEventId": f"paid-{number}",
             "websitePaymentId": f"payment-{number}",
-            "websiteRepairId": f"booking-{number}",
-            "ticketNumber": f"REV-{number}",
+            **_about(repair, number),
             "status": "paid",
             "amount": 299.99,
             "currency": "GBP",
             "method": "card",
             "occurredAt": "2024-12-14T09:30:00Z",
         },
-        "customer": {"websiteUserId": f"user-{number}"},
+        "customer": {"websiteUserId": _user(repair, number)},
         "metadata": {"source": "revivatech", "timestamp": "2024-12-14T09:30:01Z"},
     }
     return _changed(payload, over)
 
 
-def booking_status(**over: Any) -> Payload:
-    """Return a booking's state; fields as for `repair_request`. `booking__websiteEventId` is new each time."""
+def booking_status(repair: Payload | None = None, **over: Any) -> Payload:
+    """Return a change of a booking, as `payment_status` does. `booking__websiteEventId` is new each time."""
     number = f"{_run}-{next(_numbers)}"
     payload = {
         "booking": {
-            "websiteEventId": f"booking-{number}-rescheduled",
-            "websiteRepairId": f"booking-{number}",
-            "ticketNumber": f"REV-{number}",
+            "websiteEventId": f"rescheduled-{number}",
+            **_about(repair, number),
             "status": "rescheduled",
             "scheduledFor": "2024-12-20T14:00:00Z",
-            "reason": "I am away that week.",
+            "reason": "Lovelace is away that week",
             "occurredAt": "2024-12-14T10:00:00Z",
         },
-        "customer": {"websiteUserId": f"user-{number}"},
+        "customer": {"websiteUserId": _user(repair, number)},
         "metadata": {"source": "revivatech", "timestamp": "2024-12-14T10:00:01Z"},
     }
     return _changed(payload, over)
 
 
-def customer_profile(**over: Any) -> Payload:
-    """Return a changed profile; fields as for `repair_request`. `metadata__websiteEventId` is new each time."""
+def customer_profile(of: Payload | None = None, **over: Any) -> Payload:
+    """Return a changed profile of a registration's customer, or of one who is not known.
+
+    Fields as for `repair_request`; `metadata__websiteEventId` is new each time.
+    """
     number = f"{_run}-{next(_numbers)}"
     payload = {
-        "customer": {"websiteUserId": f"user-{number}", "phone": "+44 20 7946 0001", "language": "en-GB"},
+        "customer": {"websiteUserId": _user(of, number), "phone": "+44 20 7946 0001", "language": "en-GB"},
         "metadata": {
             "websiteEventId": f"profile-{number}",
             "source": "revivatech",
@@ -127,7 +131,17 @@ def customer_profile(**over: Any) -> Payload:
     return _changed(payload, over)
 
 
-FACTORIES: Mapping[str, Callable[..., Payload]] = {
+def _about(repair: Payload | None, number: str) -> Payload:
+    block = repair["repair"] if repair else {}
+    names = {"websiteRepairId": f"booking-{number}", "ticketNumber": f"REV-{number}"}
+    return {name: block.get(name, value) for name, value in names.items()}
+
+
+def _user(of: Payload | None, number: str) -> str:
+    return str(of["customer"]["websiteUserId"] if of else f"user-{number}")
+
+
+FACTORIES: dict[str, Callable[..., Payload]] = {
     "customer-registration": customer_registration,
     "repair-request": repair_request,
     "payment-status": payment_status,
