@@ -694,6 +694,11 @@ def find(connection: Connection, key: str) -> Sequence[Any]:
     return rows
 
 
+def one(connection: Connection, event_id: str) -> Row[Any] | None:
+    """Return the event with this id, None where there is none."""
+    return connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
+
+
 def _has_natural_key(key: str) -> ColumnElement[bool]:
     """Compare by the index, which begins with the event."""
     return and_(outbox.c.event.in_(WEBHOOKS), outbox.c.natural_key == key)

@@ -44,6 +44,7 @@ UNKNOWN = _not_told(
     "the CRM knows no such receipt; if it was restored from a backup, send this again: resend"
 )
 TOO_MANY = _not_told(f"only the newest {MOST} are asked about; look at this one by its id")
+TOO_BUSY = _not_told("too many ask at once; ask again")
 STRANGER = _not_told("something other than the CRM answers; check CRM_WEBHOOK_URL")
 
 

@@ -86,7 +86,7 @@ class Receiver(ScriptedCRM):
         self.event: Answer = receipt
         self.test: Answer = TEST_OK
         self.health: Answer = speaks(CURRENT)
-        self.told: Answer = lambda request: self.outcome(request.path.removeprefix(RECEIPTS))
+        self.told: Answer = self.tells
         self.resets: Callable[[bytes], bool] = lambda _: False
         """Whether to reset a connection over which this came, with the request unread."""
         super().__init__()
@@ -100,6 +100,10 @@ class Receiver(ScriptedCRM):
     def tests(self) -> list[Request]:
         """The test webhooks that came."""
         return [r for r in self.requests if "webhook-test" in r.headers]
+
+    def tells(self, request: Request) -> Reply:
+        """Say what became of an event."""
+        return self.outcome(request.path.removeprefix(RECEIPTS))
 
     @property
     def questions(self) -> list[Request]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from generated.operations import WEBHOOKS
+from generated.operations import CURRENT, WEBHOOKS
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import FACTORIES, repair_request
 from tests.receiver import (
@@ -198,7 +198,7 @@ def test_status_says_how_all_is(site: Site, receiver: Receiver) -> None:
         "pending": 2, "delivered": 0, "failed": 1, "held": 0,
     }  # fmt: skip
     assert status["crm"]["reachable"] is True
-    assert status["crm"]["contract_versions"] == ["1.0.0"]
+    assert status["crm"]["contract_versions"] == [CURRENT]
     assert status["relay"]["running"] is False
     assert site.cli("status").stdout.startswith("pending   2\ndelivered 0\nfailed    1\nheld      0\n")
 
