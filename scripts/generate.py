@@ -366,7 +366,8 @@ def render_typescript(contract: Contract, integration: Contract) -> dict[Path, s
         for name, path, operation in webhooks(contract)
     }
     documents = {"webhooks": contract, "integration": integration}
-    files = typescript.render(contract["info"]["version"], health_path(contract), facts, documents)
+    paths = {name: path_of(contract, name) for name in ("health", "receipt")}
+    files = typescript.render(contract["info"]["version"], paths, facts, documents)
     return {GENERATED / "typescript" / name: text for name, text in files.items()}
 
 
@@ -384,14 +385,9 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         model_map=", ".join(f"{name!r}: {model}" for name, model in models.items()),
         releases=releases,
         current=current,
-        health=health_path(contracts[current]),
+        health=path_of(contracts[current], "health"),
         receipt=path_of(contracts[current], "receipt"),
     )
-
-
-def health_path(contract: Contract) -> str:
-    """Return the path of a contract's health."""
-    return path_of(contract, "health")
 
 
 def path_of(contract: Contract, operation_id: str) -> str:
