@@ -17,7 +17,7 @@ import httpcore
 import httpx
 from standardwebhooks import Webhook
 
-from generated.operations import CURRENT, HEALTH_PATH, WEBHOOKS, Path
+from generated.operations import CURRENT, HEALTH_PATH, RECEIPT_PATH, WEBHOOKS, Path
 from sender.delivery import Answer, Delivery, Fault, Outcome, read_json, read_retry_after, status_words
 from sender.errors import SettingsError
 from sender.events import TEST_KEY, uuid7
@@ -124,6 +124,10 @@ class Transport:
         if outcome.status == httpx.codes.OK and not isinstance(body.get("status"), str):
             return Health(False, f"{words_of(outcome)}, but not the CRM's health")
         return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken, _time(body.get("time")))
+
+    def receipt(self, receipt_id: str, timeout: float) -> Outcome:
+        """Ask the CRM what became of an event, by its receipt's id, for so many seconds."""
+        return self._exchange("GET", RECEIPT_PATH.format(id=receipt_id), None, {}, timeout)
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         kinds = {
