@@ -24,8 +24,9 @@ from crm_server.errors import AmbiguousJson, Fault, InvalidBody, InvalidJson
 from crm_server.idempotency import Identity, digest
 from crm_server.middleware.bodies import operation_id
 from crm_server.problems import Problem, faulty
+from crm_server.releases import Releases
 from crm_server.validation import Rules, describe_ambiguity, field, parse_json, validate
-from generated.operations import CURRENT, RELEASES
+from generated.operations import CURRENT
 
 METHOD_NOT_ALLOWED = 405
 
@@ -211,17 +212,18 @@ class HeaderRules:
 class EventRules:
     """Makes the body an event, by the release that it names; Connexion's `body` validator."""
 
-    def __init__(self, rules: Mapping[str, Mapping[str, Rules]]) -> None:
-        """Take the compiled rules, by release and webhook."""
-        self._rules = rules
+    def __init__(self, rules: Mapping[str, Mapping[str, Rules]], releases: Releases) -> None:
+        """Take the compiled rules, by release and webhook, and what knows which releases are accepted."""
+        self._rules, self._releases = rules, releases
 
     def validate(self, scope: Scope, faults: tuple[Fault, ...]) -> None:
         """Put the event into `scope["crm.event"]`; raise 400 with every fault, the headers' first.
 
-        A body whose release is not known is not judged.
+        A body whose release is not known, or retired, is not judged.
         """
         release = scope["crm.headers"].get("webhook-contract", CURRENT)
-        known = release in self._rules and all(fault.pointer != "#webhook-contract" for fault in faults)
+        is_one = all(fault.pointer != "#webhook-contract" for fault in faults)
+        known = is_one and self._releases.take(release, scope["crm.key"])
         if known:
             rules = self._rules[release][str(operation_id(scope))]
             try:
@@ -234,7 +236,7 @@ class EventRules:
             raise Problem(
                 "unsupported-contract-version",
                 "This CRM does not speak the release that webhook-contract names.",
-                versions=list(RELEASES),
+                versions=self._releases.accepted,
             )
 
 
