@@ -155,12 +155,10 @@ class Release:
 def list_releases(connection: Connection, now: str | None = None) -> list[Release]:
     """Return every release, oldest first, and who sent it in the last days."""
     c, first = release_uses.c, first_day(now or utc_now())
-    last = dict[str, str](
-        connection.execute(select(c.release, func.max(c.last_at)).group_by(c.release)).tuples().all()
-    )
-    retired = dict[str, str](
-        connection.execute(select(retired_releases.c.release, retired_releases.c.retired_at)).tuples().all()
-    )
+    latest = select(c.release, func.max(c.last_at)).group_by(c.release)
+    last: dict[str, str] = {release: at for release, at in connection.execute(latest)}  # noqa: C416  # no pairs to mypy
+    ended = select(retired_releases.c.release, retired_releases.c.retired_at)
+    retired: dict[str, str] = {release: at for release, at in connection.execute(ended)}  # noqa: C416
     recent = (
         select(c.release, c.key, func.sum(c.count), func.max(c.last_at))
         .where(c.day >= first)
