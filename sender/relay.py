@@ -70,6 +70,9 @@ AHEAD = 8
 HEARTBEAT = 1.0
 """Seconds between two signs of life, and between two tries to empty SQLite's log."""
 
+DAY = 86_400.0
+"""Seconds between two warnings that the CRM gives up a release."""
+
 FIRST_PROBE, LAST_PROBE = 1.0, 60.0
 """Seconds until the first probe of what is waited for, doubling up to the last."""
 
@@ -183,6 +186,7 @@ class Relay:
         self._held: dict[str, Backoff] = {}
         self._stuck_since: float | None = None
         self._versions: tuple[str, ...] | None = None
+        self._warn_at: dict[str, float] = {}
         self._next_beat = 0.0
         self._busy_until = 0.0
         self._looks = 0
@@ -309,7 +313,10 @@ class Relay:
         late = self._monotonic() - claimed > self._settings.lease - lasts_at_most
         if late or self._halt.is_set() or self._stopping:
             return Attempt(delivery, None)
-        decision = self._decide(self._transport.send(delivery), delivery)
+        outcome = self._transport.send(delivery)
+        if isinstance(outcome, Answer) and outcome.given_up:
+            self._warn_of_release(delivery.contract, outcome.given_up)
+        decision = self._decide(outcome, delivery)
         if decision.away or decision.wait is not None or (decision.held_for and is_path(decision.held_for)):
             self._halt.set()
         return Attempt(delivery, decision)
@@ -342,6 +349,13 @@ class Relay:
     def _transport(self) -> Transport:
         transport: Transport = self._local.transport
         return transport
+
+    def _warn_of_release(self, contract: str, words: str) -> None:
+        """Log once a day that the CRM will not take a release for ever."""
+        now = self._monotonic()
+        if now >= self._warn_at.get(contract, now):
+            self._warn_at[contract] = now + DAY
+            log.warning("the CRM says: contract %s %s; update what sends it", contract, words)
 
     # what became of attempts
 

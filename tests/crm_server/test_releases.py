@@ -4,17 +4,20 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crm_server.database import Database
+from crm_server.errors import Unavailable
 from crm_server.metrics import Counter, Memory
+from crm_server.migrations import migrate
 from crm_server.releases import DAYS, Releases, list_releases, record_uses
 from crm_server.webhook_keys import fingerprint
 from generated.operations import CURRENT, RELEASES
 from tests.crm_server.answers import Answer, ask, post, send, until
-from tests.crm_server.conftest import ON_BOTH, assert_nothing_private, staff_token
+from tests.crm_server.conftest import ON_BOTH, assert_nothing_private, migrate_to, staff_token
 from tests.crm_server.giving_up import GIVEN_UP
 from tests.crm_server.test_metrics import scrape, value
 from tests.crm_server.visitors import logged_in
@@ -188,19 +191,43 @@ async def test_what_could_not_be_written_is_written_later(database: Database) ->
     releases = Releases(Counter(Memory(), list(RELEASES)))
     assert releases.take(OLD, "key")
 
-    class Away:
-        async def write(self, job: Any) -> Any:
-            raise OSError
-
-    with pytest.raises(OSError):
-        await releases.write(Away())
-
-    class Here:
-        async def write(self, job: Any) -> Any:
-            with database.writing() as connection:
-                return job(connection)
-
-    await releases.write(Here())
-    await releases.write(Here())
+    with pytest.raises(Unavailable):
+        await releases.write(Door(None))
+    for _ in range(2):
+        await releases.write(Door(database))
     with database.reading() as connection:
         assert list_releases(connection)[0].count == 1
+
+
+class Door:
+    """Reads and writes at once, unless the database is away."""
+
+    def __init__(self, database: Database | None) -> None:
+        self._database = database
+
+    async def read(self, question: Any) -> Any:
+        return await self.write(question)
+
+    async def write(self, job: Any) -> Any:
+        if self._database is None:
+            raise Unavailable("away")
+        with self._database.writing() as connection:
+            return job(connection)
+
+
+def test_what_came_before_releases_were_counted_is_known_after_the_upgrade(tmp_path: Path) -> None:
+    database = migrate_to("0009", tmp_path / "crm.sqlite3")
+    columns = "id, event, natural_key, contract, payload, digest, status, received_at, received_by"
+    with database.writing() as connection:
+        for number, (days, key) in enumerate([(1, "'key'"), (2, "'key'"), (3, "NULL"), (DAYS + 2, "'gone'")]):
+            values = (
+                f"'{number}', 'repair-request', '{number}', '{OLD}', '{{}}', '{'0' * 64}', 'pending_approval'"
+            )
+            connection.exec_driver_sql(
+                f"INSERT INTO approvals ({columns}) VALUES ({values}, '{ago(days)}', {key})"
+            )
+    migrate(database)
+    with database.reading() as connection:
+        [old, *_] = list_releases(connection)
+    database.close()
+    assert [(use.key, use.count) for use in old.uses] == [("", 1), ("key", 2)]
