@@ -54,6 +54,7 @@ from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
 from crm_server.webhook_keys import KeyUse, fingerprint, warn_of_old_keys
+from crm_server.website_approvals import keep_approving
 from generated.operations import DEPRECATED, RELEASES, WEBHOOKS
 
 Part = Literal["webhooks", "staff"]
@@ -105,7 +106,8 @@ def create_apps(
     """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
     The first one's lifespan is that of database and queue: it must be around the others'. Several
-    processes that serve these apps count in one `memory`, and the first keeps the search index. Raises
+    processes that serve these apps count in one `memory`, and the first keeps the search index and approves
+    what the website tells. Raises
     ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
@@ -139,7 +141,7 @@ def create_apps(
         if "staff" in parts:
             kept.append(partial(keep_deciding, queue))
         if "staff" in parts and memory.process == 0:
-            kept.append(partial(keep_indexed, queue))
+            kept += [partial(keep_indexed, queue), partial(keep_approving, queue)]
         tasks = [asyncio.create_task(keep()) for keep in kept]
         yield
         for task in tasks:

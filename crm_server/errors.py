@@ -13,6 +13,8 @@ CrmError
     ├── CannotReopen       the decision stands: what came of it is in use, or gone
     ├── Erased             what was received is erased
     ├── CustomerKnown      the request's websiteUserId is another customer's
+    ├── CustomerUnknown    the customer of a changed profile is not on record
+    ├── NoTicket           the repair of a status of the website has no ticket
     ├── UnknownCustomer    no customer has this id
     ├── NumberTaken        another ticket has this number
     ├── PreviewChanged     what a decision on everything would decide is no longer what was seen
@@ -114,6 +116,18 @@ class CustomerKnown(Refused):
     """The request's `websiteUserId` is another customer's."""
 
     kind = "customer-known"
+
+
+class CustomerUnknown(Refused):
+    """The customer of a changed profile is not on record; decide their registration or repair first."""
+
+    kind = "customer-unknown"
+
+
+class NoTicket(Refused):
+    """The repair of a status of the website has no ticket; decide the repair request first."""
+
+    kind = "no-ticket"
 
 
 class UnknownCustomer(Refused):

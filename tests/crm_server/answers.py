@@ -196,7 +196,11 @@ def with_null(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     found = {name: with_null(part) for name, part in schema.items()}
-    return found | ({"type": [found["type"], "null"]} if found.get("nullable") is True else {})
+    if found.get("nullable") is not True:
+        return found
+    return (
+        found | {"type": [found["type"], "null"]} if "type" in found else {"anyOf": [found, {"type": "null"}]}
+    )
 
 
 def resolve(value: Any, contract: str) -> Any:

@@ -182,6 +182,32 @@ TARGETS: dict[str, tuple[bytes, list[int]]] = {
     ]
     for target in targets
 }
+RECEIPTS: dict[str, tuple[bytes, list[int]]] = {
+    target[:40]: (request(start=f"GET /webhooks/receipts/{target} {H11}"), [status, 200])
+    for status, targets in [
+        (
+            404,
+            [
+                SENTINEL,
+                "%61",
+                f"a?{SENTINEL}=1",
+                "",
+                ".",
+                "..",
+                "%2e%2e",
+                "a/../b",
+                "a%2fb",
+                "%252f",
+                "a" * 128,
+            ],
+        ),
+        (400, [f"{SENTINEL}%20", "a" * 129, "b" * 20_000, "%00", "%ff", "%", "%zz", "a;b", "a'--", "%0d%0a"]),
+    ]
+    for target in targets
+} | {
+    "with a body": (sized(SMUGGLED, start=f"GET /webhooks/receipts/a {H11}"), [404, 200]),
+    "a key in the path": (request(start=f"GET /webhooks/receipts/{KEY} {H11}", key="wrong"), [401, 200]),
+}
 METHODS: dict[str, tuple[bytes, list[int]]] = {
     method[:20] or "nothing": (by(method), statuses)
     for statuses, methods in [
@@ -272,6 +298,7 @@ CASES = {
         "length": LENGTHS,
         "chunks": CHUNKS,
         "target": TARGETS,
+        "receipt": RECEIPTS,
         "method": METHODS,
         "headers": HEADERS,
         "version": VERSIONS,

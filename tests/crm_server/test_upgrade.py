@@ -64,6 +64,11 @@ ROWS: dict[str, list[str]] = {
         "INSERT INTO retired_releases (release, retired_at) VALUES ('0.9.0', 'now')",
     ],
     "0009": ["UPDATE erasure_state SET erasures = 3", "UPDATE customers SET erased_at = 'now'"],
+    "0010": [
+        f"""INSERT INTO approvals (id, event, natural_key, contract, payload, digest, status, received_at, about)
+            VALUES ('p', 'payment-status', 'paid', '1.1.0', '{{}}', '{DIGEST}', 'pending_approval', 'now', 'key')""",
+        "UPDATE tickets SET currency = 'GBP'",
+    ],
 }
 """What a release writes whose newest step this is, beside what those before it write."""
 
