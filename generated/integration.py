@@ -160,7 +160,16 @@ class RetryingFailed(ContractModel):
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
-    event: Literal["customer-registration", "repair-request"] | None = None
+    event: (
+        Literal[
+            "customer-registration",
+            "repair-request",
+            "payment-status",
+            "booking-status",
+            "customer-profile",
+        ]
+        | None
+    ) = None
     """Of this webhook."""
     answer: Annotated[StrictInt | None, Field(ge=100, le=599)] = None
     """That got this HTTP status."""

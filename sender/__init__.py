@@ -1,4 +1,4 @@
-"""Tell the CRM of new customers and repairs, exactly once.
+"""Tell the CRM of customers and repairs, and of what becomes of them, exactly once.
 
 ```python
 from sender import CRM, RepairRequest
@@ -13,13 +13,22 @@ with Session.begin() as session:
 from typing import TYPE_CHECKING, Any
 
 from generated.webhooks import (
+    Booking,
+    BookingStatus,
+    ChangedCustomer,
+    CustomerProfile,
     CustomerRegistration,
+    KnownCustomer,
+    Payment,
+    PaymentStatus,
+    ProfileMetadata,
     RegisteredCustomer,
     RegistrationMetadata,
     Repair,
     RepairCustomer,
     RepairMetadata,
     RepairRequest,
+    StatusMetadata,
 )
 from sender.crm import CRM, AsyncCRM
 from sender.errors import (
@@ -46,15 +55,23 @@ if TYPE_CHECKING:
 __all__ = [
     "CRM",
     "AsyncCRM",
+    "Booking",
+    "BookingStatus",
+    "ChangedCustomer",
     "ConflictingEvent",
+    "CustomerProfile",
     "CustomerRegistration",
     "DamagedEvent",
     "Fault",
     "InvalidEvent",
+    "KnownCustomer",
     "NoTransaction",
     "NotMigrated",
     "OutboxError",
+    "Payment",
+    "PaymentStatus",
     "PreviewChanged",
+    "ProfileMetadata",
     "RegisteredCustomer",
     "RegistrationMetadata",
     "Relay",
@@ -65,6 +82,7 @@ __all__ = [
     "SenderError",
     "SenderSettings",
     "SettingsError",
+    "StatusMetadata",
     "Summary",
     "UnknownEvent",
     "WrongDatabase",

@@ -29,13 +29,14 @@ from sqlalchemy.exc import DBAPIError
 from generated.operations import WEBHOOKS
 from sender import erasure, outbox
 from sender.alerts import post, test_notice
-from sender.crm import CRM
+from sender.crm import CRM, METHOD_OF
 from sender.database import open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, OutboxError, SenderError, SettingsError
 from sender.events import check
 from sender.logs import TEXT, start_logging
 from sender.outbox import Failures
+from sender.receipts import with_decisions
 from sender.relay import Relay
 from sender.settings import SHORT_TOKEN, SenderSettings
 from sender.status import status_of, test_integration
@@ -104,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_filter(sub)
     sub = command("close", _close, "Give failed deliveries up: their payloads are erased.")
     sub.add_argument("ids", nargs="+", metavar="ID")
-    sub = command("show", _show, "Say where an event is, or all events of a ticket.")
+    sub = command(
+        "show", _show, "Say where an event is, or all events of a ticket, and what the CRM decided."
+    )
     sub.add_argument("key", metavar="ID|TICKET", help="the event's id, its natural key, or the ticket number")
     sub = command("delivered", _delivered, "List what was delivered since a time.")
     sub.add_argument(
@@ -212,9 +215,8 @@ def _enqueue(options: argparse.Namespace, settings: SenderSettings) -> int:
         body = check(options.event, raw.decode())
     except UnicodeDecodeError:
         raise InvalidEvent(options.event, [Fault("", "is not UTF-8", "JSON in UTF-8")]) from None
-    crm = CRM(settings)
-    write = {"customer-registration": crm.customer_registered, "repair-request": crm.repair_requested}
-    event_id = write[options.event](body, resend=options.resend)
+    write = getattr(CRM(settings), METHOD_OF[options.event])
+    event_id = write(body, resend=options.resend)
     _print(options, {"id": event_id}, [event_id])
     return 0
 
@@ -298,6 +300,7 @@ def _complain(said: Mapping[str, object]) -> None:
 def _show(options: argparse.Namespace, settings: SenderSettings) -> int:
     with reading(_outbox(settings)) as connection:
         found = story(connection, options.key)
+    found = with_decisions(settings, found)
     _print(options, found, (line for event in found for line in _told(event)))
     return 0
 
@@ -317,8 +320,8 @@ def _told(event: dict[str, Any]) -> Iterator[str]:
     answer = event["answer"] or {}
     facts["at fault"] = ", ".join(answer.get("pointers", ()))
     facts["the CRM has"] = " ".join(reversed(answer.get("existing", {}).values()))
-    if event["status"] == "delivered":
-        facts["decided"] = "not told: contract 1.0 has no operation for it; the CRM's staff pages show it"
+    if event["decided"]:
+        facts["receipt"], facts["decided"] = event["receipt_id"], event["decided"]["words"]
     yield from (f"  {name:<12}{fact}" for name, fact in facts.items() if fact not in {None, ""})
     for step in event["trail"]:
         yield f"  {step['at']}  {step['actor']:<16}  {step['what']:<10}  {step['detail']}".rstrip()
@@ -334,6 +337,7 @@ def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
             "natural_key": row.natural_key,
             "digest": row.digest,
             "delivered_at": shown(row.finished_at),
+            "receipt_id": row.receipt_id,
         }
         for row in rows
     ]

@@ -13,7 +13,13 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 
-from generated.webhooks import CustomerRegistration, RepairRequest
+from generated.webhooks import (
+    BookingStatus,
+    CustomerProfile,
+    CustomerRegistration,
+    PaymentStatus,
+    RepairRequest,
+)
 from sender import outbox
 from sender.database import (
     address_of,
@@ -30,6 +36,15 @@ from sender.transactions import AsyncTransaction, Transaction, in_thread, joined
 
 if TYPE_CHECKING:
     from sender.relay import Relay
+
+METHOD_OF: Mapping[str, str] = {
+    "customer-registration": "customer_registered",
+    "repair-request": "repair_requested",
+    "payment-status": "payment_changed",
+    "booking-status": "booking_changed",
+    "customer-profile": "profile_changed",
+}
+"""By which method the CRM is told of each webhook's events."""
 
 
 class CRM:
@@ -75,6 +90,36 @@ class CRM:
     ) -> str:
         """Tell the CRM that a customer booked a repair; return the event's id."""
         return self._enqueue(event_of("repair-request", event), session, resend)
+
+    def payment_changed(
+        self,
+        event: PaymentStatus | Mapping[str, Any],
+        session: Transaction | None = None,
+        *,
+        resend: bool = False,
+    ) -> str:
+        """Tell the CRM that a payment for a repair has moved on; return the event's id."""
+        return self._enqueue(event_of("payment-status", event), session, resend)
+
+    def booking_changed(
+        self,
+        event: BookingStatus | Mapping[str, Any],
+        session: Transaction | None = None,
+        *,
+        resend: bool = False,
+    ) -> str:
+        """Tell the CRM that a booking has moved on; return the event's id."""
+        return self._enqueue(event_of("booking-status", event), session, resend)
+
+    def profile_changed(
+        self,
+        event: CustomerProfile | Mapping[str, Any],
+        session: Transaction | None = None,
+        *,
+        resend: bool = False,
+    ) -> str:
+        """Tell the CRM that a customer changed their profile; return the event's id."""
+        return self._enqueue(event_of("customer-profile", event), session, resend)
 
     @contextmanager
     def relay(self) -> Iterator[Relay]:
@@ -186,6 +231,36 @@ class AsyncCRM:
     ) -> str:
         """Tell the CRM that a customer booked a repair; return the event's id."""
         return await _run(partial(self._crm.repair_requested, event, resend=resend), session)
+
+    async def payment_changed(
+        self,
+        event: PaymentStatus | Mapping[str, Any],
+        session: AsyncTransaction | None = None,
+        *,
+        resend: bool = False,
+    ) -> str:
+        """Tell the CRM that a payment for a repair has moved on; return the event's id."""
+        return await _run(partial(self._crm.payment_changed, event, resend=resend), session)
+
+    async def booking_changed(
+        self,
+        event: BookingStatus | Mapping[str, Any],
+        session: AsyncTransaction | None = None,
+        *,
+        resend: bool = False,
+    ) -> str:
+        """Tell the CRM that a booking has moved on; return the event's id."""
+        return await _run(partial(self._crm.booking_changed, event, resend=resend), session)
+
+    async def profile_changed(
+        self,
+        event: CustomerProfile | Mapping[str, Any],
+        session: AsyncTransaction | None = None,
+        *,
+        resend: bool = False,
+    ) -> str:
+        """Tell the CRM that a customer changed their profile; return the event's id."""
+        return await _run(partial(self._crm.profile_changed, event, resend=resend), session)
 
 
 async def _run(write: Callable[..., str], session: Any) -> str:

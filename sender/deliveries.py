@@ -72,14 +72,14 @@ def described(row: Row[Any]) -> dict[str, Any]:
         "held_at": shown(row.due_at if row.status == "held" else None),
         "failed_at": shown(row.finished_at if row.status == "failed" else None),
         "received_at": shown(row.finished_at if row.status == "delivered" else None),
+        "receipt_id": row.receipt_id if row.status == "delivered" else None,
     }
 
 
 def story(connection: Connection, key: str) -> list[dict[str, Any]]:
     """Return all events with this id, natural key or ticket number, each with its `trail` from the first.
 
-    `decided` is what the CRM's staff decided, None: contract 1.0 has no operation that would tell.
-    Raises UnknownEvent when there is none.
+    `decided` is None: what the CRM's staff decided `receipts.with_decisions` asks. Raises UnknownEvent when there is none.
     """
     return [
         described(row) | {"decided": None, "trail": _trail(connection, row)}

@@ -122,6 +122,8 @@ class Decision:
     wait: float | None = None
     """The CRM asks the whole relay to wait, in seconds."""
     counted: bool = True
+    receipt_id: str | None = None
+    """The `id` of the CRM's receipt, by which it says what becomes of the event."""
 
 
 def judge(outcome: Outcome, delivery: Delivery, webhook: Webhook) -> Judgement:
@@ -166,7 +168,7 @@ def decide(
     judgement = judge(outcome, delivery, webhook)
     attempts = delivery.attempts + 1
     if judgement.meaning == "delivered":
-        return Decision("delivered", judgement.words, attempts)
+        return Decision("delivered", judgement.words, attempts, receipt_id=receipt_id_of(outcome))
     answer = answer_of(outcome, judgement, delivery)
     if judgement.meaning == "hold" and isinstance(outcome, Answer):
         if delivery.held_by == outcome.status and healthy and not is_of_release(judgement):
@@ -285,6 +287,17 @@ def is_receipt(answer: Answer, delivery: Delivery) -> bool:
         and receipt.get("natural_key") == delivery.natural_key
         and receipt.get("digest") == delivery.digest
     )
+
+
+_RECEIPT_ID = re.compile("[A-Za-z0-9._-]{1,128}")
+"""What the contract can ask about; it stands in a URL, and on an operator's terminal."""
+
+
+def receipt_id_of(outcome: Outcome) -> str | None:
+    """Return the id of a receipt, None where nothing could be asked by it."""
+    receipt = read_json(outcome) if isinstance(outcome, Answer) else None
+    receipt_id = (receipt or {}).get("id")
+    return receipt_id if isinstance(receipt_id, str) and _RECEIPT_ID.fullmatch(receipt_id) else None
 
 
 def read_problem(answer: Answer) -> dict[str, Any] | None:

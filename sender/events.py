@@ -36,7 +36,7 @@ class Event:
     id: str
     """The `webhook-id` of every attempt: a UUIDv7, unless a client of the outbox's own door chose it."""
     name: str
-    """The webhook: `customer-registration`, `repair-request`."""
+    """The webhook, such as `repair-request`."""
     contract: str
     """The release that it was written for."""
     natural_key: str

@@ -389,6 +389,7 @@ _RECORD = (
         reason=bindparam("to_reason"),
         answer=bindparam("to_answer"),
         finished_at=bindparam("to_finished_at"),
+        receipt_id=bindparam("to_receipt_id"),
         lease_token=None,
         lease_until=None,
     )
@@ -446,6 +447,7 @@ def _recorded(delivery: Delivery, decision: Decision, now: float) -> dict[str, A
         "to_reason": decision.reason,
         "to_answer": decision.answer,
         "to_finished_at": now if decision.status in {"delivered", "failed"} else None,
+        "to_receipt_id": decision.receipt_id,
     }
 
 
@@ -704,7 +706,7 @@ def oldest_pending(connection: Connection) -> float | None:
 _SHOWN = (
     outbox.c.sequence, outbox.c.id, outbox.c.event, outbox.c.contract, outbox.c.natural_key, outbox.c.reference, outbox.c.status,
     outbox.c.attempts, outbox.c.due_at, outbox.c.held_for, outbox.c.held_by, outbox.c.reason,
-    outbox.c.answer, outbox.c.enqueued_at, outbox.c.finished_at, outbox.c.digest,
+    outbox.c.answer, outbox.c.enqueued_at, outbox.c.finished_at, outbox.c.digest, outbox.c.receipt_id,
 )  # fmt: skip
 
 
@@ -730,6 +732,11 @@ def find(connection: Connection, key: str) -> Sequence[Any]:
     if not rows:
         raise UnknownEvent(f"no event has the id, natural key or ticket number {key}")
     return rows
+
+
+def one(connection: Connection, event_id: str) -> Row[Any] | None:
+    """Return the event with this id, None where there is none."""
+    return connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
 
 
 def _has_natural_key(key: str) -> ColumnElement[bool]:
@@ -955,7 +962,7 @@ def erased(connection: Connection, erasures: int, now: float) -> None:
 
 
 def is_missing_table(error: Exception) -> bool:
-    """Say whether an error of the database means that the outbox's tables are not there."""
+    """Say whether an error of the database means that the outbox's tables, or columns of them, are not there."""
     return isinstance(error, OperationalError | ProgrammingError) and (
-        "no such table" in str(error.orig) or "does not exist" in str(error.orig)
+        any(words in str(error.orig) for words in ("no such table", "no such column", "does not exist"))
     )

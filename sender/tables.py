@@ -58,6 +58,7 @@ outbox = Table(
     Column("enqueued_at", Float, nullable=False),
     Column("finished_at", Float),
     Column("traceparent", String(55)),  # the trace that it belongs to (W3C Trace Context)
+    Column("receipt_id", String(128)),  # the CRM's, by which it says what was decided; from a delivery on
     UniqueConstraint("event", "natural_key", name="crm_outbox_natural_key"),
     CheckConstraint(
         "status IN ('pending', 'delivered', 'failed', 'held', 'closed', 'erased')", name="crm_outbox_status"

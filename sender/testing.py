@@ -21,10 +21,11 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal, Self
 
-from generated.operations import CURRENT, WEBHOOKS, Webhook
+from generated.operations import CURRENT, RECEIPT_PATH, WEBHOOKS, Webhook
 from sender import outbox
 from sender.crm import CRM
 from sender.database import glancing
@@ -70,7 +71,7 @@ class Enqueued:
 
     id: str
     event: str
-    """The webhook: `customer-registration`, `repair-request`."""
+    """The webhook, such as `repair-request`."""
     natural_key: str
     status: str
     """`pending`, `delivered`, `failed`, `held`, `closed`."""
@@ -192,11 +193,24 @@ def reply(status: int, body: object = "", content_type: str = "application/json"
     return Reply([("\r\n".join(lines) + "\r\n\r\n" + content).encode()])
 
 
+RECEIPTS = BASE + RECEIPT_PATH.format(id="")
+
+
+def receipt_id(event: Request) -> str:
+    """Return the id of the receipt that an event gets, the same each time."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{event.path}/{event.natural_key}"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 class ScriptedCRM:
     """A CRM on a free port of this machine, with real HTTP and answers that a test writes.
 
     It runs in threads, from `with ScriptedCRM() as crm:` to the end of the block. It is healthy, speaks
-    today's contract, takes test webhooks and gives every event its receipt, until it is told otherwise.
+    today's contract, takes test webhooks and gives every event its receipt, until it is told otherwise;
+    what came waits for approval.
     """
 
     def __init__(self) -> None:
@@ -205,6 +219,7 @@ class ScriptedCRM:
         self.connections = 0
         self.port = 0
         self._script: list[int | Mapping[str, Any]] = []
+        self._decided: dict[str, Mapping[str, str]] = {}
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self.come()
@@ -238,8 +253,15 @@ class ScriptedCRM:
         """
         self._script += answers
 
+    def decides(self, status: Literal["approved", "rejected"]) -> None:
+        """Have staff decide so all that has come until now; the CRM tells it by the receipts."""
+        decided = {"status": status, "decided_at": _now()}
+        self._decided.update((receipt_id(event), decided) for event in self.received)
+
     def answer(self, request: Request) -> Reply:
         """Return what is answered; a subclass may say otherwise."""
+        if request.path.startswith(RECEIPTS):
+            return self.outcome(request.path.removeprefix(RECEIPTS))
         if request.method == "GET":
             return reply(200, {"status": "ok", "database": "ok", "contract": {"versions": [CURRENT]}})
         if "webhook-test" in request.headers:
@@ -252,10 +274,24 @@ class ScriptedCRM:
             problem = scripted
         return reply(int(problem["status"]), problem, "application/problem+json")
 
+    def outcome(self, asked: str) -> Reply:
+        """Return what became of the event that a receipt of this id was given for."""
+        event = next((event for event in self.received if receipt_id(event) == asked), None)
+        if event is None:
+            unknown = {"type": "unknown-receipt", "title": "Unknown receipt", "status": 404}
+            return reply(404, unknown, "application/problem+json")
+        waits = {
+            "id": asked,
+            "event": event.webhook.name,
+            "status": "pending_approval",
+            "received_at": _now(),
+        }
+        return reply(200, waits | self._decided.get(asked, {}))
+
     def _receipt(self, request: Request) -> dict[str, Any]:
         key = (request.path, request.natural_key)
         return {
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(key))),
+            "id": receipt_id(request),
             "status": "pending_approval",
             "duplicate": [(event.path, event.natural_key) for event in self.received].count(key) > 1,
             "natural_key": request.natural_key,

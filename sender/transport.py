@@ -17,7 +17,7 @@ import httpcore
 import httpx
 from standardwebhooks import Webhook
 
-from generated.operations import CURRENT, HEALTH_PATH, WEBHOOKS, Path
+from generated.operations import CURRENT, HEALTH_PATH, RECEIPT_PATH, WEBHOOKS, Path
 from sender.delivery import (
     Answer,
     Delivery,
@@ -137,6 +137,10 @@ class Transport:
         deprecated = _deprecated(contract.get("deprecated")) if isinstance(contract, dict) else {}
         is_well = outcome.status == httpx.codes.OK
         return Health(is_well, words_of(outcome), spoken, _time(body.get("time")), deprecated)
+
+    def receipt(self, receipt_id: str, timeout: float) -> Outcome:
+        """Ask the CRM what became of an event, by its receipt's id, for so many seconds."""
+        return self._exchange("GET", RECEIPT_PATH.format(id=receipt_id), None, {}, timeout)
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
         kinds = {

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from crm_server.idempotency import digest
 from generated.operations import CURRENT, HEALTH_PATH
-from sender.testing import BASE, Reply, Request, ScriptedCRM, reply
+from sender.testing import BASE, RECEIPTS, Reply, Request, ScriptedCRM, receipt_id, reply
 
 __all__ = ["BASE", "Reply", "Request", "reply"]  # what tests write answers with
 
@@ -21,7 +21,7 @@ Answer = Callable[[Request], Reply]
 def receipt(request: Request, **over: object) -> Reply:
     """Take an event as the CRM does."""
     body = {
-        "id": "0193bf5a-7c01-7000-8000-000000000002",
+        "id": receipt_id(request),
         "status": "pending_approval",
         "duplicate": False,
         "natural_key": request.natural_key,
@@ -80,12 +80,13 @@ def first(*answers: Answer, then: Answer = receipt) -> Answer:
 
 
 class Receiver(ScriptedCRM):
-    """The server. Set `event`, `test` and `health` to answer otherwise, `resets` not to."""
+    """The server. Set `event`, `test`, `health` and `told` to answer otherwise, `resets` not to."""
 
     def __init__(self) -> None:
         self.event: Answer = receipt
         self.test: Answer = TEST_OK
         self.health: Answer = speaks(CURRENT)
+        self.told: Answer = self.tells
         self.resets: Callable[[bytes], bool] = lambda _: False
         """Whether to reset a connection over which this came, with the request unread."""
         super().__init__()
@@ -100,12 +101,23 @@ class Receiver(ScriptedCRM):
         """The test webhooks that came."""
         return [r for r in self.requests if "webhook-test" in r.headers]
 
+    def tells(self, request: Request) -> Reply:
+        """Say what became of an event."""
+        return self.outcome(request.path.removeprefix(RECEIPTS))
+
+    @property
+    def questions(self) -> list[Request]:
+        """The questions what became of an event."""
+        return [r for r in self.requests if r.path.startswith(RECEIPTS)]
+
     @property
     def probes(self) -> int:
         """How often the health was asked."""
         return sum(r.path == BASE + HEALTH_PATH for r in self.requests)
 
     def answer(self, request: Request) -> Reply:
+        if request.path.startswith(RECEIPTS):
+            return self.told(request)
         if request.method == "GET":
             return self.health(request)
         return self.test(request) if "webhook-test" in request.headers else self.event(request)

@@ -77,7 +77,7 @@ export interface components {
              * @description Of this webhook.
              * @enum {string}
              */
-            event?: "customer-registration" | "repair-request";
+            event?: "customer-registration" | "repair-request" | "payment-status" | "booking-status" | "customer-profile";
             /** @description That got this HTTP status. */
             answer?: number;
             /**
@@ -242,7 +242,7 @@ export interface components {
                  *         {
                  *           "pointer": "/event",
                  *           "detail": "is not one of the known values",
-                 *           "expected": "customer-registration or repair-request"
+                 *           "expected": "customer-registration or repair-request or payment-status or booking-status or customer-profile"
                  *         }
                  *       ]
                  *     }

@@ -23,8 +23,8 @@ from sender.integration.contract import (
     INTEGRATION,
     Dispatch,
     Handler,
-    HeaderRules,
     JsonRules,
+    ParameterRules,
     RequestValidation,
     Routing,
     load_contract,
@@ -107,7 +107,7 @@ def by_contract(site: Site, pages: dashboard.Dashboard) -> ConnexionMiddleware:
             base_path=BASE_PATHS[name],
             resolver=Resolver(handlers[name].__getitem__),
             security_map=schemes[name],
-            validator_map={"parameter": HeaderRules(contract), "body": rules[name]},
+            validator_map={"parameter": ParameterRules(contract), "body": rules[name]},
         )
     return app
 

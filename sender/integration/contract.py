@@ -93,12 +93,12 @@ class ValidatedOperation(RequestValidationOperation):
         """Choose the validators."""
         super().__init__(*args, **kwargs)
         validators: dict[str, Any] = self._validator_map
-        self._headers: HeaderRules = validators["parameter"]
+        self._parameters: ParameterRules = validators["parameter"]
         self._body: BodiesJudge | None = validators["body"] if self._operation.request_body else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check headers and body, and pass the request on."""
-        faults = self._headers.validate(scope)
+        faults = self._parameters.validate(scope)
         if self._body is not None:
             self._body.validate(scope, faults)
         if faults:
@@ -120,36 +120,38 @@ class RequestValidation(RequestValidationMiddleware):
     api_cls = ValidatedAPI
 
 
-class HeaderRules:
-    """Checks the headers that a contract names; Connexion's `parameter` validator."""
+class ParameterRules:
+    """Checks the headers and the parts of the path that a contract names; Connexion's `parameter` validator."""
 
     def __init__(self, contract: Mapping[str, Any]) -> None:
-        """Compile the schema of each header of each operation."""
-        self._rules = {
-            operation["operationId"]: {
-                parameter["name"]: jsonschema_rs.validator_for(parameter["schema"])
-                for parameter in (resolve(contract, given) for given in operation.get("parameters", ()))
-            }
-            for operation in operations(contract)
+        """Compile the schema of each parameter of each operation."""
+        self._rules: dict[str, dict[str, dict[str, Any]]] = {
+            operation["operationId"]: {"header": {}, "path": {}} for operation in operations(contract)
         }
+        for operation in operations(contract):
+            for parameter in (resolve(contract, given) for given in operation.get("parameters", ())):
+                rule = jsonschema_rs.validator_for(parameter["schema"])
+                self._rules[operation["operationId"]][parameter["in"]][parameter["name"]] = rule
 
     def validate(self, scope: Scope) -> list[Fault]:
-        """Put the headers into `scope["link.headers"]`; return every fault."""
+        """Put what is found into `scope["link.headers"]` and `scope["link.path"]`; return every fault."""
         rules = self._rules[str(operation_id(scope))]
+        headers, path = rules["header"], rules["path"]
         given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        named = [(name, value) for name, value in given if name in rules]
+        named = [(name, value) for name, value in given if name in headers]
         names = [name for name, _ in named]
+        in_path = [(name, scope["path_params"][name]) for name in path]
         faults = [
             Fault(f"#{name}", "is there more than once", "one value")
-            for name in rules
+            for name in headers
             if names.count(name) > 1
         ]
         faults += [
             Fault(f"#{name}", "has the wrong form", f"{error.kind.name} {error.kind.value}")
-            for name, value in named
-            for error in rules[name].iter_errors(value)
+            for name, value in [*in_path, *named]
+            for error in (headers | path)[name].iter_errors(value)
         ]
-        scope["link.headers"] = dict(named)
+        scope["link.headers"], scope["link.path"] = dict(named), dict(in_path)
         return list(dict.fromkeys(faults))
 
 

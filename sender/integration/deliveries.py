@@ -241,6 +241,7 @@ async def shown_one(
     row = next((each for each in await found(visit, event_id) if each["id"] == event_id), None)
     if row is None:
         raise Problem("not-found", "There is no event with this id.")
+    [row] = await visit.site.questions.ask([row])
     faults = fault.faults if isinstance(fault, InvalidEvent) else ()
     trouble = trouble_of(row["reason"] or "")
     return page(
@@ -280,4 +281,4 @@ async def find(visit: Visit) -> Response:
     rows = await found(visit, key)
     if len(rows) == 1:
         return see_other(visit, f"{LIST}/{rows[0]['id']}")
-    return page(visit, "find.html", key=key, rows=rows)
+    return page(visit, "find.html", key=key, rows=await visit.site.questions.ask(rows))

@@ -16,9 +16,10 @@ from typing import Any
 from sqlalchemy import Connection
 from starlette.types import Scope
 
-from generated.operations import CURRENT, RELEASES
+from generated.operations import CURRENT, RELEASES, WEBHOOKS
 from sender import outbox
 from sender.database import PAUSE, reading
+from sender.deliveries import described
 from sender.errors import Fault
 from sender.events import TEST_KEY, Event, event_from, faults_of
 from sender.integration.contract import Answer, Handler, operation_id, read_json, refused
@@ -32,6 +33,10 @@ AT_ONCE = {"sqlite": 1, "postgresql": 8}
 """How many transactions write at once: SQLite has one writer, and bookings must get their turn."""
 HEALTHY_SECONDS = 1.0
 """How long the last look at the outbox is believed."""
+BEFORE_THE_CRM: Mapping[str, str] = {
+    "pending": "queued", "held": "queued", "failed": "failed", "closed": "failed", "erased": "failed",
+}  # fmt: skip
+"""What a receipt says of an event that the CRM does not have, by its state."""
 TRACEPARENT = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """W3C Trace Context, as far as it is known today."""
 
@@ -42,13 +47,13 @@ class EventRules:
     def validate(self, scope: Scope, faults: list[Fault]) -> None:
         """Put the event into `scope["link.event"]`; raise 400 with every fault, the headers' first.
 
-        A body whose release is not known is not judged.
+        A body whose release is not known, or has no such webhook, is not judged.
         """
         headers: Mapping[str, str] = scope["link.headers"]
-        release = headers.get("webhook-contract", CURRENT)
-        known = release in RELEASES and all(fault.pointer != "#webhook-contract" for fault in faults)
+        release, name = headers.get("webhook-contract", CURRENT), str(operation_id(scope))
+        has_it = name in RELEASES.get(release, {})
+        known = has_it and all(fault.pointer != "#webhook-contract" for fault in faults)
         if known:
-            name = str(operation_id(scope))
             text, body = read_json(scope["link.body"], faults)
             if found := faults_of(name, text, body, release):
                 raise refused(faults, found, "invalid-event")
@@ -66,8 +71,8 @@ class EventRules:
         if not known:
             raise Problem(
                 "unsupported-contract-version",
-                "This outbox does not know the release that webhook-contract names.",
-                versions=list(RELEASES),
+                "This outbox does not take this webhook by the release that webhook-contract names.",
+                versions=[each for each, webhooks in RELEASES.items() if name in webhooks],
             )
 
 
@@ -82,13 +87,13 @@ class Door:
 
     def __init__(self, site: Site) -> None:
         """Take the outbox; nothing is opened yet."""
-        self._engine = site.engine
+        self._engine, self._questions = site.engine, site.questions
         self._turns = asyncio.Semaphore(AT_ONCE[site.engine.dialect.name])
         self._health = Snapshot(self._try_to_write, HEALTHY_SECONDS)
 
     def operations(self) -> Mapping[str, Handler]:
         """Return the contract's operations, by operationId."""
-        return {"customer-registration": self.receive, "repair-request": self.receive, "health": self.health}
+        return {**dict.fromkeys(WEBHOOKS, self.receive), "receipt": self.receipt, "health": self.health}
 
     async def receive(self, scope: Scope) -> Answer:
         """Put a valid event into the outbox, once."""
@@ -141,6 +146,31 @@ class Door:
         """Raise the 409 that an event would get."""
         with reading(self._engine) as connection:
             first_id_of(connection, event)
+
+    async def receipt(self, scope: Scope) -> Answer:
+        """Tell what became of an event, by the id of its first receipt: the CRM's word where that can be had."""
+        event_id = scope["link.path"]["id"]
+        found = await asyncio.to_thread(self._look, event_id)
+        if found is None:
+            raise Problem("unknown-receipt", "The outbox has given no receipt with this id.")
+        [event] = await self._questions.ask([found])
+        told = {
+            "id": event["id"],
+            "event": event["event"],
+            "status": BEFORE_THE_CRM.get(event["status"], event["status"]),
+            "received_at": event["enqueued_at"].replace("+00:00", "Z"),
+        }
+        decided = event["decided"] or {}
+        if decided.get("status"):
+            told["status"] = decided["status"]
+        if decided.get("at"):
+            told["decided_at"] = decided["at"]
+        return Answer(200, told)
+
+    def _look(self, event_id: str) -> dict[str, Any] | None:
+        with reading(self._engine) as connection:
+            row = outbox.one(connection, event_id)
+            return described(row) | {"decided": None} if row else None
 
     async def health(self, _: Scope) -> Answer:
         """Tell whether an event could be stored now, and which contract releases we know."""

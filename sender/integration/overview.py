@@ -26,16 +26,13 @@ SPANS: Mapping[str, tuple[str, int, int, str]] = {
 READ = 200
 """Events of a state that are looked at for the common issues."""
 
-PLANNED = ("Payment status notifications", "Customer profile updates", "Booking status changes")
-"""What the guide plans."""
-
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A webhook of the contract, or one that is planned."""
+    """A webhook of the contract, and whether its events go."""
 
     name: str
-    state: Literal["available", "held", "away", "planned"]
+    state: Literal["available", "held", "away"]
     words: str
 
 
@@ -75,7 +72,7 @@ async def show(visit: Visit) -> Response:
 
 
 def features(status: Mapping[str, Any]) -> list[Feature]:
-    """Return each webhook of today's contract, and what is planned, as the status says that they are (pure)."""
+    """Return each webhook of today's contract as the status says that it is (pure)."""
     crm, holds = status["crm"], {hold["held_for"]: hold for hold in status["holds"]}
     versions: Sequence[str] = crm["contract_versions"]
 
@@ -88,8 +85,7 @@ def features(status: Mapping[str, Any]) -> list[Feature]:
             return Feature(name, "held", f"held: the CRM does not speak contract {CURRENT}; update the CRM")
         return Feature(name, "available", f"spoken by the CRM, contract {CURRENT}")
 
-    spoken = [of(name.replace("-", " ").capitalize(), webhook.path) for name, webhook in WEBHOOKS.items()]
-    return [*spoken, *(Feature(name, "planned", "planned, not part of the contract yet") for name in PLANNED)]
+    return [of(name.replace("-", " ").capitalize(), webhook.path) for name, webhook in WEBHOOKS.items()]
 
 
 async def test(visit: Visit) -> Response:

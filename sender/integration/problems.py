@@ -26,6 +26,7 @@ TITLES: Mapping[str, tuple[int, str]] = {
     "unauthorized": (401, "Unauthorized"),
     "forbidden": (403, "Forbidden"),
     "not-found": (404, "Not found"),
+    "unknown-receipt": (404, "Unknown receipt"),
     "method-not-allowed": (405, "Method not allowed"),
     "request-timeout": (408, "Request timeout"),
     "conflict": (409, "Conflict"),

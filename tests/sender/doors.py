@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sender import CRM, AsyncCRM, SenderSettings
+from sender.crm import METHOD_OF
 
 
 class Door(ABC):
@@ -62,9 +63,15 @@ class Door(ABC):
     def autocommit(self) -> None:  # noqa: B027  # some are so
         """Have each statement committed by itself from now on, outside of `transaction`."""
 
-    def write(self, settings: SenderSettings, body: Mapping[str, Any], **options: bool) -> str:
-        """Tell the CRM of a repair."""
-        return CRM(settings).repair_requested(body, self.session, **options)
+    def write(
+        self,
+        settings: SenderSettings,
+        body: Mapping[str, Any],
+        event: str = "repair-request",
+        **options: bool,
+    ) -> str:
+        """Tell the CRM of a repair, or of another event."""
+        return str(getattr(CRM(settings), METHOD_OF[event])(body, self.session, **options))
 
 
 def begin_immediate(engine: Engine) -> None:
@@ -285,8 +292,14 @@ class OfAsyncio(Door):
             raise
         self.run(begun.__aexit__, None, None, None)
 
-    def write(self, settings: SenderSettings, body: Mapping[str, Any], **options: bool) -> str:
-        return str(self.run(AsyncCRM(settings).repair_requested, body, self._session, **options))
+    def write(
+        self,
+        settings: SenderSettings,
+        body: Mapping[str, Any],
+        event: str = "repair-request",
+        **options: bool,
+    ) -> str:
+        return str(self.run(getattr(AsyncCRM(settings), METHOD_OF[event]), body, self._session, **options))
 
     def close(self) -> None:
         self.run(self._session.close)

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pytest
 
+from generated.operations import CURRENT
 from sender import Relay
 from sender.delivery import read_retry_after
 from tests.factories import repair_request
@@ -110,7 +111,7 @@ def test_the_request_is_what_the_contract_says(site: Site, receiver: Receiver) -
     assert request.headers["authorization"].startswith("Bearer ")
     assert request.headers["content-type"] == "application/json"
     assert request.headers["webhook-id"] == event
-    assert request.headers["webhook-contract"] == "1.0.0"
+    assert request.headers["webhook-contract"] == CURRENT
 
 
 def _in_ten_minutes() -> str:
@@ -221,7 +222,7 @@ def test_a_judgement_of_the_crm_fails_the_event_at_once_and_is_kept(
     row = site.row(event) if site.status(event) == "failed" else site.row(other)
     assert row["attempts"] == 1
     answer = json.loads(row["answer"])
-    assert (answer["status"], answer["type"], answer["contract"]) == (status, kind, "1.0.0")
+    assert (answer["status"], answer["type"], answer["contract"]) == (status, kind, CURRENT)
     assert answer["pointers"] == ["/repair/priority"]
     assert len(receiver.events) == 2
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from generated.operations import CURRENT, WEBHOOKS
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
-from tests.factories import customer_registration, repair_request
+from tests.factories import FACTORIES, repair_request
 from tests.receiver import (
     TEST_OK,
     Receiver,
@@ -143,8 +144,13 @@ def test_enqueue_reads_a_file_or_standard_input(site: Site) -> None:
     again = site.cli("enqueue", "repair-request", "-", stdin=json.dumps(payload))
     assert (again.returncode, again.stdout) == (0, f"{event}\n")
     assert json.loads(site.row(event)["payload"]) == payload
-    done = site.cli("enqueue", "customer-registration", "-", stdin=json.dumps(customer_registration()))
-    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("event", WEBHOOKS)
+def test_enqueue_takes_every_event_of_the_contract(site: Site, event: str) -> None:
+    done = site.cli("enqueue", event, "-", stdin=json.dumps(FACTORIES[event]()))
+    assert done.returncode == 0, done.stderr
+    assert site.row(done.stdout.strip())["event"] == event
 
 
 @ON_BOTH_IN_TIME
@@ -192,7 +198,7 @@ def test_status_says_how_all_is(site: Site, receiver: Receiver) -> None:
         "pending": 2, "delivered": 0, "failed": 1, "held": 0,
     }  # fmt: skip
     assert status["crm"]["reachable"] is True
-    assert status["crm"]["contract_versions"] == ["1.0.0"]
+    assert status["crm"]["contract_versions"] == [CURRENT]
     assert status["relay"]["running"] is False
     assert site.cli("status").stdout.startswith("pending   2\ndelivered 0\nfailed    1\nheld      0\n")
 
@@ -297,8 +303,7 @@ def test_test_says_step_by_step_whether_the_way_is_clear(site: Site, receiver: R
     assert [s["step"] for s in steps["steps"]] == [
         "health",
         "handshake",
-        "customer-registration",
-        "repair-request",
+        *WEBHOOKS,
     ]
     receiver.test = problem(401, "unauthorized")
     done = site.cli("test")

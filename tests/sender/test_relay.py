@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import pytest
 
+from generated.operations import CURRENT
 from sender import Relay
 from sender.database import open_engine
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
@@ -138,9 +139,9 @@ def test_a_release_that_the_crm_does_not_list_is_held_before_it_is_sent(
     [event] = site.book()
     with running(Relay(site.settings())):
         eventually(lambda: site.status(event) == "held", "it is held")
-        assert site.row(event)["held_for"] == "1.0.0"
+        assert site.row(event)["held_for"] == CURRENT
         assert receiver.events == []
-        receiver.health = speaks("0.9.0", "1.0.0")
+        receiver.health = speaks("0.9.0", CURRENT)
         eventually(lambda: site.status(event) == "delivered", "it goes when the CRM is updated")
 
 
@@ -148,7 +149,7 @@ def test_a_release_that_the_crm_refuses_holds_only_its_own_events(site: Site, re
     old = site.book(3)
     site.rows("UPDATE crm_outbox SET contract = '1.9.0' WHERE id = ?", old[0])
     receiver.health = always(reply(200))
-    unknown = problem(400, "unsupported-contract-version", versions=["1.0.0"])
+    unknown = problem(400, "unsupported-contract-version", versions=["0.9.0"])
     receiver.event = lambda r: unknown(r) if r.headers["webhook-contract"] == "1.9.0" else receipt(r)
     summary = site.drain()
     assert (summary.delivered, summary.held, summary.failed) == (2, 1, 0)
@@ -160,7 +161,7 @@ def test_a_crm_that_lists_a_release_and_refuses_it_is_asked_ever_less_often(
 ) -> None:
     monkeypatch.setattr("sender.relay.LAST_PROBE", 60.0)
     monkeypatch.setattr("sender.relay.HEARTBEAT", 0.3)
-    receiver.event = problem(400, "unsupported-contract-version", versions=["1.0.0"])
+    receiver.event = problem(400, "unsupported-contract-version", versions=["0.9.0"])
     [event] = site.book()
     with running(Relay(site.settings())):
         eventually(lambda: len(receiver.events) >= 5, "five tries")
@@ -210,7 +211,7 @@ def test_a_5xx_with_a_failing_health_opens_an_outage_in_which_only_health_is_pro
         eventually(lambda: receiver.probes >= seen + 4, "health is probed on")
         assert len(receiver.events) == 1
         assert set(site.statuses()) == {"pending"}
-        receiver.event, receiver.health = receipt, speaks("1.0.0")
+        receiver.event, receiver.health = receipt, speaks(CURRENT)
         eventually(lambda: set(site.statuses()) == {"delivered"}, "all")
     assert {site.row(event)["attempts"] for event in ids} == {1}
 
@@ -218,7 +219,7 @@ def test_a_5xx_with_a_failing_health_opens_an_outage_in_which_only_health_is_pro
 def test_after_an_outage_one_event_tries_first_each_time_of_another_customer(
     site: Site, receiver: Receiver
 ) -> None:
-    healthy = speaks("1.0.0")
+    healthy = speaks(CURRENT)
     receiver.health = problem(503, "unavailable")
     receiver.event = always(reply(500))
     site.book(6)

@@ -62,7 +62,9 @@ def test_what_is_not_found_is_said_with_the_fields_that_differ_and_no_other_valu
 def test_an_empty_outbox_and_a_wrong_name_are_said(site: Site) -> None:
     with pytest.raises(AssertionError, match="no repair-request is in the outbox, which is empty"):
         assert_enqueued(site.crm(), "repair-request")
-    with pytest.raises(AssertionError, match="there are customer-registration, repair-request"):
+    with pytest.raises(
+        AssertionError, match="there are customer-registration, repair-request, payment-status"
+    ):
         assert_enqueued(site.crm(), "repair_request")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from generated.operations import WEBHOOKS
 from sender import (
     ConflictingEvent,
     InvalidEvent,
@@ -20,7 +21,7 @@ from sender import (
     SenderSettings,
     WrongDatabase,
 )
-from tests.factories import repair_request
+from tests.factories import FACTORIES, repair_request
 from tests.receiver import Receiver
 from tests.sender.doors import DOORS, Door, OfAiosqlite, OfAsyncPsycopg, OfPsycopg, OfSqlite3
 from tests.sender.engines import ENGINES, new_outbox, rows
@@ -88,6 +89,18 @@ def test_an_event_is_committed_with_its_booking_and_not_before(
         event_id = door.write(settings, repair_request())
         assert there(url) == (0, [])
     assert there(url) == (1, [event_id])
+
+
+def test_every_event_of_the_contract_is_written_in_the_transaction(
+    door: Door, settings: SenderSettings, url: str
+) -> None:
+    with door.transaction():
+        ids = [door.write(settings, make(), event) for event, make in FACTORIES.items()]
+        assert there(url) == (0, [])
+    assert there(url) == (0, ids)
+    assert [row["event"] for row in rows(url, "SELECT event FROM crm_outbox ORDER BY sequence")] == list(
+        WEBHOOKS
+    )
 
 
 def test_an_event_is_rolled_back_with_its_booking(door: Door, settings: SenderSettings, url: str) -> None:

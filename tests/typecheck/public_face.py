@@ -19,10 +19,13 @@ import sender
 from sender import (
     CRM,
     AsyncCRM,
+    BookingStatus,
     ConflictingEvent,
+    CustomerProfile,
     CustomerRegistration,
     Fault,
     InvalidEvent,
+    PaymentStatus,
     Relay,
     RepairRequest,
     SenderError,
@@ -64,6 +67,18 @@ def an_event_is_its_own_model_or_a_mapping(
     crm.repair_requested("{}")  # type: ignore[arg-type]
 
 
+def what_becomes_of_a_repair_has_methods_of_its_own(
+    crm: CRM, payment: PaymentStatus, booking: BookingStatus, profile: CustomerProfile, session: Session
+) -> None:
+    assert_type(crm.payment_changed(payment, session), str)
+    assert_type(crm.booking_changed(booking, session, resend=True), str)
+    assert_type(crm.profile_changed(profile), str)
+    crm.payment_changed({"payment": {}})
+    crm.payment_changed(booking)  # type: ignore[arg-type]
+    crm.booking_changed(profile)  # type: ignore[arg-type]
+    crm.profile_changed(payment)  # type: ignore[arg-type]
+
+
 async def asyncio_has_the_same_names_awaited(
     crm: AsyncCRM,
     event: RepairRequest,
@@ -78,6 +93,9 @@ async def asyncio_has_the_same_names_awaited(
     assert_type(await crm.repair_requested(event, postgresql, resend=True), str)
     assert_type(await crm.repair_requested(event, sqlite), str)
     assert_type(await crm.customer_registered({}, session), str)
+    assert_type(await crm.payment_changed({}, session), str)
+    assert_type(await crm.booking_changed({}, session), str)
+    assert_type(await crm.profile_changed({}, session), str)
     crm.repair_requested(event, session)  # type: ignore[unused-coroutine]
 
 

@@ -9,11 +9,12 @@ from functools import partial
 import httpx
 import pytest
 
-from sender.integration.overview import PLANNED
+from generated.operations import CURRENT, WEBHOOKS
 from sender.integration.sessions import IDLE, LONGEST, Sessions
+from sender.testing import receipt_id
 from sender.troubles import AUTHENTICATION_FAILED, CONNECTION_REFUSED, TROUBLES, VALIDATION_ERRORS
 from tests.crm_server.visitors import Html
-from tests.factories import repair_request
+from tests.factories import booking_status, payment_status, repair_request
 from tests.receiver import Receiver, problem
 from tests.sender.integration.admins import AT_FAULT, Admin, Shop, logged_in, start_dashboard, start_shop
 from tests.sender.integration.server import TOKEN
@@ -195,10 +196,9 @@ def test_the_front_page_says_how_all_is(site: Site, admin: Admin) -> None:
     assert "CRM Integration" in page.text
     assert "none is running: nothing is sent" in page.text
     assert str(site.database) in page.text
-    for feature in ("Customer registration", "Repair request"):
-        assert feature in page.text
-    assert all(name in page.text for name in PLANNED)
-    assert page.text.count("spoken by the CRM, contract") == 2
+    for name in WEBHOOKS:
+        assert name.replace("-", " ").capitalize() in page.text
+    assert page.text.count(f"spoken by the CRM, contract {CURRENT}") == len(WEBHOOKS)
     assert [trouble.name for trouble in TROUBLES if f"{trouble.name}: not seen" in page.text] == [
         trouble.name for trouble in TROUBLES
     ]
@@ -247,7 +247,7 @@ def test_the_test_of_the_way_shows_each_step_and_its_cure(receiver: Receiver, ad
     receiver.test = problem(401, "unauthorized")
     text = admin.post("/admin/test").text
     assert "Not all is fine" in text
-    assert text.count(AUTHENTICATION_FAILED.cause) == 2
+    assert text.count(AUTHENTICATION_FAILED.cause) == len(WEBHOOKS)
 
 
 def test_no_page_shows_what_a_customer_wrote(site: Site, receiver: Receiver, admin: Admin) -> None:
@@ -285,7 +285,7 @@ def test_what_the_crm_said_is_text_on_every_page(shop: Shop, admin: Admin) -> No
 def test_a_failure_says_what_the_crm_said_and_where(shop: Shop, admin: Admin) -> None:
     [event_id] = shop.fail()
     page = admin.html(f"/admin/deliveries/{event_id}")
-    for words in ("failed", "400 Bad Request", "invalid-event", AT_FAULT, "1.0.0", "enqueued"):
+    for words in ("failed", "400 Bad Request", "invalid-event", AT_FAULT, CURRENT, "enqueued"):
         assert words in page.text
     assert VALIDATION_ERRORS.solution in page.text
     assert "Validation errors: seen now" in admin.html("/admin").text
@@ -384,7 +384,7 @@ def test_where_it_is_is_found_by_ticket_id_and_natural_key(shop: Shop, site: Sit
     text = admin.html(f"/admin/deliveries/{event_id}").text
     assert "enqueued" in text
     assert "relay: delivered, 202 Accepted" in text
-    assert "The CRM has received it" in text
+    assert "waits for the CRM" in text
     assert "No events found" in admin.post("/admin/find", {"key": "REV-nowhere"}).text
 
 
@@ -394,6 +394,28 @@ def test_a_ticket_of_several_events_shows_all(site: Site, admin: Admin) -> None:
     site.crm().repair_requested(repair)
     site.crm().repair_requested(repair_request(repair__ticketNumber=ticket))
     assert "2 events found" in admin.post("/admin/find", {"key": ticket}).text
+
+
+def test_a_search_says_what_the_crm_decided_of_each(
+    shop: Shop, site: Site, receiver: Receiver, admin: Admin
+) -> None:
+    repair = repair_request()
+    ticket = repair["repair"]["ticketNumber"]
+    event_id = site.crm().repair_requested(repair)
+    site.drain()
+    receiver.decides("approved")
+    site.crm().payment_changed(payment_status(repair))
+    site.drain()
+    site.crm().booking_changed(booking_status(repair))
+    text = admin.post("/admin/find", {"key": ticket}).text
+    assert "3 events found" in text
+    assert (text.count("In the CRM"), text.count(">approved<")) == (2, 1)
+    assert "waits for the CRM" in text
+    asked = len(receiver.questions)
+    assert receipt_id(receiver.events[-2]) in admin.html(f"/admin/deliveries/{event_id}").text
+    assert len(receiver.questions) == asked + 1, "of one event, one question"
+    receiver.told = problem(404, "not-found")
+    assert "the CRM is too old to tell" in admin.html(f"/admin/deliveries/{event_id}").text
 
 
 def test_an_outbox_that_is_away_is_a_page_that_says_so(site: Site, admin: Admin) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,13 +18,14 @@ import pytest
 from sqlalchemy import make_url
 
 from generated.operations import CURRENT, RELEASES
+from generated.webhooks import Outcome
 from sender import CRM, Relay, SenderSettings, outbox
 from sender.database import open_engine
 from sender.events import event_of
-from tests.factories import customer_registration, repair_request
-from tests.receiver import Receiver
+from tests.factories import FACTORIES, customer_registration, payment_status, repair_request
+from tests.receiver import Receiver, Reply, Request, problem
 from tests.sender.engines import ENGINES, new_outbox
-from tests.sender.integration.server import ADMIN, Server, start_server, type_of
+from tests.sender.integration.server import ADMIN, BEARER, JSON, Server, start_server, type_of
 from tests.sender.site import eventually, running
 from tests.servers import KEY
 
@@ -167,6 +170,113 @@ def test_a_relay_delivers_what_came_by_the_door(door: Server, receiver: Receiver
     assert got.json == payload
     [row] = door.rows(NEW.replace("?", f"'{key_of(payload)}'"))
     assert (row["status"], row["payload"]) == ("delivered", None)
+
+
+def outcome(door: Server, event_id: str) -> dict[str, Any]:
+    """Ask the door what became of an event; the answer is what the contract says."""
+    answer = door.ask("GET", f"/webhooks/receipts/{event_id}", **BEARER)
+    assert answer.status_code == 200, answer.text
+    Outcome.model_validate_json(answer.content)
+    found: dict[str, Any] = answer.json()
+    assert (found["id"], found["event"]) == (event_id, "repair-request")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("pending", "queued"),
+        ("held", "queued"),
+        ("failed", "failed"),
+        ("closed", "failed"),
+        ("erased", "failed"),
+    ],
+)
+def test_a_receipt_says_what_became_of_an_event_before_the_crm_has_it(
+    door: Server, state: str, told: str
+) -> None:
+    event_id = door.post("repair-request", repair_request()).json()["id"]
+    payload = "payload" if state in {"pending", "held", "failed"} else "NULL"
+    held_for = "'/repair-request'" if state == "held" else "NULL"
+    door.rows(
+        f"UPDATE crm_outbox SET status = ?, reason = 'x', finished_at = 1.5, payload = {payload}, "
+        f"held_for = {held_for} WHERE id = ?",
+        state,
+        event_id,
+    )
+    found = outcome(door, event_id)
+    assert found == {
+        "id": event_id, "event": "repair-request", "status": told, "received_at": found["received_at"]
+    }  # fmt: skip
+
+
+def test_a_receipt_is_the_crms_word_once_it_has_the_event(receiver: Receiver, tmp_path: Path) -> None:
+    with start_server(tmp_path, CRM_WEBHOOK_URL=receiver.url) as door:
+        event_id = door.post("repair-request", repair_request(), webhook_id="mine").json()["id"]
+        settings = SenderSettings(webhook_url=receiver.url, api_key=KEY, outbox_url=door.outbox_url)
+        assert Relay(settings).run(drain=True).all_delivered
+        found = outcome(door, event_id)
+        assert found["status"] == "pending_approval"
+        receiver.decides("rejected")
+        decided = outcome(door, event_id)
+        assert decided == found | {"status": "rejected", "decided_at": decided["decided_at"]}
+        receiver.told = problem(404, "not-found")
+        assert outcome(door, event_id) == found | {"status": "delivered"}
+        receiver.go_away()
+        assert outcome(door, event_id) == found | {"status": "delivered"}
+        receiver.come()
+
+
+def test_a_slow_crm_holds_up_no_event(receiver: Receiver, tmp_path: Path) -> None:
+    with start_server(tmp_path, CRM_WEBHOOK_URL=receiver.url) as door:
+        event_id = door.post("repair-request", repair_request()).json()["id"]
+        settings = SenderSettings(webhook_url=receiver.url, api_key=KEY, outbox_url=door.outbox_url)
+        Relay(settings).run(drain=True)
+        asked, go_on = threading.Event(), threading.Event()
+        told = receiver.tells
+
+        def slow(request: Request) -> Reply:
+            asked.set()
+            go_on.wait(20)
+            return told(request)
+
+        receiver.told = slow
+        with ThreadPoolExecutor(12) as pool:
+            waiting = [pool.submit(outcome, door, event_id) for _ in range(12)]
+            assert asked.wait(20)
+            assert door.post("repair-request", repair_request()).status_code == 202
+            go_on.set()
+            words = Counter(each.result()["status"] for each in waiting)
+        assert set(words) == {"pending_approval", "delivered"}
+        assert len(receiver.questions) < 12
+
+
+def test_a_receipt_needs_the_key_and_an_id_that_was_given(door: Server) -> None:
+    unknown = door.ask("GET", "/webhooks/receipts/nobody", **BEARER)
+    assert (unknown.status_code, type_of(unknown)) == (404, "unknown-receipt")
+    assert door.ask("GET", "/webhooks/receipts/nobody").status_code == 401
+    odd = door.ask("GET", "/webhooks/receipts/a%20b", **BEARER)
+    assert (type_of(odd), [fault["pointer"] for fault in odd.json()["errors"]]) == (
+        "malformed-request", ["#id"]
+    )  # fmt: skip
+    refused = door.ask("POST", "/webhooks/receipts/nobody", b"{}", **BEARER, **JSON)
+    assert (refused.status_code, "GET" in refused.headers["allow"]) == (405, True)
+
+
+def test_a_webhook_that_a_release_does_not_have_is_refused_with_those_that_have_it(door: Server) -> None:
+    answer = door.post("payment-status", payment_status(), webhook_contract="1.0.0")
+    assert (answer.status_code, type_of(answer)) == (400, "unsupported-contract-version")
+    having = [release for release, webhooks in RELEASES.items() if "payment-status" in webhooks]
+    assert answer.json()["versions"] == having
+
+
+@pytest.mark.parametrize("event", FACTORIES)
+def test_every_event_of_the_contract_is_taken(door: Server, event: str) -> None:
+    answer = door.post(event, FACTORIES[event]())
+    assert answer.status_code == 202
+    assert [
+        row["event"] for row in door.rows(f"SELECT event FROM crm_outbox WHERE id = '{answer.json()['id']}'")
+    ] == [event]
 
 
 def test_a_relay_that_points_at_its_own_outbox_holds_what_it_has_and_loses_nothing(
