@@ -63,6 +63,7 @@ from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide, disguise
 from crm_server.metrics import Metrics
 from crm_server.pages import MOST_COUNTED, Page, Window, read_page
+from crm_server.releases import Releases
 from crm_server.tables import (
     approvals,
     decision_records,
@@ -133,7 +134,8 @@ class ApprovalQueue:
     def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
         """Prepare; nothing is written before `start`. What becomes of events is counted in `metrics`."""
         self._database = database
-        self._metrics = metrics or Metrics(events=EVENTS)
+        self._metrics = metrics or Metrics(events=EVENTS, releases=RELEASES)
+        self.releases = Releases(self._metrics.webhooks)
         self._commits: GroupCommit[ReceivedEvent, Receipt | Conflict] = GroupCommit(
             database, receive, metrics=self._metrics
         )

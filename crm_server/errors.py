@@ -22,6 +22,7 @@ CrmError
     ├── UnknownTicket      no ticket has this id
     ├── TicketMoved        from where the ticket is now it does not go there
     ├── PersonChanged      more has come of the person since they were looked for
+    ├── ReleaseNotRetired  somebody sends the release, or it is no earlier one
     ├── UnknownStaff       nobody of the staff has this name
     └── StaffNotAdded      the name is taken, or no name
 """
@@ -169,6 +170,10 @@ class TicketMoved(Refused):
 
 class PersonChanged(Refused):
     """More has come of the person since they were looked for; look again."""
+
+
+class ReleaseNotRetired(Refused):
+    """Somebody sends the release, or it is no earlier one."""
 
 
 class UnknownStaff(Refused):

@@ -301,6 +301,26 @@ webhook_keys = Table(
 )
 """When each webhook key was used, the last time to the minute; never the key."""
 
+release_uses = Table(
+    "release_uses",
+    metadata,
+    Column("release", String(32), primary_key=True),
+    Column("key", String(12), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last_at", String(27), nullable=False),
+)
+"""How many webhooks of each release of the contract came with each key on each day (UTC), all that passed the
+key's check; `key` is a fingerprint, or empty where it is not known. Written once a minute."""
+
+retired_releases = Table(
+    "retired_releases",
+    metadata,
+    Column("release", String(32), primary_key=True),
+    Column("retired_at", String(27), nullable=False),
+)
+"""Releases of the contract whose webhooks are no longer accepted."""
+
 heartbeat = Table(
     "heartbeat",
     metadata,

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ OPERATIONS = '''
 Generated from openapi/webhooks/ by `make generate`. Do not edit.
 """
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -142,6 +144,16 @@ class Webhook:
     """By HTTP status."""
 
 
+@dataclass(frozen=True, slots=True)
+class Deprecated:
+    """When a release is given up."""
+
+    since: datetime.date
+    """From when on it should no longer be sent."""
+    sunset: datetime.date | None
+    """From when on the CRM may refuse it, where that is known."""
+
+
 CURRENT = {current!r}
 """The contract release that the models are made from."""
 
@@ -159,6 +171,9 @@ RELEASES: Mapping[str, Mapping[str, Webhook]] = {{{releases}}}
 
 WEBHOOKS: Mapping[str, Webhook] = RELEASES[CURRENT]
 """Today's webhooks, by name."""
+
+DEPRECATED: Mapping[str, Deprecated] = {{{deprecated}}}
+"""The releases that should no longer be sent."""
 '''
 
 
@@ -387,7 +402,35 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         current=current,
         health=path_of(contracts[current], "health"),
         receipt=path_of(contracts[current], "receipt"),
+        deprecated="".join(deprecations(contracts, current)),
     )
+
+
+def deprecations(contracts: dict[str, Contract], current: str) -> Iterator[str]:
+    """Yield the source of each `Deprecated`, by release.
+
+    Raises ContractError when today's contract deprecates what is no earlier release, or names no days in order.
+    """
+    for version, days in contracts[current]["info"].get("x-deprecated", {}).items():
+        what = f"info.x-deprecated of {CONTRACT.relative_to(ROOT)}: {version}"
+        if version not in contracts or version == current:
+            raise ContractError(f"{what} is no earlier release. These are: {', '.join(contracts)}.")
+        try:
+            since, sunset = (
+                days.get(name) and date.fromisoformat(days[name]) for name in ("since", "sunset")
+            )
+        except (AttributeError, TypeError, ValueError):
+            since = sunset = None
+        if not since or (sunset and sunset < since) or days.keys() - {"since", "sunset"}:
+            raise ContractError(
+                f'{what} needs a day in quotes, and perhaps a later one: {{since: "2027-01-01", sunset: "2027-07-01"}}.'
+            )
+        yield f"{version!r}: Deprecated({written(since)}, {written(sunset)}),"
+
+
+def written(day: date | None) -> str:
+    """Return the source of a day."""
+    return f"datetime.date({day.year}, {day.month}, {day.day})" if day else "None"
 
 
 def path_of(contract: Contract, operation_id: str) -> str:

@@ -11,7 +11,7 @@ from crm_server.database import utc_now
 from crm_server.errors import UnknownApproval
 from crm_server.idempotency import Conflict
 from crm_server.problems import Problem, unavailable
-from generated.operations import RELEASES, WEBHOOKS
+from generated.operations import WEBHOOKS
 
 RESERVED = "webhook-test"
 """The natural key of our probes: only with the header that says so, so that a proxy which strips headers
@@ -68,7 +68,7 @@ async def receipt(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 async def health(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Tell whether an event could be stored now, and which contract releases we speak."""
-    known = {"time": utc_now(), "contract": {"versions": list(RELEASES)}}
+    known = {"time": utc_now(), "contract": queue.releases.spoken}
     if await queue.is_healthy():
         return Answer(200, {"status": "ok", "database": "ok", **known})
     raise unavailable(database="unavailable", **known)

@@ -24,8 +24,9 @@ from crm_server.errors import AmbiguousJson, Fault, InvalidBody, InvalidJson
 from crm_server.idempotency import Identity, digest
 from crm_server.middleware.bodies import operation_id
 from crm_server.problems import Problem, faulty
+from crm_server.releases import Releases
 from crm_server.validation import Rules, describe_ambiguity, field, parse_json, validate
-from generated.operations import CURRENT, RELEASES
+from generated.operations import CURRENT
 
 METHOD_NOT_ALLOWED = 405
 
@@ -217,18 +218,19 @@ def wrong_form(rule: Any, name: str, text: str) -> list[Fault]:
 class EventRules:
     """Makes the body an event, by the release that it names; Connexion's `body` validator."""
 
-    def __init__(self, rules: Mapping[str, Mapping[str, Rules]]) -> None:
-        """Take the compiled rules, by release and webhook."""
-        self._rules = rules
+    def __init__(self, rules: Mapping[str, Mapping[str, Rules]], releases: Releases) -> None:
+        """Take the compiled rules, by release and webhook, and what knows which releases are accepted."""
+        self._rules, self._releases = rules, releases
 
     def validate(self, scope: Scope, faults: tuple[Fault, ...]) -> None:
         """Put the event into `scope["crm.event"]`; raise 400 with every fault, the headers' first.
 
-        A body whose release is not known, or does not know the webhook, is not judged.
+        A body whose release is not accepted, or does not know the webhook, is not judged.
         """
         release, webhook = scope["crm.headers"].get("webhook-contract", CURRENT), str(operation_id(scope))
         rules = self._rules.get(release, {}).get(webhook)
-        known = rules is not None and all(fault.pointer != "#webhook-contract" for fault in faults)
+        is_one = all(fault.pointer != "#webhook-contract" for fault in faults)
+        known = is_one and self._releases.take(release, scope["crm.key"]) and rules is not None
         if rules is not None and known:
             try:
                 scope["crm.event"] = read_event(rules, release, scope)
@@ -240,7 +242,7 @@ class EventRules:
             raise Problem(
                 "unsupported-contract-version",
                 "This CRM does not take this webhook by the release that webhook-contract names.",
-                versions=[each for each, webhooks in RELEASES.items() if webhook in webhooks],
+                versions=[each for each in self._releases.accepted if webhook in self._rules[each]],
             )
 
 

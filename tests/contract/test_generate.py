@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from generated.operations import CURRENT
+from generated.operations import CURRENT, RELEASES
 from scripts import node
+from scripts.generate import ContractError, deprecations
+from tests.contract.contracts import contract
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = "openapi/webhooks/v1.yaml"
@@ -151,6 +154,37 @@ def test_a_new_release_keeps_the_old_ones_rules_beside_its_own(tree: Path) -> No
     operations = (tree / "generated" / "operations.py").read_text()
     assert 'CURRENT = "1.100.0"' in operations
     assert operations.index('"1.0.0": {') < operations.index('"1.100.0": {')
+
+
+def test_a_release_that_is_given_up_is_known_to_both_programs(tree: Path) -> None:
+    edit(
+        tree,
+        CONTRACT,
+        "x-deprecated: {}",
+        'x-deprecated: {"1.0.0": {since: "2027-01-01", sunset: "2027-07-01"}}',
+    )
+    done = generate(tree)
+    assert done.returncode == 0, done.stderr
+    operations = (tree / "generated" / "operations.py").read_text()
+    assert '"1.0.0": Deprecated(datetime.date(2027, 1, 1), datetime.date(2027, 7, 1))' in operations
+
+
+@pytest.mark.parametrize(
+    ("given_up", "told"),
+    [
+        ('{"0.9.0": {since: "2027-01-01"}}', "0.9.0 is no earlier release"),
+        (f'{{"{CURRENT}": {{since: "2027-01-01"}}}}', f"{CURRENT} is no earlier release"),
+        ('{"1.0.0": {}}', "1.0.0 needs a day in quotes"),
+        ('{"1.0.0": {since: 2027-01-01}}', "1.0.0 needs a day in quotes"),
+        ('{"1.0.0": {since: "2027-01-01", sunset: "2026-12-31"}}', "1.0.0 needs a day in quotes"),
+        ('{"1.0.0": {since: "2027-01-01", end: "2027-12-31"}}', "1.0.0 needs a day in quotes"),
+    ],
+)
+def test_what_gives_up_no_release_is_refused(given_up: str, told: str) -> None:
+    contracts = {release: contract(release) for release in RELEASES}
+    contracts[CURRENT]["info"]["x-deprecated"] = yaml.safe_load(given_up)
+    with pytest.raises(ContractError, match=told):
+        list(deprecations(contracts, CURRENT))
 
 
 def test_the_checksums_are_those_that_sha256sum_writes() -> None:

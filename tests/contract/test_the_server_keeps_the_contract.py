@@ -29,6 +29,10 @@ from tests.servers import UNLIMITED
 MODES = {"what it allows": GenerationMode.POSITIVE, "what it forbids": GenerationMode.NEGATIVE}
 
 
+FIRST, SECOND, *OTHERS = (webhook.path for webhook in WEBHOOKS.values())
+PATHS = [FIRST, SECOND, *(pytest.param(path, marks=pytest.mark.long) for path in OTHERS)]
+
+
 @pytest.fixture
 def contract(tmp_path: Path) -> Iterator[OpenApiSchema]:
     """Yield the contract, bound to a server with a database of its own."""
@@ -55,7 +59,7 @@ def contract(tmp_path: Path) -> Iterator[OpenApiSchema]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("path", [webhook.path for webhook in WEBHOOKS.values()])
+@pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_answer_is_what_the_contract_documents(
