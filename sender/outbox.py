@@ -696,7 +696,8 @@ def find(connection: Connection, key: str) -> Sequence[Any]:
 
 def one(connection: Connection, event_id: str) -> Row[Any] | None:
     """Return the event with this id, None where there is none."""
-    return connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
+    found: Row[Any] | None = connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
+    return found
 
 
 def _has_natural_key(key: str) -> ColumnElement[bool]:
