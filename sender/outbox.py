@@ -694,10 +694,9 @@ def find(connection: Connection, key: str) -> Sequence[Any]:
     return rows
 
 
-def one(connection: Connection, event_id: str) -> Row[Any] | None:
+def one(connection: Connection, event_id: str) -> Any:
     """Return the event with this id, None where there is none."""
-    found: Row[Any] | None = connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
-    return found
+    return connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
 
 
 def _has_natural_key(key: str) -> ColumnElement[bool]:
