@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from crm_server.api import Handler, Stream, approvals, audit, bulk_decisions, pe
 from crm_server.approval_queue import EVENTS, ApprovalQueue
 from crm_server.bulk_decisions import keep_deciding
 from crm_server.database import Database
-from crm_server.errors import ConfigurationError
+from crm_server.errors import ConfigurationError, Unavailable
 from crm_server.frontend import Pages
 from crm_server.frontend.rendering import send_page
 from crm_server.metrics import Memory, Metrics
@@ -37,7 +37,9 @@ from crm_server.middleware.contract import (
     each_operation,
     operations,
 )
+from crm_server.middleware.deprecation import Deprecation
 from crm_server.middleware.exposition import METRICS, Exposition
+from crm_server.middleware.host import OneHost
 from crm_server.middleware.networks import Networks
 from crm_server.middleware.observation import PAGE, Observation
 from crm_server.middleware.problem_answers import ProblemAnswers
@@ -53,6 +55,8 @@ from crm_server.search_index import keep_indexed
 from crm_server.settings import Settings
 from crm_server.validation import STAFF_CONTRACT, load_contract, load_rules
 from crm_server.webhook_keys import KeyUse, fingerprint, warn_of_old_keys
+from crm_server.website_approvals import keep_approving
+from generated.operations import DEPRECATED, RELEASES, WEBHOOKS
 
 Part = Literal["webhooks", "staff"]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -103,26 +107,29 @@ def create_apps(
     """Return an ASGI app for each part, all on one database and one queue, with nothing open yet.
 
     The first one's lifespan is that of database and queue: it must be around the others'. Several
-    processes that serve these apps count in one `memory`, and the first keeps the search index. Raises
+    processes that serve these apps count in one `memory`, and the first keeps the search index and approves
+    what the website tells. Raises
     ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
         raise ConfigurationError("WEBHOOK_API_KEY is not set: give the key that the website sends.")
     database = Database(settings.url)
     require_migrated(database)
-    if "webhooks" in parts:
-        with database.reading() as connection:
-            warn_of_old_keys(connection, webhook_keys(settings))
-    database.close()  # a process that is forked off must not share a connection
     memory = memory or Memory()
     metrics = Metrics(
         events=EVENTS,
         operations=[*webhooks.OPERATIONS, *STAFF_OPERATIONS, METRICS, PAGE],
         problems=TITLES,
         keys=list(map(fingerprint, webhook_keys(settings))),
+        releases=RELEASES,
         memory=memory,
     )
     queue = ApprovalQueue(database, metrics)
+    with database.reading() as connection:
+        queue.releases.look(connection)
+        if "webhooks" in parts:
+            warn_of_old_keys(connection, webhook_keys(settings))
+    database.close()  # a process that is forked off must not share a connection
     storage = settings.rate_limit_storage.get_secret_value()
     shared = None if storage == "memory://" else SharedCounters(storage)
 
@@ -131,16 +138,18 @@ def create_apps(
     @asynccontextmanager
     async def running(_: Any) -> AsyncIterator[None]:
         queue.start()
-        kept = [partial(keep_erasing, queue, settings.retention_days)]
+        kept = [partial(keep_erasing, queue, settings.retention_days), partial(queue.releases.keep, queue)]
         if "staff" in parts:
             kept.append(partial(keep_deciding, queue))
         if "staff" in parts and memory.process == 0:
-            kept.append(partial(keep_indexed, queue))
+            kept += [partial(keep_indexed, queue), partial(keep_approving, queue)]
         tasks = [asyncio.create_task(keep()) for keep in kept]
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(Unavailable):
+            await queue.releases.write(queue)
         await queue.close()
         if shared:
             await shared.close()
@@ -165,7 +174,9 @@ def webhooks_app(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     queue, metrics, settings = common.queue, common.metrics, common.settings
     middlewares: list[Any] = [
         common.observed,
+        *deprecation(),
         ProblemAnswers,
+        OneHost,
         partial(
             Networks,
             allowed=settings.allowed_networks,
@@ -194,7 +205,7 @@ def webhooks_app(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
         base_path=BASE_PATHS["webhooks"],
         resolver=Resolver(webhooks.OPERATIONS.__getitem__),
         security_map={"bearer": WebhookKeys(webhook_keys(settings), failures, use)},
-        validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules())},
+        validator_map={"parameter": HeaderRules(contract), "body": EventRules(load_rules(), queue.releases)},
     )
     return app
 
@@ -208,6 +219,12 @@ def signatures(settings: Settings) -> list[Any]:
     """Return the middleware that checks signatures, when there is a secret to check them by."""
     secrets = [secret.get_secret_value() for secret in settings.signing_secrets]
     return [partial(Signatures, secrets=secrets)] if secrets else []
+
+
+def deprecation() -> list[Any]:
+    """Return the middleware that tells of releases that are given up, when there are any."""
+    paths = [f"{BASE_PATHS['webhooks']}{webhook.path}" for webhook in WEBHOOKS.values()]
+    return [partial(Deprecation, given_up=DEPRECATED, paths=paths)] if DEPRECATED else []
 
 
 def open_operations(contract: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -229,7 +246,8 @@ def staff_app(common: Common, lifespan: Lifespan) -> ASGIApp:
         BASE_PATHS["staff"],
         staff_api(common, lifespan),
         common.observed(
-            ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page), unrouted=PAGE
+            ProblemAnswers(OneHost(guarded(Sessions(pages, queue=queue))), send_problem=send_page),
+            unrouted=PAGE,
         ),
     )
 
@@ -260,6 +278,7 @@ def staff_api(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     middlewares: list[Any] = [
         common.observed,
         ProblemAnswers,
+        OneHost,
         partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,
         partial(Sessions, queue=queue),

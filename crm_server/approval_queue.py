@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import audit_trail, records, search
+from crm_server import audit_trail, records, search, website_statuses
 from crm_server.audit_trail import Actor
 from crm_server.database import (
     BUSY_SECONDS,
@@ -39,10 +39,13 @@ from crm_server.database import (
 from crm_server.decisions import (
     NO_CHOICE,
     TRANSITIONS,
+    Change,
     Choice,
     Difference,
     Records,
     Verb,
+    changed_customer,
+    changes,
     differences,
     records_of,
 )
@@ -50,7 +53,9 @@ from crm_server.errors import (
     AlreadyDecided,
     CannotReopen,
     CustomerKnown,
+    CustomerUnknown,
     Erased,
+    NoTicket,
     Unavailable,
     UnknownApproval,
 )
@@ -58,6 +63,7 @@ from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide, disguise
 from crm_server.metrics import Metrics
 from crm_server.pages import MOST_COUNTED, Page, Window, read_page
+from crm_server.releases import Releases
 from crm_server.tables import (
     approvals,
     decision_records,
@@ -66,10 +72,11 @@ from crm_server.tables import (
     rejection_reasons,
     search_documents,
 )
-from crm_server.upcast import upcast
+from crm_server.upcast import read_event
 from crm_server.webhook_keys import record_use
-from generated.base import ContractModel
-from generated.operations import MODELS, RELEASES
+from crm_server.website_statuses import Told
+from generated.operations import RELEASES
+from generated.webhooks import BookingStatus, CustomerProfile, PaymentStatus
 
 Found = TypeVar("Found")
 
@@ -108,6 +115,8 @@ class ReceivedEvent:
     """The fingerprint of the key that it came with."""
     origin: str | None = None
     """The address that it came from."""
+    about: str | None = None
+    """The natural key of the repair request that it tells more of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,8 @@ class ApprovalQueue:
     def __init__(self, database: Database, metrics: Metrics | None = None) -> None:
         """Prepare; nothing is written before `start`. What becomes of events is counted in `metrics`."""
         self._database = database
-        self._metrics = metrics or Metrics(events=EVENTS)
+        self._metrics = metrics or Metrics(events=EVENTS, releases=RELEASES)
+        self.releases = Releases(self._metrics.webhooks)
         self._commits: GroupCommit[ReceivedEvent, Receipt | Conflict] = GroupCommit(
             database, receive, metrics=self._metrics
         )
@@ -272,6 +282,7 @@ def new_row(event: ReceivedEvent, now: str) -> dict[str, Any]:
         "status": "pending_approval",
         "received_by": event.by,
         "received_from": event.origin,
+        "about": event.about,
         "now": now,
     }
 
@@ -448,6 +459,12 @@ class Shown:
     comparison: "Comparison"
     history: list[Row[Any]]
     """What was done to it, oldest first."""
+    told: Told
+    """What the website has told of its repair."""
+    repair: Row[Any] | None
+    """The repair request that a status is about, if it has come."""
+    ticket_id: str | None
+    """The ticket of the repair that a status is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +475,8 @@ class Comparison:
     """The customer with its `websiteUserId`."""
     differences: Sequence[Difference] = ()
     """From that customer's record."""
+    changes: Sequence[Change] = ()
+    """What a changed profile would change of it, or has changed when it was approved."""
     suggestions: Sequence["Suggested"] = ()
     """Customers with an equal e-mail address, where its `websiteUserId` is not known."""
 
@@ -473,9 +492,14 @@ class Suggested:
 
 def compare(connection: Connection, row: Row[Any]) -> Comparison:
     """Look for the customer of a request; nothing is compared once it is decided or erased."""
-    if row.status != "pending_approval" or row.payload is None:
+    if row.payload is None or row.about is not None:
         return Comparison()
-    sent = records_of(read_event(row)).customer
+    event = read_event(row)
+    if isinstance(event, CustomerProfile):
+        return compare_profile(connection, row, event)
+    if row.status != "pending_approval":
+        return Comparison()
+    sent = records_of(event).customer
     known = records.find_customer(connection, sent["website_user_id"])
     if known is None:
         like = records.customers_with_email(connection, sent["email"])
@@ -483,6 +507,20 @@ def compare(connection: Connection, row: Row[Any]) -> Comparison:
             suggestions=[Suggested(row, list(differences(row._asdict(), sent))) for row in like]
         )
     return Comparison(known.id, list(differences(known._asdict(), sent)))
+
+
+def compare_profile(connection: Connection, row: Row[Any], event: CustomerProfile) -> Comparison:
+    """Say what a changed profile would change of its customer's record, or has changed."""
+    if row.status == "approved":
+        sent = changed_customer(event)
+        made = records.corrections_by(connection, row.id)
+        return Comparison(
+            changes=[Change(each.field, each.before, sent[each.field]) for each in made if each.field in sent]
+        )
+    known = records.find_customer(connection, event.customer.website_user_id)
+    if known is None or row.status != "pending_approval":
+        return Comparison()
+    return Comparison(known.id, changes=list(changes(known._asdict(), event)))
 
 
 def find_approval(connection: Connection, approval_id: str) -> Row[Any]:
@@ -496,6 +534,19 @@ def find_approval(connection: Connection, approval_id: str) -> Row[Any]:
     return row
 
 
+def find_outcome(connection: Connection, approval_id: str) -> Row[Any]:
+    """Read what became of a request, and nothing of whom it is from.
+
+    Raises UnknownApproval.
+    """
+    c = approvals.c
+    columns = [c.id, c.event, c.status, c.received_at, c.decided_at]
+    row = connection.execute(select(*columns).where(c.id == approval_id)).one_or_none()
+    if row is None:
+        raise UnknownApproval("There is no such approval request.")
+    return row
+
+
 def show(connection: Connection, approval_id: str) -> Shown:
     """Read one request, its history, and how it compares with what is on record.
 
@@ -505,7 +556,18 @@ def show(connection: Connection, approval_id: str) -> Shown:
     of_this = rejection_reasons.c.approval_id == approval_id
     reason = connection.execute(select(rejection_reasons.c.reason).where(of_this)).scalar()
     history = list(audit_trail.history(connection, approval_id))
-    return Shown(row, reason, compare(connection, row), history)
+    repair: Row[Any] | None = None
+    ticket: Row[Any] | None = None
+    told = Told()
+    if row.about is not None:
+        repair = website_statuses.find_repair(connection, row.about)
+        ticket = website_statuses.find_ticket(connection, row.about)
+        told = website_statuses.told_of(connection, row.about)
+    elif row.event == website_statuses.REPAIR and row.payload is not None:
+        told = website_statuses.told_of(connection, row.natural_key)
+    return Shown(
+        row, reason, compare(connection, row), history, told, repair, None if ticket is None else ticket.id
+    )
 
 
 def requests_of(connection: Connection, record_id: str) -> list[Row[Any]]:
@@ -529,26 +591,67 @@ def as_json(row: Row[Any]) -> dict[str, Any]:
         "payload": None if row.payload is None else json.loads(row.payload),
         "decided_at": row.decided_at,
         "decided_by": row.decided_by,
+        "about": row.about,
     }
 
 
 def approve(connection: Connection, approval_id: str, actor: Actor, choice: Choice = NO_CHOICE) -> Row[Any]:
-    """Approve a request: its customer, and for a repair its ticket, are recorded. Return the decided row.
+    """Approve a request: what it asks for is recorded. Return the decided row.
 
-    Raises UnknownApproval, AlreadyDecided, Erased, CustomerKnown, UnknownCustomer and NumberTaken.
+    That is its customer, and for a repair its ticket; of a changed profile what has changed; a status of the
+    website stands on the ticket as it is. Raises UnknownApproval, AlreadyDecided, Erased, CustomerKnown,
+    CustomerUnknown, UnknownCustomer, NumberTaken and NoTicket.
     """
     row = decide_once(connection, approval_id, "approve", actor)
     if row.payload is None:
         raise Erased("What was received is erased: reject it.")
-    wanted = records_of(read_event(row))
+    match read_event(row):
+        case PaymentStatus() | BookingStatus():
+            require_ticket(connection, row.about)
+        case CustomerProfile() as event:
+            change_customer(connection, row, event, actor)
+        case event:
+            make_records(connection, row, records_of(event), actor, choice)
+    return row
+
+
+def require_ticket(connection: Connection, website_repair_id: str) -> None:
+    """Raise NoTicket unless there is a ticket on which a status can stand."""
+    if website_statuses.find_ticket(connection, website_repair_id) is None:
+        raise NoTicket("Its repair has no ticket: approve the repair request first, or reject this.")
+
+
+def change_customer(connection: Connection, row: Row[Any], event: CustomerProfile, actor: Actor) -> None:
+    """Write what has changed of a profile to its customer's record.
+
+    Raises CustomerUnknown.
+    """
+    known = records.find_customer(connection, event.customer.website_user_id)
+    if known is None:
+        raise CustomerUnknown(
+            "Its customer is not on record: approve their registration first, or reject this."
+        )
+    right = {change.field: change.sent for change in changes(known._asdict(), event)}
+    corrected = records.correct(
+        connection, "customer", known.id, right, at=row.decided_at, actor=actor, approval_id=row.id
+    )
+    remember(connection, row.id, "customer", known.id, created=False, fields=corrected)
+
+
+def make_records(
+    connection: Connection, row: Row[Any], wanted: Records, actor: Actor, choice: Choice
+) -> None:
+    """Record a customer and, for a repair, a ticket.
+
+    Raises CustomerKnown, UnknownCustomer and NumberTaken.
+    """
     customer_id = record_customer(connection, row, wanted, actor, choice)
     if wanted.ticket:
         ticket = wanted.ticket | ({"ticket_number": choice.ticket_number} if choice.ticket_number else {})
         at = row.decided_at
         ticket_id = records.open_ticket(connection, customer_id, ticket, at)
         audit_trail.append(connection, at=at, actor=actor, verb="open", record="ticket", record_id=ticket_id)
-        remember(connection, approval_id, "ticket", ticket_id, created=True)
-    return row
+        remember(connection, row.id, "ticket", ticket_id, created=True)
 
 
 def record_customer(
@@ -616,6 +719,8 @@ def reopen(connection: Connection, approval_id: str, actor: Actor) -> Row[Any]:
     before = find_approval(connection, approval_id)
     if before.payload is None:
         raise CannotReopen("The payload is erased.")
+    if before.about is not None and before.status == "approved":
+        raise CannotReopen("It says what happened on the website: there is nothing to take back.")
     row = decide_once(connection, approval_id, "reopen", actor)
     of_this = decision_records.c.approval_id == approval_id
     newest_first = decision_records.c.sequence.desc()
@@ -690,9 +795,3 @@ def decide_once(connection: Connection, approval_id: str, verb: Verb, actor: Act
     connection.execute(update(approvals).where(this).values(decided))
     audit_trail.append(connection, at=at, actor=actor, verb=verb, record="approval", record_id=approval_id)
     return connection.execute(select(approvals).where(this)).one()
-
-
-def read_event(row: Row[Any]) -> ContractModel:
-    """Return a stored request's payload as today's model."""
-    body = upcast(row.contract, row.event, json.loads(row.payload))
-    return MODELS[row.event].model_validate_json(json.dumps(body), by_alias=True, by_name=False)

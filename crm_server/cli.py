@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from crm_server import approval_queue, audit_trail, backup, erasure, staff, workers
+from crm_server import approval_queue, audit_trail, backup, erasure, releases, staff, workers
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
@@ -92,6 +92,16 @@ def parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", help="list the webhook keys by fingerprint, and when they were used")
     keys.add_argument("--json", action="store_true", help="print JSON")
     keys.set_defaults(run=run_keys)
+
+    releases_ = commands.add_parser("releases", help="list the contract's releases, and who sends which")
+    releases_.add_argument("--json", action="store_true", help="print JSON")
+    releases_.set_defaults(run=run_releases)
+    retire = commands.add_parser("retire", help="accept a release no longer that nobody sends")
+    retire.set_defaults(run=run_retire)
+    unretire = commands.add_parser("unretire", help="accept a release again that was retired")
+    unretire.set_defaults(run=run_unretire)
+    for command in (retire, unretire):
+        command.add_argument("release", metavar="RELEASE", help="its number, such as 1.0.0")
 
     audit = commands.add_parser("audit", help="print the audit trail, oldest first")
     notation = audit.add_mutually_exclusive_group()
@@ -298,6 +308,44 @@ def run_keys(settings: Settings, options: argparse.Namespace) -> int:
     print_table(
         lines + [[k.fingerprint, k.first_used_at or "-", k.last_used_at or "-", k.state] for k in keys]
     )
+    return 0
+
+
+def run_releases(settings: Settings, options: argparse.Namespace) -> int:
+    """Print the contract's releases, and who sends which."""
+    with opened(settings).reading() as connection:
+        found = releases.list_releases(connection)
+    if options.json:
+        print(json.dumps([asdict(release) for release in found], indent=2))
+        return 0
+    print_table(
+        [["RELEASE", "STATE", "SUNSET", "LAST", f"IN {releases.DAYS} DAYS", "BY KEY"]]
+        + [
+            [r.release, r.state, r.sunset or "-", r.last_at or "-", str(r.count), by_key(r.uses)]
+            for r in found
+        ]
+    )
+    return 0
+
+
+def by_key(uses: Sequence[releases.Use]) -> str:
+    """Return how often each key sent a release."""
+    return ", ".join(f"{use.key or 'unknown'} {use.count}" for use in uses)
+
+
+def run_retire(settings: Settings, options: argparse.Namespace) -> int:
+    """Accept a release no longer."""
+    with opened(settings).writing() as connection:
+        releases.retire(connection, options.release, actor())
+    print(f"crm-server: {options.release} is retired; running servers know it within seconds.")
+    return 0
+
+
+def run_unretire(settings: Settings, options: argparse.Namespace) -> int:
+    """Accept a release again."""
+    with opened(settings).writing() as connection:
+        releases.unretire(connection, options.release, actor())
+    print(f"crm-server: {options.release} is accepted; running servers know it within seconds.")
     return 0
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from generated.base import ContractModel
-from generated.webhooks import CustomerRegistration, RepairRequest
+from generated.webhooks import CustomerProfile, CustomerRegistration, RepairRequest
 
 Verb = Literal["approve", "reject", "reopen"]
 Row = dict[str, Any]
@@ -22,6 +22,9 @@ TRANSITIONS: Mapping[tuple[str, Verb], str] = {
 
 TICKET_TRANSITIONS: Mapping[str, str] = {"open": "in_repair", "in_repair": "ready", "ready": "closed"}
 """Where a ticket goes from each of its states."""
+
+IN_JSON = {"preferences", "photos"}
+"""Columns of records that hold JSON."""
 
 COMPARED = ("first_name", "last_name", "email", "phone")
 """The fields of a customer that staff compare, and may choose."""
@@ -56,6 +59,26 @@ def differences(on_record: Mapping[str, Any], sent: Mapping[str, Any]) -> Iterat
     for name in COMPARED:
         if on_record[name] is not None and sent[name] is not None and on_record[name] != sent[name]:
             yield Difference(name, on_record[name], sent[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A field of a customer that a changed profile says anew; preferences are JSON."""
+
+    field: str
+    on_record: str | None
+    sent: str
+
+
+def changes(on_record: Mapping[str, Any], event: CustomerProfile) -> Iterator[Change]:
+    """Yield what a changed profile would change of a customer's record."""
+    for name, sent in changed_customer(event).items():
+        known = on_record[name]
+        same = known == sent
+        if name in IN_JSON and known is not None:
+            same = json.loads(known) == json.loads(sent)
+        if not same:
+            yield Change(name, known, sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +117,20 @@ def registered_customer(event: CustomerRegistration) -> Row:
     }
 
 
+def changed_customer(event: CustomerProfile) -> dict[str, str]:
+    """Return the fields of a customer that a changed profile says anew."""
+    customer = event.customer
+    fields = {
+        "first_name": customer.first_name,
+        "last_name": customer.last_name,
+        "email": customer.email,
+        "phone": customer.phone,
+        "language": customer.language,
+        "preferences": _json(customer.preferences),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def repair_customer(event: RepairRequest) -> Row:
     """Return as much of the customer as a repair request knows."""
     customer = event.customer
@@ -124,6 +161,7 @@ def repair_ticket(event: RepairRequest) -> Row:
         "address": repair.address,
         "notes": repair.notes,
         "estimated_cost": repair.estimated_cost,
+        "currency": repair.currency,
         "photos": _json(repair.photos),
         "booked_at": _time(repair.created_at),
     }

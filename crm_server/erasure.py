@@ -327,6 +327,7 @@ def erase_requests(connection: Connection, rows: Sequence[Row[Any]], actor: Acto
         .values(
             payload=None,
             erased_at=at,
+            about=None,
             status=case((waits, "rejected"), else_=c.status),
             decided_at=case((waits, bindparam("to_decided_at")), else_=c.decided_at),
             decided_by=case((waits, actor.name), else_=c.decided_by),

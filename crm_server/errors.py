@@ -13,6 +13,8 @@ CrmError
     ├── CannotReopen       the decision stands: what came of it is in use, or gone
     ├── Erased             what was received is erased
     ├── CustomerKnown      the request's websiteUserId is another customer's
+    ├── CustomerUnknown    the customer of a changed profile is not on record
+    ├── NoTicket           the repair of a status of the website has no ticket
     ├── UnknownCustomer    no customer has this id
     ├── NumberTaken        another ticket has this number
     ├── PreviewChanged     what a decision on everything would decide is no longer what was seen
@@ -20,6 +22,7 @@ CrmError
     ├── UnknownTicket      no ticket has this id
     ├── TicketMoved        from where the ticket is now it does not go there
     ├── PersonChanged      more has come of the person since they were looked for
+    ├── ReleaseNotRetired  somebody sends the release, or it is no earlier one
     ├── UnknownStaff       nobody of the staff has this name
     └── StaffNotAdded      the name is taken, or no name
 """
@@ -115,6 +118,18 @@ class CustomerKnown(Refused):
     kind = "customer-known"
 
 
+class CustomerUnknown(Refused):
+    """The customer of a changed profile is not on record; decide their registration or repair first."""
+
+    kind = "customer-unknown"
+
+
+class NoTicket(Refused):
+    """The repair of a status of the website has no ticket; decide the repair request first."""
+
+    kind = "no-ticket"
+
+
 class UnknownCustomer(Refused):
     """No customer has this id."""
 
@@ -155,6 +170,10 @@ class TicketMoved(Refused):
 
 class PersonChanged(Refused):
     """More has come of the person since they were looked for; look again."""
+
+
+class ReleaseNotRetired(Refused):
+    """Somebody sends the release, or it is no earlier one."""
 
 
 class UnknownStaff(Refused):

@@ -105,6 +105,7 @@ class Metrics:
         operations: Collection[str] = (),
         problems: Collection[str] = (),
         keys: Collection[str] = (),
+        releases: Collection[str] = (),
         memory: Memory | None = None,
     ) -> None:
         """Count from nothing; `keys` are fingerprints."""
@@ -116,6 +117,8 @@ class Metrics:
         self.refused = Counter(memory, problems)
         self.rate_limited = Counter(memory, LIMITS)
         self.key_uses = Counter(memory, keys)
+        self.webhooks = Counter(memory, releases)
+        """By release of the contract: all that came with a right key."""
         self.commit_failures = Counter(memory, [()])
         self.request_seconds = {operation: Histogram(memory, SECONDS) for operation in operations}
         self.commit_seconds = Histogram(memory, SECONDS)

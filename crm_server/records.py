@@ -11,7 +11,7 @@ from sqlalchemy import Row as Found
 from crm_server import audit_trail, search
 from crm_server.audit_trail import Actor
 from crm_server.database import insert_or_ignore, new_id, utc_now
-from crm_server.decisions import TICKET_TRANSITIONS
+from crm_server.decisions import IN_JSON, TICKET_TRANSITIONS
 from crm_server.errors import CannotReopen, NumberTaken, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.pages import Page, Window, read_page
 from crm_server.tables import (
@@ -24,6 +24,7 @@ from crm_server.tables import (
     ticket_notes,
     tickets,
 )
+from crm_server.website_statuses import Told, told_of
 
 Row = dict[str, Any]
 Kind = Literal["customer", "ticket"]
@@ -58,10 +59,6 @@ def join_customer(connection: Connection, customer_id: str, website_user_id: str
     find_record(connection, "customer", customer_id)
     row = {"website_user_id": website_user_id, "customer_id": customer_id, "approval_id": approval_id}
     connection.execute(insert(customer_website_users), row)
-
-
-IN_JSON = {"preferences", "photos"}
-"""Columns that hold JSON."""
 
 
 def as_json(row: Found[Any]) -> Row:
@@ -218,7 +215,7 @@ def correct(
     connection: Connection,
     kind: Kind,
     record_id: str,
-    right: Row,
+    right: Mapping[str, Any],
     *,
     at: str,
     actor: Actor,
@@ -254,6 +251,12 @@ def corrections_of(connection: Connection, record_id: str) -> Sequence[Found[Any
     """Read what was corrected of a record, oldest first."""
     mine = corrections.c.record_id == record_id
     return connection.execute(select(corrections).where(mine).order_by(corrections.c.sequence)).all()
+
+
+def corrections_by(connection: Connection, approval_id: str) -> Sequence[Found[Any]]:
+    """Read what a decision corrected."""
+    these = corrections.c.approval_id == approval_id
+    return connection.execute(select(corrections).where(these).order_by(corrections.c.sequence)).all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +301,8 @@ class ShownTicket:
     """Oldest first."""
     history: list[Found[Any]]
     """Oldest first."""
+    told: Told
+    """What the website has told of it."""
 
 
 def show_ticket(connection: Connection, ticket_id: str) -> ShownTicket:
@@ -313,6 +318,7 @@ def show_ticket(connection: Connection, ticket_id: str) -> ShownTicket:
         list(notes),
         corrections_of(connection, ticket_id),
         list(audit_trail.history(connection, ticket_id)),
+        told_of(connection, row.website_repair_id),
     )
 
 

@@ -41,6 +41,7 @@ Bytewise = String(64).with_variant(String(64, collation="C"), "postgresql")
 personal = {"personal": True}
 
 DECIDED = text("decided_at IS NOT NULL")
+TELLS_MORE = text("about IS NOT NULL")
 EXPIRING = text("status = 'rejected' AND erased_at IS NULL")
 """What `CRM_RETENTION_DAYS` is about."""
 
@@ -62,6 +63,7 @@ approvals = Table(
     Column("erased_at", String(27)),
     Column("received_by", String(12)),
     Column("received_from", String(64)),
+    Column("about", String(64)),
     UniqueConstraint("event", "natural_key"),
     CheckConstraint("status IN ('pending_approval', 'approved', 'rejected')", name="status"),
     CheckConstraint("(status = 'pending_approval') = (decided_at IS NULL)", name="decided_at"),
@@ -72,14 +74,16 @@ approvals = Table(
     Index(None, "received_at"),
     Index(None, "decided_at", "status", sqlite_where=DECIDED, postgresql_where=DECIDED),
     Index("ix_approvals_expiring", "decided_at", sqlite_where=EXPIRING, postgresql_where=EXPIRING),
+    Index("ix_approvals_about", "about", "sequence", sqlite_where=TELLS_MORE, postgresql_where=TELLS_MORE),
     sqlite_autoincrement=True,
 )
 """What the website asked for, in order of receipt (`sequence`), and what became of it.
 
 One index serves every list: each pair of event and status is a stream of its own, and a list merges the
 streams that it wants. Those on times serve the figures of a day. `received_by` is the webhook key's
-fingerprint, `received_from` the sender's address.
-What is erased keeps its identity disguised, see `crm_server.idempotency.disguise`.
+fingerprint, `received_from` the sender's address. `about` is the `websiteRepairId` of the repair request that
+a status of the website tells more of.
+What is erased keeps its identity disguised, see `crm_server.idempotency.disguise`, and is about nothing.
 """
 
 rejection_reasons = Table(
@@ -142,6 +146,7 @@ tickets = Table(
     Column("booked_at", String(32), nullable=False),
     Column("created_at", String(27), nullable=False),
     Column("erased_at", String(27)),
+    Column("currency", String(3)),
     CheckConstraint("status IN ('open', 'in_repair', 'ready', 'closed')", name="status"),
     Index(None, "status", "id"),
 )
@@ -295,6 +300,26 @@ webhook_keys = Table(
     CheckConstraint("first_used_at <= last_used_at", name="order"),
 )
 """When each webhook key was used, the last time to the minute; never the key."""
+
+release_uses = Table(
+    "release_uses",
+    metadata,
+    Column("release", String(32), primary_key=True),
+    Column("key", String(12), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("last_at", String(27), nullable=False),
+)
+"""How many webhooks of each release of the contract came with each key on each day (UTC), all that passed the
+key's check; `key` is a fingerprint, or empty where it is not known. Written once a minute."""
+
+retired_releases = Table(
+    "retired_releases",
+    metadata,
+    Column("release", String(32), primary_key=True),
+    Column("retired_at", String(27), nullable=False),
+)
+"""Releases of the contract whose webhooks are no longer accepted."""
 
 heartbeat = Table(
     "heartbeat",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from generated.base import AwareDatetime, ContractModel
+from generated.base import AwareDatetime, ContractModel, SomeFields
 
 
 class Approving(ContractModel):
@@ -160,7 +160,9 @@ class Approval(ContractModel):
     decided_at: Annotated[AwareDatetime | None, Field(...)]
     """When it was decided."""
     decided_by: Annotated[StrictStr | None, Field(...)]
-    """Who decided it."""
+    """Who decided it; `website` for what needed no staff."""
+    about: Annotated[StrictStr | None, Field(...)]
+    """The natural key of the repair request that it tells more of, nothing once it is erased."""
 
 
 class ApprovalPage(ContractModel):
@@ -178,6 +180,67 @@ class ApprovalPage(ContractModel):
     """How many there are on all pages, counted up to 10,000."""
     total_exact: StrictBool
     """Whether `total` is all."""
+
+
+class RequestReference(ContractModel):
+    """A request, without what it holds."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The request's id."""
+    status: StrictStr
+    """`pending_approval`, `approved` or `rejected`."""
+    received_at: AwareDatetime
+    """When it was received."""
+
+
+class WebsiteStatus(ContractModel):
+    """A payment or a booking at one moment, as the website told. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    id: StrictStr
+    """The id of the request that told it."""
+    event: StrictStr
+    """`payment-status` or `booking-status`."""
+    approval_status: StrictStr
+    """Of the request: `pending_approval`, `approved` or `rejected`."""
+    received_at: AwareDatetime
+    """When it was received."""
+    status: StrictStr
+    """What the payment or the booking is since."""
+    occurred_at: AwareDatetime
+    """When it happened."""
+    amount: Annotated[StrictFloat | None, Field(...)]
+    """Of a payment."""
+    currency: Annotated[StrictStr | None, Field(...)]
+    """Of the amount (ISO 4217)."""
+    method: Annotated[StrictStr | None, Field(...)]
+    """How it was paid."""
+    scheduled_for: Annotated[AwareDatetime | None, Field(...)]
+    """For when it is booked."""
+    reason: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """Why, in the customer's words."""
+
+
+class Change(ContractModel):
+    """A field that a changed profile says anew. Preferences are JSON."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    field: Literal["/first_name", "/last_name", "/email", "/phone", "/language", "/preferences"]
+    """JSON pointer to a field of the customer."""
+    on_record: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
+    """What the customer's record says, or said before."""
+    sent: Annotated[StrictStr, Field(json_schema_extra={"personal-data": True})]
+    """What the request says."""
 
 
 class Difference(ContractModel):
@@ -231,7 +294,7 @@ class Correction(ContractModel):
     """What it said before, nothing once it is erased."""
 
 
-class CorrectingCustomer(ContractModel):
+class CorrectingCustomer(SomeFields):
     """The fields that are wrong, and what is right."""
 
     model_config = ConfigDict(
@@ -280,7 +343,7 @@ class CorrectingCustomer(ContractModel):
     """Telephone number."""
 
 
-class CorrectingTicket(ContractModel):
+class CorrectingTicket(SomeFields):
     """The fields that are wrong, and what is right."""
 
     model_config = ConfigDict(
@@ -438,6 +501,8 @@ class Ticket(ContractModel):
     """What staff should know, in the customer's words."""
     estimated_cost: Annotated[StrictFloat | None, Field(...)]
     """The estimate shown to the customer."""
+    currency: Annotated[StrictStr | None, Field(...)]
+    """The estimate's (ISO 4217), or else the shop's own."""
     photos: Annotated[list[StrictStr] | None, Field(json_schema_extra={"personal-data": True})]
     """Addresses of the customer's photos."""
     booked_at: StrictStr
@@ -562,7 +627,7 @@ class AuditEntry(ContractModel):
     at: AwareDatetime
     """When."""
     actor: StrictStr
-    """Who: `staff:`, `cli:` or `server:` and a name, `webhook:` and a key's fingerprint."""
+    """Who: `staff:`, `cli:` or `server:` and a name, `webhook:` and a key's fingerprint, `website` for what needed no staff."""
     origin: Annotated[StrictStr | None, Field(...)]
     """From which address; nothing for the command line."""
     verb: StrictStr
@@ -640,7 +705,16 @@ class DecidingAll(ContractModel):
         ),
     ] = None
     """Why, in staff's words, for a rejection. May have several lines, and is not blank."""
-    event: Literal["customer-registration", "repair-request"] | None = None
+    event: (
+        Literal[
+            "customer-registration",
+            "repair-request",
+            "payment-status",
+            "booking-status",
+            "customer-profile",
+        ]
+        | None
+    ) = None
     """Only requests that this webhook brought, as in the preview."""
     search: Annotated[StrictStr | None, Field(pattern="^[A-Za-z0-9-]{1,64}$")] = None
     """Only requests in which the words of this saved search are found, as in the preview."""
@@ -669,16 +743,32 @@ class ApprovalDetail(Approval):
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
+    payment_status: Annotated[WebsiteStatus | None, Field(...)]
+    """Where the payment of the repair is now, as the website has told."""
+    booking_status: Annotated[WebsiteStatus | None, Field(...)]
+    """Where the booking of the repair is now, as the website has told."""
+    website_events: list[WebsiteStatus]
+    """What the website has told of the repair since it was booked, newest first, 100 at most; rejected ones too."""
     reason: Annotated[StrictStr | None, Field(json_schema_extra={"personal-data": True})]
     """Why it was rejected."""
     customer_id: Annotated[StrictStr | None, Field(...)]
     """The customer with its `websiteUserId`, if there is one, while it waits."""
     differences: list[Difference]
     """What it says of that customer, and the record says otherwise."""
+    changes: list[Change]
+    """
+    Of a changed profile what it would change of that customer's record; once it is approved, what it
+    has changed.
+
+    """
     suggestions: list[Suggestion]
     """Customers with an equal e-mail address, newest first, ten at most, while its `websiteUserId` is not known."""
     history: list[AuditEntry]
     """What was done to it, oldest first."""
+    repair_request: Annotated[RequestReference | None, Field(...)]
+    """The repair request that it is `about`, nothing as long as that has not come."""
+    ticket_id: Annotated[StrictStr | None, Field(...)]
+    """The ticket of the repair that it is `about`, if there is one."""
 
 
 class CustomerDetail(Customer):
@@ -703,6 +793,12 @@ class TicketDetail(Ticket):
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
+    payment_status: Annotated[WebsiteStatus | None, Field(...)]
+    """Where the payment of the repair is now, as the website has told."""
+    booking_status: Annotated[WebsiteStatus | None, Field(...)]
+    """Where the booking of the repair is now, as the website has told."""
+    website_events: list[WebsiteStatus]
+    """What the website has told of the repair since it was booked, newest first, 100 at most; rejected ones too."""
     corrections: list[Correction]
     """What staff corrected, oldest first. Fields hold what is right."""
     staff_notes: list[Note]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
@@ -55,6 +56,19 @@ class TestStep(ContractModel):
     """The CRM's answer, in the integration guide's words."""
 
 
+class ReleaseStatus(ContractModel):
+    """How many events there are of a contract release. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    undelivered: StrictInt
+    """Events that wait, or are held."""
+    delivered: StrictInt
+    """Events that the CRM has."""
+
+
 class CrmStatus(ContractModel):
     """How the CRM is. Open to later fields."""
 
@@ -68,6 +82,8 @@ class CrmStatus(ContractModel):
     """Its answer, in the integration guide's words."""
     contract_versions: list[StrictStr]
     """The contract releases that it speaks, where it says so."""
+    deprecated: dict[str, date | None] | None = None
+    """Those of them that should no longer be sent, and the day from which on each may be refused, where it says so."""
 
 
 class RelayStatus(ContractModel):
@@ -198,6 +214,8 @@ class Status(ContractModel):
     outbox: OutboxStatus
     holds: list[Hold] | None = None
     """What held events wait for, the longest first."""
+    releases: dict[str, ReleaseStatus] | None = None
+    """How many events there are of each contract release."""
     contract: StrictStr
     """The contract release that this side speaks."""
 

@@ -3,6 +3,7 @@
 Generated from openapi/webhooks/ by `make generate`. Do not edit.
 """
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -56,6 +57,16 @@ class Webhook:
     """Objects whose keys are the customer's words."""
     answers: Mapping[int, Answer]
     """By HTTP status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecated:
+    """When a release is given up."""
+
+    since: datetime.date
+    """From when on it should no longer be sent."""
+    sunset: datetime.date | None
+    """From when on the CRM may refuse it, where that is known."""
 
 
 CURRENT = "1.1.0"
@@ -329,3 +340,6 @@ RELEASES: Mapping[str, Mapping[str, Webhook]] = {
 
 WEBHOOKS: Mapping[str, Webhook] = RELEASES[CURRENT]
 """Today's webhooks, by name."""
+
+DEPRECATED: Mapping[str, Deprecated] = {}
+"""The releases that should no longer be sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from generated.base import AwareDatetime, ContractModel
+from generated.base import AwareDatetime, ContractModel, SomeFields
 
 SettingNumber = TypeAliasType(
     "SettingNumber",
@@ -235,7 +236,7 @@ class Booking(ContractModel):
     """When it happened (RFC 3339, with an offset)."""
 
 
-class ChangedCustomer(ContractModel):
+class ChangedCustomer(SomeFields):
     """The fields of a profile that changed; at least one."""
 
     model_config = ConfigDict(
@@ -374,15 +375,17 @@ class TestReceipt(ContractModel):
     """Always `test_ok`."""
 
 
-class SpokenContract(ContractModel):
-    """The contract releases that the CRM speaks."""
+class Deprecated(ContractModel):
+    """When a release is given up."""
 
     model_config = ConfigDict(
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
-    versions: list[StrictStr]
-    """Release numbers, oldest first."""
+    since: date
+    """The day from which on it should no longer be sent."""
+    sunset: date | None = None
+    """The day from which on the CRM may refuse it, where that is known."""
 
 
 class Fault(ContractModel):
@@ -411,28 +414,6 @@ class Existing(ContractModel):
     """The approval request's id in the CRM."""
     event: StrictStr
     """The webhook that brought it."""
-
-
-class UnhealthyProblem(ContractModel):
-    """A problem (RFC 9457) with what health knows beside it."""
-
-    model_config = ConfigDict(
-        validate_by_name=True,
-        use_attribute_docstrings=True,
-    )
-    type: StrictStr
-    """What kind of problem it is, a stable word."""
-    title: StrictStr
-    """The kind in words."""
-    status: StrictInt
-    """The HTTP status."""
-    detail: StrictStr
-    """What is wrong and what to do."""
-    time: AwareDatetime
-    """The CRM's clock, in UTC."""
-    database: StrictStr
-    """`ok`, or `unavailable`."""
-    contract: SpokenContract
 
 
 class RegisteredCustomer(ContractModel):
@@ -661,20 +642,17 @@ class CustomerProfile(ContractModel):
     """Which change it is, and when it was sent."""
 
 
-class Health(ContractModel):
-    """Whether the CRM takes events, and which releases it speaks. Open to later fields."""
+class SpokenContract(ContractModel):
+    """The contract releases that the CRM speaks."""
 
     model_config = ConfigDict(
         validate_by_name=True,
         use_attribute_docstrings=True,
     )
-    status: StrictStr
-    """`ok`."""
-    time: AwareDatetime
-    """The CRM's clock, in UTC."""
-    database: StrictStr
-    """`ok`, or `unavailable`."""
-    contract: SpokenContract
+    versions: list[StrictStr]
+    """Release numbers, oldest first."""
+    deprecated: dict[str, Deprecated] | None = None
+    """Those of them that should no longer be sent, by number. Not there when there are none."""
 
 
 class Problem(ContractModel):
@@ -698,6 +676,28 @@ class Problem(ContractModel):
     """What the CRM already has."""
     versions: list[StrictStr] | None = None
     """The contract releases that the CRM speaks."""
+
+
+class UnhealthyProblem(ContractModel):
+    """A problem (RFC 9457) with what health knows beside it."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    type: StrictStr
+    """What kind of problem it is, a stable word."""
+    title: StrictStr
+    """The kind in words."""
+    status: StrictInt
+    """The HTTP status."""
+    detail: StrictStr
+    """What is wrong and what to do."""
+    time: AwareDatetime
+    """The CRM's clock, in UTC."""
+    database: StrictStr
+    """`ok`, or `unavailable`."""
+    contract: SpokenContract
 
 
 class CustomerRegistration(ContractModel):
@@ -728,3 +728,19 @@ class RepairRequest(ContractModel):
     """Who asks for it."""
     metadata: RepairMetadata
     """Where and when it was sent."""
+
+
+class Health(ContractModel):
+    """Whether the CRM takes events, and which releases it speaks. Open to later fields."""
+
+    model_config = ConfigDict(
+        validate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+    status: StrictStr
+    """`ok`."""
+    time: AwareDatetime
+    """The CRM's clock, in UTC."""
+    database: StrictStr
+    """`ok`, or `unavailable`."""
+    contract: SpokenContract

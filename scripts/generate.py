@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ RELEASES = ROOT / "openapi" / "webhooks" / "releases"
 STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
 INTEGRATION_CONTRACT = ROOT / "openapi" / "integration.yaml"
 CURE = "make generate"
+SOME_FIELDS = "generated.base.SomeFields"
 
 Contract = dict[str, Any]
 Schema = dict[str, Any]
@@ -41,10 +43,10 @@ BASE = '''
 import datetime
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 
 def _in_whole_minutes(time: datetime.datetime) -> datetime.datetime:
@@ -73,6 +75,17 @@ class ContractModel(BaseModel):
             extra = type(self).model_fields[name].json_schema_extra if name else None
             if not (isinstance(extra, dict) and extra.get("personal-data")):
                 yield name, value
+
+
+class SomeFields(ContractModel):
+    """A part of which one optional field at least is there (`minProperties`, which no field can say)."""
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        fields = type(self).model_fields.items()
+        if all(getattr(self, name) is None for name, field in fields if not field.is_required()):
+            raise ValueError("must have one of its optional fields at least")
+        return self
 '''
 
 OPERATIONS = '''
@@ -81,6 +94,7 @@ OPERATIONS = '''
 Generated from openapi/webhooks/ by `make generate`. Do not edit.
 """
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -130,6 +144,16 @@ class Webhook:
     """By HTTP status."""
 
 
+@dataclass(frozen=True, slots=True)
+class Deprecated:
+    """When a release is given up."""
+
+    since: datetime.date
+    """From when on it should no longer be sent."""
+    sunset: datetime.date | None
+    """From when on the CRM may refuse it, where that is known."""
+
+
 CURRENT = {current!r}
 """The contract release that the models are made from."""
 
@@ -147,6 +171,9 @@ RELEASES: Mapping[str, Mapping[str, Webhook]] = {{{releases}}}
 
 WEBHOOKS: Mapping[str, Webhook] = RELEASES[CURRENT]
 """Today's webhooks, by name."""
+
+DEPRECATED: Mapping[str, Deprecated] = {{{deprecated}}}
+"""The releases that should no longer be sent."""
 '''
 
 
@@ -317,8 +344,20 @@ def render_models(path: Path, contract: Contract) -> str:
         source, target = Path(folder) / "contract.json", Path(folder) / "models.py"
         source.write_text(json.dumps(with_property_names(contract)))
         options = ["--input", str(source), "--output", str(target), "--custom-file-header", header]
+        options += ["--base-class-map", json.dumps(dict.fromkeys(with_some_fields(contract), SOME_FIELDS))]
         run([sys.executable, "-W", "ignore", "-m", "datamodel_code_generator", *options])
         return target.read_text()
+
+
+def with_some_fields(contract: Contract) -> Iterator[str]:
+    """Yield the schemas that ask for one field more than is required. Raises ContractError where it is not one."""
+    for name, schema in contract["components"]["schemas"].items():
+        if "properties" in schema and "minProperties" in schema:
+            if schema["minProperties"] != len(schema.get("required", ())) + 1:
+                raise ContractError(
+                    f"{name}: a model can ask for one optional field, not for more. Set minProperties."
+                )
+            yield name
 
 
 def with_property_names(schema: Any) -> Any:
@@ -342,7 +381,8 @@ def render_typescript(contract: Contract, integration: Contract) -> dict[Path, s
         for name, path, operation in webhooks(contract)
     }
     documents = {"webhooks": contract, "integration": integration}
-    files = typescript.render(contract["info"]["version"], health_path(contract), facts, documents)
+    paths = {name: path_of(contract, name) for name in ("health", "receipt")}
+    files = typescript.render(contract["info"]["version"], paths, facts, documents)
     return {GENERATED / "typescript" / name: text for name, text in files.items()}
 
 
@@ -360,14 +400,37 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         model_map=", ".join(f"{name!r}: {model}" for name, model in models.items()),
         releases=releases,
         current=current,
-        health=health_path(contracts[current]),
+        health=path_of(contracts[current], "health"),
         receipt=path_of(contracts[current], "receipt"),
+        deprecated="".join(deprecations(contracts, current)),
     )
 
 
-def health_path(contract: Contract) -> str:
-    """Return the path of a contract's health."""
-    return path_of(contract, "health")
+def deprecations(contracts: dict[str, Contract], current: str) -> Iterator[str]:
+    """Yield the source of each `Deprecated`, by release.
+
+    Raises ContractError when today's contract deprecates what is no earlier release, or names no days in order.
+    """
+    for version, days in contracts[current]["info"].get("x-deprecated", {}).items():
+        what = f"info.x-deprecated of {CONTRACT.relative_to(ROOT)}: {version}"
+        if version not in contracts or version == current:
+            raise ContractError(f"{what} is no earlier release. These are: {', '.join(contracts)}.")
+        try:
+            since, sunset = (
+                days.get(name) and date.fromisoformat(days[name]) for name in ("since", "sunset")
+            )
+        except (AttributeError, TypeError, ValueError):
+            since = sunset = None
+        if not since or (sunset and sunset < since) or days.keys() - {"since", "sunset"}:
+            raise ContractError(
+                f'{what} needs a day in quotes, and perhaps a later one: {{since: "2027-01-01", sunset: "2027-07-01"}}.'
+            )
+        yield f"{version!r}: Deprecated({written(since)}, {written(sunset)}),"
+
+
+def written(day: date | None) -> str:
+    """Return the source of a day."""
+    return f"datetime.date({day.year}, {day.month}, {day.day})" if day else "None"
 
 
 def path_of(contract: Contract, operation_id: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -240,6 +240,7 @@ def repair_request(chance: Random, person: Person, key: str, at: datetime) -> di
         "language": "en",
         "createdAt": written(at),
         "estimatedCost": float(chance.randint(*kind.cost)),
+        "currency": "GBP",
     }
     if chance.random() < 0.7:
         repair["deviceModel"] = model
@@ -252,6 +253,57 @@ def repair_request(chance: Random, person: Person, key: str, at: datetime) -> di
         repair["photos"] = [f"https://photos.example/{key}/{number}.jpg" for number in (1, 2)]
     metadata = {"source": "revivatech", "bookingChannel": "website", "timestamp": written(at)}
     return {"repair": repair, "customer": blocks_customer(person), "metadata": metadata}
+
+
+PAYMENTS = ("pending", "paid", "paid", "paid", "failed", "refunded")
+BOOKINGS = ("confirmed", "confirmed", "rescheduled", "rescheduled", "arrived", "cancelled", "no_show")
+EXCUSES = ("I am away that week.", "My train is late.", "It works again, thank you all the same.")
+
+
+def payment_status(chance: Random, booked: dict[str, Any], key: str, at: datetime) -> dict[str, Any]:
+    """Return the event of a payment for a repair that was booked."""
+    payment = {
+        **_about(booked["repair"], key),
+        "websitePaymentId": f"payment-{key}",
+        "status": chance.choice(PAYMENTS),
+        "amount": booked["repair"]["estimatedCost"],
+        "currency": "GBP",
+        "method": chance.choice(("card", "card", "cash", "bank_transfer")),
+        "occurredAt": written(at),
+    }
+    return {"payment": payment, **_of_known(booked["customer"]["websiteUserId"], at)}
+
+
+def booking_status(chance: Random, booked: dict[str, Any], key: str, at: datetime) -> dict[str, Any]:
+    """Return the event of a booking that has moved on."""
+    status = chance.choice(BOOKINGS)
+    booking = {**_about(booked["repair"], key), "status": status, "occurredAt": written(at)}
+    if status in ("confirmed", "rescheduled"):
+        booking["scheduledFor"] = written(at + timedelta(days=chance.randint(1, 9)))
+    if status in ("rescheduled", "cancelled"):
+        booking["reason"] = chance.choice(EXCUSES)
+    return {"booking": booking, **_of_known(booked["customer"]["websiteUserId"], at)}
+
+
+def customer_profile(chance: Random, person: Person, key: str, at: datetime) -> dict[str, Any]:
+    """Return the event of somebody who has another telephone, or wants a newsletter or none."""
+    changed: dict[str, Any] = {"phone": chance.choice(TELEPHONES).format(chance.randrange(1000))}
+    if chance.random() < 0.4:
+        changed = {"preferences": {"newsletter": chance.random() < 0.5}}
+    metadata = {"websiteEventId": key, "source": "revivatech", "changedAt": written(at)}
+    return {
+        "customer": {"websiteUserId": person.id, **changed},
+        "metadata": {**metadata, "timestamp": written(at)},
+    }
+
+
+def _about(repair: dict[str, Any], key: str) -> dict[str, Any]:
+    return {"websiteEventId": key, **{name: repair[name] for name in ("websiteRepairId", "ticketNumber")}}
+
+
+def _of_known(user: str, at: datetime) -> dict[str, Any]:
+    metadata = {"source": "revivatech", "timestamp": written(at)}
+    return {"customer": {"websiteUserId": user}, "metadata": metadata}
 
 
 def blocks_customer(person: Person) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 from sqlalchemy import Connection, select
@@ -30,26 +30,41 @@ from crm_server.approval_queue import ReceivedEvent
 from crm_server.audit_trail import Actor
 from crm_server.database import Database
 from crm_server.decisions import TICKET_TRANSITIONS
-from crm_server.errors import ConfigurationError
+from crm_server.errors import ConfigurationError, CustomerUnknown
 from crm_server.idempotency import Identity, digest
 from crm_server.migrations import migrate
 from crm_server.search_index import read_documents
 from crm_server.settings import load_settings
 from crm_server.tables import approvals, decision_records
+from crm_server.validation import field as value_at
+from crm_server.website_approvals import approve_some
+from crm_server.website_statuses import REPAIR, STATUSES, told_of
 from generated.operations import CURRENT, WEBHOOKS
-from scripts.people import NOTES, REASONS, Person, make_person, registration, repair_request
+from scripts.people import (
+    NOTES,
+    REASONS,
+    Person,
+    booking_status,
+    customer_profile,
+    make_person,
+    payment_status,
+    registration,
+    repair_request,
+)
 
 STAFF = ("Grace", "Katherine", "Tom")
 """Who decides. They have no passwords, so nobody can log in as one of them."""
 IN_ONE_TRANSACTION = 500
-REGISTERS, RETURNS = 0.3, 0.4
-"""The shares of requests that are registrations, and that are repairs of somebody known."""
-REJECTED, MOVES, NOTED = 0.12, 0.9, 0.2
+REGISTERS, RETURNS, TELLS, CHANGES = 0.3, 0.35, 0.15, 0.03
+"""The shares of requests that are registrations, repairs of somebody known, statuses of a repair, and profiles."""
+REJECTED, MOVES, NOTED, PAYS = 0.12, 0.9, 0.2, 0.6
 REMEMBERED = 5_000
-"""Customers who may come back."""
+"""Customers who may come back, and repairs of which more may be told."""
 OPENS, CLOSES = 8, 20
 """The hours of the day in which most happens."""
 
+Payload = dict[str, Any]
+Kept = TypeVar("Kept")
 Action = Callable[["Seeding", Connection], None]
 
 
@@ -84,6 +99,7 @@ class Seeding:
     """The share of requests that staff decide."""
     due: list[tuple[datetime, int, Action]] = field(default_factory=list)
     known: list[Person] = field(default_factory=list)
+    booked: list[Payload] = field(default_factory=list)
     made: int = 0
 
     def plan(self, at: datetime, action: Action) -> None:
@@ -118,30 +134,52 @@ class Seeding:
 
 def arrive(seeding: Seeding, connection: Connection) -> None:
     """Receive one request, of somebody new or known."""
-    chance, at = seeding.chance, seeding.clock.at
-    kind, known = chance.random(), seeding.known
-    if REGISTERS <= kind < REGISTERS + RETURNS and known:
-        person = chance.choice(known)
-    else:
-        person = make_person(chance, seeding.key())
-    if kind < REGISTERS:
-        event, key, payload = "customer-registration", person.id, registration(chance, person, at)
-        if len(known) < REMEMBERED:
-            known.append(person)
-        else:
-            known[chance.randrange(REMEMBERED)] = person
-    else:
-        key = seeding.key()
-        event, payload = "repair-request", repair_request(chance, person, key, at)
-    [receipt] = approval_queue.receive(connection, [received(event, key, payload)])
-    if chance.random() < seeding.decided and isinstance(receipt, approval_queue.Receipt):
+    event, payload = next_event(seeding, seeding.chance.random())
+    [receipt] = approval_queue.receive(connection, [received(event, payload)])
+    if not isinstance(receipt, approval_queue.Receipt):
+        return
+    if event in STATUSES:
+        approve_some(connection, [receipt.id])
+    elif seeding.chance.random() < seeding.decided:
         seeding.later(9, lambda seeding, connection: decide(seeding, connection, receipt.id))
 
 
-def received(event: str, key: str, payload: dict[str, Any]) -> ReceivedEvent:
+def next_event(seeding: Seeding, kind: float) -> tuple[str, Payload]:
+    """Return the name of an event and its payload; `kind`, from 0 to 1, says what it is."""
+    chance, at = seeding.chance, seeding.clock.at
+    if kind < REGISTERS:
+        person = make_person(chance, seeding.key())
+        keep(seeding.known, person, chance)
+        return "customer-registration", registration(chance, person, at)
+    if kind > 1 - CHANGES and seeding.known:
+        return "customer-profile", customer_profile(chance, chance.choice(seeding.known), seeding.key(), at)
+    if kind > 1 - CHANGES - TELLS and seeding.booked:
+        booked = chance.choice(seeding.booked)
+        if chance.random() < PAYS:
+            return "payment-status", payment_status(chance, booked, seeding.key(), at)
+        return "booking-status", booking_status(chance, booked, seeding.key(), at)
+    returns = kind < REGISTERS + RETURNS and seeding.known
+    person = chance.choice(seeding.known) if returns else make_person(chance, seeding.key())
+    payload = repair_request(chance, person, seeding.key(), at)
+    keep(seeding.booked, payload, chance)
+    return "repair-request", payload
+
+
+def keep(some: list[Kept], one: Kept, chance: Random) -> None:
+    """Remember something, in the place of something else where there is too much."""
+    if len(some) < REMEMBERED:
+        some.append(one)
+    else:
+        some[chance.randrange(REMEMBERED)] = one
+
+
+def received(event: str, payload: Payload) -> ReceivedEvent:
     """Return an event as the webhooks' door hands it to the queue."""
-    identity = Identity(event, key, database.new_id(), digest(WEBHOOKS[event], payload))
-    return ReceivedEvent(identity, CURRENT, json.dumps(payload, ensure_ascii=False))
+    webhook = WEBHOOKS[event]
+    key = value_at(payload, webhook.natural_key)
+    identity = Identity(event, key, database.new_id(), digest(webhook, payload))
+    about = value_at(payload, webhook.about) if webhook.about else None
+    return ReceivedEvent(identity, CURRENT, json.dumps(payload, ensure_ascii=False), about=about)
 
 
 def decide(seeding: Seeding, connection: Connection, approval_id: str) -> None:
@@ -150,7 +188,14 @@ def decide(seeding: Seeding, connection: Connection, approval_id: str) -> None:
     if chance.random() < REJECTED:
         approval_queue.reject(connection, approval_id, actor, chance.choice(REASONS))
         return
-    approval_queue.approve(connection, approval_id, actor)
+    try:
+        with connection.begin_nested():
+            row = approval_queue.approve(connection, approval_id, actor)
+    except CustomerUnknown:
+        return  # it waits for the registration
+    if row.event == REPAIR:
+        told = told_of(connection, row.natural_key)
+        approve_some(connection, [each.row.id for each in told.statuses])
     c = decision_records.c
     ticket = select(c.record_id).where(c.approval_id == approval_id, c.record == "ticket")
     if ticket_id := connection.execute(ticket).scalar():

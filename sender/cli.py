@@ -230,6 +230,15 @@ def _status(options: argparse.Namespace, settings: SenderSettings) -> int:
         f"relay     {'running' if relay['running'] else 'not running'}, last seen {relay['seen_at'] or 'never'}",
         f"outbox    {box['url']}",
     ]
+    for name, count in status["releases"].items():
+        if name != status["contract"]:
+            lines.append(
+                f"contract  {name}: {count['undelivered']} undelivered, {count['delivered']} delivered"
+            )
+    for name, sunset in crm["deprecated"].items():
+        if name == status["contract"] or name in status["releases"]:
+            until = f", and may be refused from {sunset}" if sunset else ""
+            lines.append(f"contract  {name} should no longer be sent, the CRM says{until}")
     for hold in status["holds"]:
         lines.append(
             f"waiting   {hold['held']} for {hold['waits_for']} since {hold['since']}: {hold['reason']}"

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Literal
@@ -74,6 +75,8 @@ class Answer:
     body: bytes = field(repr=False)
     retry_after: float | None = None
     """Seconds."""
+    given_up: str | None = None
+    """What it says of the release that was sent, in words, when that is deprecated (RFC 9745, RFC 8594)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +345,21 @@ def read_retry_after(value: str | None, now: float) -> float | None:
     except (ValueError, OverflowError):
         return SHORTEST_WAIT
     return min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT)
+
+
+def read_given_up(deprecation: str | None, sunset: str | None) -> str | None:
+    """Return since when a release should no longer be sent, and until when it may be, in words; None if it may."""
+    if deprecation is None or not re.fullmatch("@[0-9]{1,11}", deprecation):
+        return None
+    words = f"should no longer be sent since {_day(float(deprecation[1:]))}"
+    try:
+        return f"{words}, and may be refused from {_day(_until(sunset, 0.0))}" if sunset else words
+    except (ValueError, OverflowError):
+        return words
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def _until(date: str, now: float) -> float:

@@ -24,6 +24,8 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     String,
+    Text,
+    TypeDecorator,
     and_,
     bindparam,
     case,
@@ -35,18 +37,19 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    type_coerce,
     union_all,
     update,
 )
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from generated.operations import WEBHOOKS
-from sender.database import insert_or_add, insert_or_ignore
+from sender.database import cover_of, insert_or_add, insert_or_ignore, uncovered
 from sender.delivery import Decision, Delivery, Status
 from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent
 from sender.events import Event
 from sender.statistics import hour_of, rung_of
-from sender.tables import alerts, hours, outbox, relays, state, trail
+from sender.tables import alerts, hours, outbox, relays, releases, state, trail
 
 DAY = 86_400
 
@@ -70,6 +73,20 @@ class _Payload(str):
 
     def __repr__(self) -> str:
         return "'(payload)'"
+
+
+class _Given(TypeDecorator[str]):
+    """Reads a body as it was given."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: object) -> str | None:
+        """Leave the cover out."""
+        return uncovered(value)
+
+
+_payload = type_coerce(outbox.c.payload, _Given).label("payload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,7 @@ def add(connection: Connection, event: Event, now: float) -> bool:
         "natural_key": event.natural_key,
         "order_key": event.order_key,
         "reference": event.reference,
-        "payload": _Payload(event.payload),
+        "payload": _Payload(cover_of(connection) + event.payload),
         "digest": event.digest,
         "status": "pending",
         "due_at": AT_ONCE,
@@ -161,7 +178,12 @@ def _send_again(connection: Connection, event_id: str, status: str, event: Event
     still = select(outbox.c.id).where(outbox.c.id == event_id, outbox.c.status == status).with_for_update()
     if connection.scalar(still) is None:
         return  # somebody else was quicker
-    values = {"payload": _Payload(event.payload), "contract": event.contract}
+    payload = _Payload(cover_of(connection) + event.payload)
+    values = {"payload": payload, "contract": event.contract}
+    if status == "delivered":
+        its_release = select(outbox.c.contract).where(outbox.c.id == event_id).scalar_subquery()
+        fewer = update(releases).where(releases.c.contract == its_release)
+        connection.execute(fewer.values(delivered=releases.c.delivered - 1))
     connection.execute(update(outbox).where(outbox.c.id == event_id).values(_FRESH | values))
     if status == "delivered":
         connection.execute(update(state).values(delivered=state.c.delivered - 1))
@@ -325,7 +347,7 @@ _CLAIM = (
         outbox.c.contract,
         outbox.c.natural_key,
         outbox.c.order_key,
-        outbox.c.payload,
+        _payload,
         outbox.c.digest,
         outbox.c.attempts,
         outbox.c.held_by,
@@ -399,8 +421,13 @@ def record(
     _write_trail(connection, entries, now, actor)
     delays = [now - enqueued[delivery.id, delivery.lease_token] for delivery, _ in written]
     _count_hour(connection, [verb for _, verb, _ in entries], delays, now)
-    delivered = sum(verb == "delivered" for _, verb, _ in entries)
-    if delivered:
+    of_releases = Counter(
+        delivery.contract for delivery, decision in written if decision.status == "delivered"
+    )
+    if delivered := of_releases.total():
+        # Sorted, so that two relays lock the rows in one order.
+        rows_of = [{"contract": name, "delivered": count} for name, count in sorted(of_releases.items())]
+        connection.execute(insert_or_add(connection.dialect.name, releases, releases.c.delivered), rows_of)
         _note_erasure(connection, now, delivered)
     return held
 
@@ -563,7 +590,7 @@ def _matching(wanted: Failures) -> list[ColumnElement[bool]]:
 
 def failed_payloads(connection: Connection, ids: Collection[str]) -> Sequence[Any]:
     """Return the failed ones of these events, in their order: `id, event, contract, payload, digest`."""
-    columns = (outbox.c.id, outbox.c.event, outbox.c.contract, outbox.c.payload, outbox.c.digest)
+    columns = (outbox.c.id, outbox.c.event, outbox.c.contract, _payload, outbox.c.digest)
     mine = select(*columns).where(outbox.c.id.in_(ids), _IS_FAILED)
     return connection.execute(mine.order_by(outbox.c.sequence)).all()
 
@@ -657,6 +684,19 @@ def counts(connection: Connection) -> Counts:
     return Counts(found.get("pending", 0), delivered, found.get("failed", 0), found.get("held", 0))
 
 
+def by_release(connection: Connection) -> dict[str, dict[str, int]]:
+    """Return how many events of each release of the contract are undelivered, and were delivered."""
+    waiting = select(outbox.c.contract, func.count()).where(_UNDELIVERED).group_by(outbox.c.contract)
+    found: dict[str, dict[str, int]] = {}
+    for word, statement in (
+        ("undelivered", waiting),
+        ("delivered", select(releases.c.contract, releases.c.delivered)),
+    ):
+        for contract, count in connection.execute(statement):
+            found.setdefault(contract, {"undelivered": 0, "delivered": 0})[word] = count
+    return dict(sorted(found.items()))
+
+
 def oldest_pending(connection: Connection) -> float | None:
     """Return when the oldest undelivered event was enqueued."""
     oldest: float | None = connection.scalar(select(func.min(outbox.c.enqueued_at)).where(_UNDELIVERED))
@@ -672,7 +712,7 @@ _SHOWN = (
 
 def contents(connection: Connection) -> Sequence[Any]:
     """Return all events with their payloads, in their order: what a site's own tests look at."""
-    shown = (outbox.c.id, outbox.c.event, outbox.c.natural_key, outbox.c.status, outbox.c.payload)
+    shown = (outbox.c.id, outbox.c.event, outbox.c.natural_key, outbox.c.status, _payload)
     return connection.execute(select(*shown).order_by(outbox.c.sequence)).all()
 
 
@@ -779,7 +819,7 @@ def payloads_after(
     connection: Connection, status: Status, sequence: int, limit: int
 ) -> Sequence[tuple[int, str, str, str]]:
     """Return sequence, id, order key and payload of the next events in a state that is not final."""
-    columns = (outbox.c.sequence, outbox.c.id, outbox.c.order_key, outbox.c.payload)
+    columns = (outbox.c.sequence, outbox.c.id, outbox.c.order_key, _payload)
     mine = and_(_UNFINISHED, _is(outbox.c.status, status), outbox.c.sequence > sequence)
     rows = connection.execute(select(*columns).where(mine).order_by(outbox.c.sequence).limit(limit))
     return [tuple(row) for row in rows]

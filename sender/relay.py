@@ -71,6 +71,9 @@ AHEAD = 8
 HEARTBEAT = 1.0
 """Seconds between two signs of life, and between two tries to empty SQLite's log."""
 
+DAY = 86_400.0
+"""Seconds between two warnings that the CRM gives up a release."""
+
 FIRST_PROBE, LAST_PROBE = 1.0, 60.0
 """Seconds until the first probe of what is waited for, doubling up to the last."""
 
@@ -184,6 +187,7 @@ class Relay:
         self._held: dict[str, Backoff] = {}
         self._stuck_since: float | None = None
         self._versions: tuple[str, ...] | None = None
+        self._warn_at: dict[str, float] = {}
         self._next_beat = 0.0
         self._busy_until = 0.0
         self._looks = 0
@@ -311,6 +315,8 @@ class Relay:
         if late or self._halt.is_set() or self._stopping:
             return Attempt(delivery, None)
         outcome = self._transport.send(delivery)
+        if isinstance(outcome, Answer) and outcome.given_up:
+            self._warn_of_release(delivery.contract, outcome.given_up)
         if self._is_too_new(outcome, delivery):
             return Attempt(delivery, hold_for_release(delivery))
         decision = self._decide(outcome, delivery)
@@ -353,6 +359,13 @@ class Relay:
     def _transport(self) -> Transport:
         transport: Transport = self._local.transport
         return transport
+
+    def _warn_of_release(self, contract: str, words: str) -> None:
+        """Log once a day that the CRM will not take a release for ever."""
+        now = self._monotonic()
+        if now >= self._warn_at.get(contract, now):
+            self._warn_at[contract] = now + DAY
+            log.warning("the CRM says: contract %s %s; update what sends it", contract, words)
 
     # what became of attempts
 

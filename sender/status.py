@@ -28,6 +28,7 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
         oldest = outbox.oldest_pending(connection)
         erasing_since, _ = outbox.erasing_since(connection)
         held = holds(connection)
+        by_release = outbox.by_release(connection)
     with Transport(settings) as transport:
         health = transport.health()
     return {
@@ -36,6 +37,7 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
             "reachable": health.ok,
             "answer": health.words,
             "contract_versions": list(health.versions or ()),
+            "deprecated": dict(health.deprecated),
             "url": settings.webhook_url,
         },
         "relay": {"running": relays > 0, "relays": relays, "seen_at": shown(seen_at)},
@@ -46,6 +48,7 @@ def status_of(settings: SenderSettings, engine: Engine) -> dict[str, Any]:
             "erasing_since": shown(erasing_since),
         },
         "holds": held,
+        "releases": by_release,
         "contract": CURRENT,
     }
 

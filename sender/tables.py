@@ -140,6 +140,13 @@ hours = Table(
     Column("count", BigInteger, nullable=False),
 )
 
+releases = Table(
+    "crm_outbox_releases",
+    metadata,
+    Column("contract", String(32), primary_key=True),
+    Column("delivered", BigInteger, nullable=False),  # a count, for a million rows take long to count
+)
+
 alerts = Table(
     "crm_outbox_alerts",
     metadata,

@@ -286,7 +286,7 @@ class ScriptedCRM:
             "status": "pending_approval",
             "received_at": _now(),
         }
-        return reply(200, waits | self._decided.get(asked, {}))
+        return reply(200, {**waits, **self._decided.get(asked, {})})
 
     def _receipt(self, request: Request) -> dict[str, Any]:
         key = (request.path, request.natural_key)

@@ -6,8 +6,8 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from functools import cache
 from importlib.resources import files
 from types import TracebackType
@@ -18,7 +18,16 @@ import httpx
 from standardwebhooks import Webhook
 
 from generated.operations import CURRENT, HEALTH_PATH, RECEIPT_PATH, WEBHOOKS, Path
-from sender.delivery import Answer, Delivery, Fault, Outcome, read_json, read_retry_after, status_words
+from sender.delivery import (
+    Answer,
+    Delivery,
+    Fault,
+    Outcome,
+    read_given_up,
+    read_json,
+    read_retry_after,
+    status_words,
+)
 from sender.errors import SettingsError
 from sender.events import TEST_KEY, uuid7
 from sender.settings import SenderSettings
@@ -49,6 +58,8 @@ class Health:
     """The contract releases that it speaks, where it said so."""
     clock: float | None = None
     """Its time of day, where it said so."""
+    deprecated: Mapping[str, str | None] = field(default_factory=dict)
+    """Releases that should no longer be sent: the day from which on each may be refused, where it said so."""
 
 
 class Transport:
@@ -123,7 +134,9 @@ class Transport:
         spoken = tuple(map(str, versions)) if isinstance(versions, list) else None
         if outcome.status == httpx.codes.OK and not isinstance(body.get("status"), str):
             return Health(False, f"{words_of(outcome)}, but not the CRM's health")
-        return Health(outcome.status == httpx.codes.OK, words_of(outcome), spoken, _time(body.get("time")))
+        deprecated = _deprecated(contract.get("deprecated")) if isinstance(contract, dict) else {}
+        is_well = outcome.status == httpx.codes.OK
+        return Health(is_well, words_of(outcome), spoken, _time(body.get("time")), deprecated)
 
     def receipt(self, receipt_id: str, timeout: float) -> Outcome:
         """Ask the CRM what became of an event, by its receipt's id, for so many seconds."""
@@ -187,6 +200,7 @@ def _read(http: httpx.HTTPTransport, request: httpx.Request) -> Answer:
         response.headers.get("content-type", ""),
         bytes(body[:MAX_ANSWER]),
         read_retry_after(response.headers.get("retry-after"), time.time()),
+        read_given_up(response.headers.get("deprecation"), response.headers.get("sunset")),
     )
 
 
@@ -212,6 +226,19 @@ def _time(text: object) -> float | None:
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except (ValueError, OverflowError):
+        return None
+
+
+def _deprecated(told: object) -> dict[str, str | None]:
+    """Return which releases should no longer be sent, and each one's last day, of what health says of them."""
+    given = told.items() if isinstance(told, dict) else ()
+    return {name[:32]: _date(days.get("sunset")) for name, days in given if isinstance(days, dict)}
+
+
+def _date(text: object) -> str | None:
+    try:
+        return date.fromisoformat(str(text)).isoformat()
+    except ValueError:
         return None
 
 

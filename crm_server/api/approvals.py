@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from crm_server import approval_queue, search
+from crm_server import approval_queue, search, website_statuses
 from crm_server.api import Answer, Handler
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
@@ -20,7 +20,16 @@ from crm_server.errors import AlreadyDecided, Refused, UnknownApproval
 from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.staff import Staff
-from generated.approvals import Approving, Difference, Rejecting, SearchWords, Suggestion
+from crm_server.website_statuses import Told
+from generated.approvals import (
+    Approving,
+    Change,
+    Difference,
+    Rejecting,
+    SearchWords,
+    Suggestion,
+    WebsiteStatus,
+)
 
 
 async def list_approvals(queue: ApprovalQueue, scope: Scope) -> Answer:
@@ -122,7 +131,7 @@ def item(staff: Staff, row: Any) -> dict[str, Any]:
 
 def detail(staff: Staff, found: Shown) -> dict[str, Any]:
     """Return a request with its history as this member of staff may see it."""
-    seen = found.comparison
+    seen, repair = found.comparison, found.repair
     differences = [{**asdict(each), "field": f"/{each.field}"} for each in seen.differences]
     suggestions = [
         {"customer_id": each.row.id, **{name: each.row._mapping[name] for name in COMPARED}}
@@ -133,8 +142,28 @@ def detail(staff: Staff, found: Shown) -> dict[str, Any]:
         "reason": found.reason if staff.may("approver") else masked(found.reason),
         "customer_id": seen.customer_id,
         "differences": [visible(staff, each, Difference) for each in differences],
+        "changes": [
+            visible(staff, {**asdict(each), "field": f"/{each.field}"}, Change) for each in seen.changes
+        ],
         "suggestions": [visible(staff, each, Suggestion) for each in suggestions],
         "history": [entry(row) for row in found.history],
+        "repair_request": repair
+        and {"id": repair.id, "status": repair.status, "received_at": repair.received_at},
+        "ticket_id": found.ticket_id,
+        **told(staff, found.told),
+    }
+
+
+def told(staff: Staff, found: Told) -> dict[str, Any]:
+    """Return what the website told of a repair, as this member of staff may see it."""
+
+    def status(each: website_statuses.WebsiteStatus | None) -> dict[str, Any] | None:
+        return None if each is None else visible(staff, each.as_json(), WebsiteStatus)
+
+    return {
+        "payment_status": status(found.payment),
+        "booking_status": status(found.booking),
+        "website_events": [status(each) for each in found.statuses],
     }
 
 

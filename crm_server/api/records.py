@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from crm_server import records
 from crm_server.api import Answer, Handler
-from crm_server.api.approvals import words_of
+from crm_server.api.approvals import told, words_of
 from crm_server.api.audit import entry
 from crm_server.api.lists import page_answer, window_of
 from crm_server.api.masking import is_personal, masked, visible
@@ -61,6 +61,7 @@ async def show_ticket(queue: ApprovalQueue, scope: Scope) -> Answer:
         "staff_notes": notes(staff, found.notes),
         "corrections": corrections(staff, Ticket, found.corrections),
         "history": [entry(row) for row in found.history],
+        **told(staff, found.told),
     }
     return Answer(200, detail)
 

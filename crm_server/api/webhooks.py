@@ -1,4 +1,4 @@
-"""The webhook endpoints and health."""
+"""The webhook endpoints, what became of an event, and health."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 from starlette.types import Scope
 
 from crm_server.api import Answer, Handler
-from crm_server.approval_queue import ApprovalQueue, ReceivedEvent
+from crm_server.approval_queue import ApprovalQueue, ReceivedEvent, find_outcome
 from crm_server.database import utc_now
+from crm_server.errors import UnknownApproval
 from crm_server.idempotency import Conflict
 from crm_server.problems import Problem, unavailable
-from generated.operations import RELEASES
+from generated.operations import WEBHOOKS
 
 RESERVED = "webhook-test"
 """The natural key of our probes: only with the header that says so, so that a proxy which strips headers
@@ -55,17 +56,27 @@ def refuse(outcome: Any) -> Any:
     return outcome
 
 
+async def receipt(queue: ApprovalQueue, scope: Scope) -> Answer:
+    """Tell what became of the event that a receipt was given for."""
+    receipt_id = scope["crm.parameters"]["id"]
+    try:
+        found = await queue.read(lambda connection: find_outcome(connection, receipt_id))
+    except UnknownApproval:
+        raise Problem("unknown-receipt", "The CRM has given no receipt with this id.") from None
+    return Answer(200, {name: value for name, value in found._mapping.items() if value is not None})
+
+
 async def health(queue: ApprovalQueue, scope: Scope) -> Answer:
     """Tell whether an event could be stored now, and which contract releases we speak."""
-    known = {"time": utc_now(), "contract": {"versions": list(RELEASES)}}
+    known = {"time": utc_now(), "contract": queue.releases.spoken}
     if await queue.is_healthy():
         return Answer(200, {"status": "ok", "database": "ok", **known})
     raise unavailable(database="unavailable", **known)
 
 
 OPERATIONS: Mapping[str, Handler] = {
-    "customer-registration": receive_webhook,
-    "repair-request": receive_webhook,
+    **dict.fromkeys(WEBHOOKS, receive_webhook),
+    "receipt": receipt,
     "health": health,
 }
 """The contract's operations, by operationId."""

@@ -1,5 +1,6 @@
 """The queue's pages: the list, a search, one request, and decisions on one or some."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from crm_server import approval_queue, figures, search
+from crm_server import approval_queue, figures, search, website_statuses
 from crm_server.api.approvals import detail, item, unknown
 from crm_server.approval_queue import EVENTS, STATUSES, Filter
 from crm_server.audit_trail import Actor
@@ -19,8 +20,8 @@ from crm_server.database import utc_now
 from crm_server.errors import AlreadyDecided, CrmError, NumberTaken, Refused, UnknownApproval
 from crm_server.frontend.choices import choice_of, known_customer, suggested_customers
 from crm_server.frontend.lists import ID, NUMBER, PAGE_SIZE
-from crm_server.frontend.payload import blocks_of, is_link
-from crm_server.frontend.rendering import PAGE_HEADERS, page, see_other
+from crm_server.frontend.payload import blocks_of, is_link, label
+from crm_server.frontend.rendering import PAGE_HEADERS, cost, page, see_other, words
 from crm_server.frontend.visits import Visit
 from crm_server.pages import Page, Window
 from crm_server.problems import Problem
@@ -126,12 +127,21 @@ def summary(request: dict[str, Any]) -> dict[str, Any]:
     """Return what a list shows of a request, which may be erased."""
     payload = request["payload"] or {}
     customer, repair = payload.get("customer", {}), payload.get("repair", {})
-    names = [customer.get("firstName"), customer.get("lastName")]
+    names = [name for name in (customer.get("firstName"), customer.get("lastName")) if name]
+    # Of a profile only what changed is sent, and of a status not even a name.
+    user = customer.get("websiteUserId", "")
+    happened = payload.get("payment") or payload.get("booking") or {}
     return {
         **request,
-        "who": repair.get("customerName") or " ".join(name for name in names if name),
-        "what": repair.get("deviceType") or customer.get("email") or "",
-        "words": repair.get("issueDescription") or "",
+        "who": words(happened.get("status", "")).capitalize()
+        or repair.get("customerName")
+        or " ".join(names)
+        or user,
+        "what": repair.get("deviceType")
+        or customer.get("email")
+        or cost(happened.get("amount"), happened.get("currency"))
+        or "",
+        "words": repair.get("issueDescription") or happened.get("reason") or "",
         "reference": reference(request),
     }
 
@@ -202,12 +212,33 @@ async def shown(visit: Visit, refused: Refused | None = None, *, fault: str = ""
         decided=refused if isinstance(refused, AlreadyDecided) else None,
         number_taken=isinstance(refused, NumberTaken),
         fault=fault,
+        is_status=found.row.event in website_statuses.STATUSES,
+        about=request,
+        changes=labelled(request["changes"]),
         known=known_customer(visit.staff, found.comparison),
         suggested=suggested_customers(visit.staff, found.comparison),
         field=visit.field,
         following=following,
         previous=previous,
     )
+
+
+def labelled(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a changed profile changes, as pages show it."""
+
+    def value(field: str, text: str | None) -> Any:
+        try:
+            return json.loads(text) if field == "/preferences" and text else text
+        except ValueError:
+            return text  # masked
+
+    return [
+        {
+            "label": label(each["field"].removeprefix("/"), {}),
+            **{name: value(each["field"], each[name]) for name in ("on_record", "sent")},
+        }
+        for each in changes
+    ]
 
 
 def neighbour(connection: Any, wanted: Filter | None, view: View, sequence: int) -> str | None:

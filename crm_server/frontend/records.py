@@ -10,19 +10,20 @@ from pydantic import ValidationError
 from starlette.responses import Response
 
 from crm_server import approval_queue, records
+from crm_server.api.approvals import told
 from crm_server.api.audit import entry
 from crm_server.api.records import correct, corrections, notes, record, unknown
 from crm_server.decisions import TICKET_TRANSITIONS
 from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.frontend.lists import ID, ORDERS, listing_of
 from crm_server.frontend.payload import Field, is_link, label
-from crm_server.frontend.rendering import page, see_other
+from crm_server.frontend.rendering import cost, page, see_other
 from crm_server.frontend.visits import Visit
 from generated.approvals import CorrectingCustomer, CorrectingTicket, Customer, Noting, Ticket
 from generated.base import ContractModel
 
 TICKET_STATES = ("open", *TICKET_TRANSITIONS.values())
-IN_HEADING = {"id", "customer_id", "status", "created_at"}
+IN_HEADING = {"id", "customer_id", "status", "created_at", "currency"}
 """Fields that stand elsewhere on a record's page."""
 NOT_RIGHT = "The field cannot hold that: see which characters it takes, and how many."
 NO_NOTE = "A note has 1 to 5,000 characters."
@@ -119,6 +120,8 @@ class TicketView:
     """What may be, by its label."""
     requests: list[Any]
     history: list[Mapping[str, Any]]
+    told: Mapping[str, Any]
+    """What the website has told of it."""
 
 
 async def read_ticket(visit: Visit) -> TicketView:
@@ -141,13 +144,18 @@ async def read_ticket(visit: Visit) -> TicketView:
         correctable(CorrectingTicket),
         requests,
         [entry(row) for row in found.history],
+        told(visit.staff, found.told),
     )
 
 
 def fields_of(found: Mapping[str, Any]) -> list[Field]:
     """Return what a record holds, by its labels, in the contract's order."""
     return [
-        Field(label(name, {}), value, is_links=name == "photos")
+        Field(
+            label(name, {}),
+            cost(value, found["currency"]) if name == "estimated_cost" else value,
+            is_links=name == "photos",
+        )
         for name, value in found.items()
         if name not in IN_HEADING and value is not None
     ]

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from crm_server.approval_queue import EVENTS
 from crm_server.frontend.visits import Visit
 from crm_server.problems import SAFE_HEADERS, Problem, not_found
 
@@ -28,10 +29,10 @@ PAGE_HEADERS: Mapping[str, str] = {
 STATIC_TYPES: Mapping[str, str] = {"style.css": "text/css", "script.js": "text/javascript"}
 STATIC = {name: files("crm_server.frontend").joinpath("static", name).read_bytes() for name in STATIC_TYPES}
 WORDS: Mapping[str, str] = {
+    **{name: name.replace("-", " ").capitalize() for name in EVENTS},
     "pending_approval": "waiting",
     "in_repair": "in repair",
     "customer-registration": "Registration",
-    "repair-request": "Repair request",
 }
 """What the contracts' words are called on pages, where not as they are."""
 
@@ -44,6 +45,11 @@ def words(name: str) -> str:
 def time(at: str) -> Markup:
     """Return a time to the minute; the script writes it as the reader's own."""
     return Markup('<time datetime="{}">{} {} UTC</time>').format(at, at[:10], at[11:16])
+
+
+def cost(amount: float | None, currency: str | None) -> str | None:
+    """Return an amount as people write it, in the shop's own currency where none is named."""
+    return None if amount is None else f"{amount:.2f} {currency or ''}".strip()
 
 
 def versioned(name: str) -> str:
@@ -59,7 +65,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-ENVIRONMENT.filters |= {"words": words, "time": time}
+ENVIRONMENT.filters |= {"words": words, "time": time, "cost": cost}
 ENVIRONMENT.globals |= {"static": {name.partition(".")[0]: versioned(name) for name in STATIC}}
 
 

@@ -24,8 +24,9 @@ from crm_server.errors import AmbiguousJson, Fault, InvalidBody, InvalidJson
 from crm_server.idempotency import Identity, digest
 from crm_server.middleware.bodies import operation_id
 from crm_server.problems import Problem, faulty
+from crm_server.releases import Releases
 from crm_server.validation import Rules, describe_ambiguity, field, parse_json, validate
-from generated.operations import CURRENT, RELEASES
+from generated.operations import CURRENT
 
 METHOD_NOT_ALLOWED = 405
 
@@ -174,10 +175,10 @@ class RequestValidation(RequestValidationMiddleware):
 
 
 class HeaderRules:
-    """Checks the headers that the contract names; Connexion's `parameter` validator."""
+    """Checks the headers, and what the path holds, as the contract names them; Connexion's `parameter` validator."""
 
     def __init__(self, contract: Mapping[str, Any]) -> None:
-        """Compile the schema of each header of each operation."""
+        """Compile the schema of each parameter of each operation."""
         self._rules = {
             operation["operationId"]: {
                 parameter["name"]: jsonschema_rs.validator_for(parameter["schema"])
@@ -187,10 +188,11 @@ class HeaderRules:
         }
 
     def validate(self, scope: Scope) -> tuple[Fault, ...]:
-        """Put the headers into `scope["crm.headers"]`; return every fault."""
+        """Put what is found into `scope["crm.headers"]` and `scope["crm.parameters"]`; return every fault."""
         rules = self._rules[operation_id(scope)]
         found: dict[str, str] = {}
-        faults = []
+        scope["crm.parameters"] = in_path = scope.get("path_params", {})
+        faults = [fault for name, text in in_path.items() for fault in wrong_form(rules[name], name, text)]
         for raw_name, raw_value in scope["headers"]:
             if not raw_name.startswith(b"webhook-"):
                 continue
@@ -200,30 +202,36 @@ class HeaderRules:
             if name in found:
                 faults.append(Fault(f"#{name}", "is there more than once", "one value"))
             found[name] = value
-            faults += [
-                Fault(f"#{name}", "has the wrong form", f"{error.kind.name} {error.kind.value}")
-                for error in rules[name].iter_errors(value)
-            ]
+            faults += wrong_form(rules[name], name, value)
         scope["crm.headers"] = found
         return tuple(dict.fromkeys(faults))
+
+
+def wrong_form(rule: Any, name: str, text: str) -> list[Fault]:
+    """Return the faults of a header or of a part of the path."""
+    return [
+        Fault(f"#{name}", "has the wrong form", f"{error.kind.name} {error.kind.value}")
+        for error in rule.iter_errors(text)
+    ]
 
 
 class EventRules:
     """Makes the body an event, by the release that it names; Connexion's `body` validator."""
 
-    def __init__(self, rules: Mapping[str, Mapping[str, Rules]]) -> None:
-        """Take the compiled rules, by release and webhook."""
-        self._rules = rules
+    def __init__(self, rules: Mapping[str, Mapping[str, Rules]], releases: Releases) -> None:
+        """Take the compiled rules, by release and webhook, and what knows which releases are accepted."""
+        self._rules, self._releases = rules, releases
 
     def validate(self, scope: Scope, faults: tuple[Fault, ...]) -> None:
         """Put the event into `scope["crm.event"]`; raise 400 with every fault, the headers' first.
 
-        A body whose release is not known is not judged.
+        A body whose release is not accepted, or does not know the webhook, is not judged.
         """
-        release = scope["crm.headers"].get("webhook-contract", CURRENT)
-        known = release in self._rules and all(fault.pointer != "#webhook-contract" for fault in faults)
-        if known:
-            rules = self._rules[release][str(operation_id(scope))]
+        release, webhook = scope["crm.headers"].get("webhook-contract", CURRENT), str(operation_id(scope))
+        rules = self._rules.get(release, {}).get(webhook)
+        is_one = all(fault.pointer != "#webhook-contract" for fault in faults)
+        known = is_one and self._releases.take(release, scope["crm.key"]) and rules is not None
+        if rules is not None and known:
             try:
                 scope["crm.event"] = read_event(rules, release, scope)
             except InvalidBody as error:
@@ -233,8 +241,8 @@ class EventRules:
         if not known:
             raise Problem(
                 "unsupported-contract-version",
-                "This CRM does not speak the release that webhook-contract names.",
-                versions=list(RELEASES),
+                "This CRM does not take this webhook by the release that webhook-contract names.",
+                versions=[each for each in self._releases.accepted if webhook in self._rules[each]],
             )
 
 
@@ -260,7 +268,8 @@ def read_event(rules: Rules, release: str, scope: Scope) -> ReceivedEvent:
         webhook_id=scope["crm.headers"].get("webhook-id"),
         digest=digest(webhook, body),
     )
-    return ReceivedEvent(identity, release, text, scope["crm.key"], scope["crm.address"])
+    about = field(body, webhook.about) if webhook.about else None
+    return ReceivedEvent(identity, release, text, scope["crm.key"], scope["crm.address"], about)
 
 
 def operations(contract: Mapping[str, Any]) -> list[dict[str, Any]]:

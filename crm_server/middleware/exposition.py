@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,6 @@ from crm_server.errors import Unavailable
 from crm_server.metrics import Counter, Histogram, Metrics
 from crm_server.problems import SAFE_HEADERS, Problem
 from crm_server.webhook_keys import KeyInUse, list_keys
-from generated.operations import RELEASES
 
 METRICS = "metrics"
 PATH = "/metrics"
@@ -48,6 +47,8 @@ class Now:
     healthy: bool
     alive: bool
     waiting: int
+    releases: Sequence[str]
+    """Those that are accepted."""
     stored: Stored | None
 
 
@@ -82,7 +83,8 @@ class Exposition:
             if time.monotonic() >= self._until:
                 self._stored = await self._read()
                 self._until = time.monotonic() + FRESH_SECONDS
-        return Now(time.time(), healthy, self._queue.alive, self._queue.waiting, self._stored)
+        queue = self._queue
+        return Now(time.time(), healthy, queue.alive, queue.waiting, queue.releases.accepted, self._stored)
 
     async def _read(self) -> Stored | None:
         try:
@@ -123,6 +125,8 @@ def counted(metrics: Metrics) -> Iterator[Metric]:
     words = "Requests that came too often, by the limit: of a key, of wrong keys or tokens, of log-ins."
     yield counter("crm_rate_limited", words, ["limit"], metrics.rate_limited)
     yield counter("crm_key_uses", "Uses of each webhook key, by fingerprint.", ["key"], metrics.key_uses)
+    words = "Webhooks that came with a right key, by the release of the contract that they named."
+    yield counter("crm_webhooks", words, ["release"], metrics.webhooks)
     yield counter("crm_commit_failures", "Transactions that failed.", [], metrics.commit_failures)
     seconds = HistogramMetricFamily(
         "crm_http_request_seconds", "Seconds from a request to the start of its answer.", labels=["operation"]
@@ -160,7 +164,7 @@ def state(now: Now) -> Iterator[Metric]:
     contract = GaugeMetricFamily(
         "crm_contract_info", "The contract's releases that it speaks.", labels=["release"]
     )
-    for spoken in RELEASES:
+    for spoken in now.releases:
         contract.add_metric([spoken], 1)
     yield contract
     yield GaugeMetricFamily("crm_healthy", "Whether an event could be stored now.", now.healthy)

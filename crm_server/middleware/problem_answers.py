@@ -70,7 +70,8 @@ def problem_of(error: Exception) -> Problem:
         case HTTPException(status_code=404):
             return not_found()
         case HTTPException(status_code=405):
-            allow = (error.headers or {}).get("Allow", "")
+            methods = (error.headers or {}).get("Allow", "").split(", ")
+            allow = ", ".join(sorted(methods))  # Starlette's come out of a set
             return Problem("method-not-allowed", f"Use {allow}.", headers={"allow": allow})
     log.error("A bug: %s", describe(error))
     return Problem("internal-error", "The CRM failed. Nothing was stored; send it again.")

@@ -130,8 +130,19 @@ export interface components {
             outbox: components["schemas"]["OutboxStatus"];
             /** @description What held events wait for, the longest first. */
             holds?: components["schemas"]["Hold"][];
+            /** @description How many events there are of each contract release. */
+            releases?: {
+                [key: string]: components["schemas"]["ReleaseStatus"];
+            };
             /** @description The contract release that this side speaks. */
             contract: string;
+        };
+        /** @description How many events there are of a contract release. Open to later fields. */
+        ReleaseStatus: {
+            /** @description Events that wait, or are held. */
+            undelivered: number;
+            /** @description Events that the CRM has. */
+            delivered: number;
         };
         /** @description How the CRM is. Open to later fields. */
         CrmStatus: {
@@ -141,6 +152,10 @@ export interface components {
             answer: string;
             /** @description The contract releases that it speaks, where it says so. */
             contract_versions: string[];
+            /** @description Those of them that should no longer be sent, and the day from which on each may be refused, where it says so. */
+            deprecated?: {
+                [key: string]: string | null;
+            };
         };
         /** @description Whether a relay runs. Open to later fields. */
         RelayStatus: {
@@ -429,6 +444,7 @@ export type Retried = components['schemas']['Retried'];
 export type TestResult = components['schemas']['TestResult'];
 export type TestStep = components['schemas']['TestStep'];
 export type Status = components['schemas']['Status'];
+export type ReleaseStatus = components['schemas']['ReleaseStatus'];
 export type CrmStatus = components['schemas']['CrmStatus'];
 export type RelayStatus = components['schemas']['RelayStatus'];
 export type OutboxStatus = components['schemas']['OutboxStatus'];

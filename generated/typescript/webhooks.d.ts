@@ -481,6 +481,23 @@ export interface components {
         SpokenContract: {
             /** @description Release numbers, oldest first. */
             versions: string[];
+            /** @description Those of them that should no longer be sent, by number. Not there when there are none. */
+            deprecated?: {
+                [key: string]: components["schemas"]["Deprecated"];
+            };
+        };
+        /** @description When a release is given up. */
+        Deprecated: {
+            /**
+             * Format: date
+             * @description The day from which on it should no longer be sent.
+             */
+            since: string;
+            /**
+             * Format: date
+             * @description The day from which on the CRM may refuse it, where that is known.
+             */
+            sunset?: string;
         };
         /** @description A problem (RFC 9457). Never holds a value of the request. Open to later fields. */
         Problem: {
@@ -539,6 +556,8 @@ export interface components {
         /** @description Stored durably and waiting for approval, now or by an earlier sending of the same event. */
         Accepted: {
             headers: {
+                Deprecation: components["headers"]["Deprecation"];
+                Sunset: components["headers"]["Sunset"];
                 [name: string]: unknown;
             };
             content: {
@@ -548,6 +567,8 @@ export interface components {
         /** @description A test webhook (`webhook-test`) passed every check. Nothing was stored. */
         TestOk: {
             headers: {
+                Deprecation: components["headers"]["Deprecation"];
+                Sunset: components["headers"]["Sunset"];
                 [name: string]: unknown;
             };
             content: {
@@ -562,6 +583,8 @@ export interface components {
         /** @description The request is refused; `errors` lists every fault. Types `malformed-request`, `invalid-json`, `invalid-event`, `reserved-natural-key`, `unsupported-contract-version`. */
         BadRequest: {
             headers: {
+                Deprecation: components["headers"]["Deprecation"];
+                Sunset: components["headers"]["Sunset"];
                 [name: string]: unknown;
             };
             content: {
@@ -807,6 +830,18 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
+         * @description There when the release that `webhook-contract` names is deprecated: since when, as RFC 9745
+         *     writes it, a `@` and seconds since 1970. On every answer to a webhook, refusals too.
+         * @example @1798761600
+         */
+        Deprecation: string;
+        /**
+         * @description Beside `Deprecation`, where it is known: when the CRM may begin to refuse that release, as
+         *     RFC 8594 writes it.
+         * @example Thu, 01 Jul 2027 00:00:00 GMT
+         */
+        Sunset: string;
+        /**
          * @description How long to wait before the next request, in seconds.
          * @example 1
          */
@@ -848,6 +883,7 @@ export type Outcome = components['schemas']['Outcome'];
 export type TestReceipt = components['schemas']['TestReceipt'];
 export type Health = components['schemas']['Health'];
 export type SpokenContract = components['schemas']['SpokenContract'];
+export type Deprecated = components['schemas']['Deprecated'];
 export type Problem = components['schemas']['Problem'];
 export type Fault = components['schemas']['Fault'];
 export type Existing = components['schemas']['Existing'];
@@ -872,6 +908,8 @@ export type ParameterWebhookContract = components['parameters']['WebhookContract
 export type ParameterWebhookTest = components['parameters']['WebhookTest'];
 export type ParameterWebhookTimestamp = components['parameters']['WebhookTimestamp'];
 export type ParameterWebhookSignature = components['parameters']['WebhookSignature'];
+export type HeaderDeprecation = components['headers']['Deprecation'];
+export type HeaderSunset = components['headers']['Sunset'];
 export type HeaderRetryAfter = components['headers']['RetryAfter'];
 export type HeaderAllow = components['headers']['Allow'];
 export type HeaderWwwAuthenticate = components['headers']['WWWAuthenticate'];

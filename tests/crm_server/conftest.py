@@ -128,3 +128,11 @@ def assert_nothing_private(crm: Crm) -> None:
         "staff_",
     ]
     assert [word for word in private if word in crm.log] == []
+
+
+@pytest.fixture
+def own_staff(tmp_path: Path) -> Iterator[tuple[Crm, Mapping[Role, str]]]:
+    """A server with both doors and nothing in its queue, and a staff token for each role."""
+    with start_crm(tmp_path, only=None) as crm:
+        yield crm, {role: staff_token(crm, role.title(), role) for role in RANKS}
+    assert_nothing_private(crm)

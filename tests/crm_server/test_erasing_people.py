@@ -13,7 +13,7 @@ from crm_server.staff import RANKS, Role
 from crm_server.tables import metadata
 from tests.crm_server.answers import Answer, ask, post, until
 from tests.crm_server.conftest import ON_BOTH, staff_token
-from tests.factories import customer_registration, repair_request
+from tests.factories import FACTORIES, customer_profile, customer_registration, repair_request
 from tests.servers import Crm, start_crm
 
 SENTINEL = "Zentinel"
@@ -219,6 +219,45 @@ def test_the_same_again_is_a_duplicate_and_other_content_is_told_that_it_was_era
     assert (
         crm.rows("SELECT id FROM approvals WHERE natural_key = ?", payload["repair"]["websiteRepairId"]) == []
     )
+
+
+@ON_BOTH
+def test_what_the_website_told_of_somebody_is_exported_and_erased_with_the_keys_that_lead_there(
+    crm: Crm, tokens: Tokens
+) -> None:
+    registration = customer_registration(customer__email="before@example.com")
+    user = registration["customer"]["websiteUserId"]
+    approve(crm, tokens, receive(crm, "customer-registration", registration))
+    repair = repair_request(customer__websiteUserId=user, customer__email="before@example.com")
+    waits, approved = (dict(repair, repair={**repair["repair"], **keys(n)}) for n in ("waits", "approved"))
+    ids = [receive(crm, "repair-request", each) for each in (approved, waits)]
+    approve(crm, tokens, ids[0])
+    profile = receive(
+        crm, "customer-profile", customer_profile(registration, customer__email=f"{SENTINEL}@example.net")
+    )
+    approve(crm, tokens, profile)
+    told = [
+        receive(crm, name, FACTORIES[name](each))
+        for name in ("payment-status", "booking-status")
+        for each in (waits, approved)
+    ]
+    until(lambda: is_indexed(crm))
+    # By the address of the profile alone: the others are found by the account that this brings.
+    found = ask(crm, tokens["admin"], "POST", "/people/export", {"email": f"{SENTINEL}@example.net"}).json
+    assert {row["id"] for row in found["approvals"]} >= {*ids, profile, *told}
+    erased = erase_over_http(crm, tokens, f"{SENTINEL}@example.net")
+    assert set(erased["approvals"]) >= {*ids, profile, *told}
+    assert {shown(crm, tokens, each)["payload"] for each in told} == {None}
+    assert crm.rows("SELECT 1 FROM approvals WHERE about = ?", waits["repair"]["websiteRepairId"]) == []
+    assert shown(crm, tokens, told[0])["repair_request"] is None
+    if not crm.env.get("CRM_DATABASE_URL"):
+        until(lambda: left_of(crm, waits["repair"]["websiteRepairId"]) == [])
+        until(lambda: left_of(crm, "away that week") == [])
+
+
+def keys(name: str) -> dict[str, str]:
+    """Return what tells one repair from another."""
+    return {"websiteRepairId": f"erased-{name}", "ticketNumber": f"ERASED-{name}"}
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,32 @@ TARGETS: dict[str, tuple[bytes, list[int]]] = {
     ]
     for target in targets
 }
+RECEIPTS: dict[str, tuple[bytes, list[int]]] = {
+    target[:40]: (request(start=f"GET /webhooks/receipts/{target} {H11}"), [status, 200])
+    for status, targets in [
+        (
+            404,
+            [
+                SENTINEL,
+                "%61",
+                f"a?{SENTINEL}=1",
+                "",
+                ".",
+                "..",
+                "%2e%2e",
+                "a/../b",
+                "a%2fb",
+                "%0d%0a",
+                "a" * 128,
+            ],
+        ),
+        (400, [f"{SENTINEL}%20", "a" * 129, "b" * 20_000, "%00", "%252f", "%ff", "%", "%zz", "a;b", "a'--"]),
+    ]
+    for target in targets
+} | {
+    "with a body": (sized(SMUGGLED, start=f"GET /webhooks/receipts/a {H11}"), [404, 200]),
+    "a key in the path": (request(start=f"GET /webhooks/receipts/{KEY} {H11}", key="wrong"), [401, 200]),
+}
 METHODS: dict[str, tuple[bytes, list[int]]] = {
     method[:20] or "nothing": (by(method), statuses)
     for statuses, methods in [
@@ -200,7 +226,7 @@ HEADERS: dict[str, tuple[bytes, list[int]]] = {
         for statuses, lines in [
             (
                 [202, 200],
-                [f"x: {SENTINEL}\xff\xfe", f"Host: {SENTINEL}", "x: 1\ny: 2", "Expect: 200-ok", "Expect:"],
+                [f"x: {SENTINEL}\xff\xfe", "x: 1\ny: 2", "Expect: 200-ok", "Expect:"],
             ),
             ([202, 200], ["x: " + "y" * 30_000, "Content-Encoding: identity", f"Cookie: a={SENTINEL}"]),
             (
@@ -223,6 +249,12 @@ HEADERS: dict[str, tuple[bytes, list[int]]] = {
         ]
         for line in lines
     },
+    "a second host": (sized(EVENT, f"Host: {SENTINEL}"), [400, 200]),
+    "no host": (sized(EVENT).replace(b"Host: crm\r\n", b""), [400, 200]),
+    "no host, before HTTP/1.1": (
+        sized(EVENT, start=f"POST {PATH} HTTP/1.0").replace(b"Host: crm\r\n", b""),
+        [202],
+    ),
     "bare line feeds": (request(f"Content-Length: {N}", body=EVENT, end="\n"), [202, 200]),
     "bare carriage returns": (request(f"Content-Length: {N}", body=EVENT, end="\r"), [400]),
     "a byte order mark": (b"\xef\xbb\xbf" + sized(EVENT), [400]),
@@ -272,6 +304,7 @@ CASES = {
         "length": LENGTHS,
         "chunks": CHUNKS,
         "target": TARGETS,
+        "receipt": RECEIPTS,
         "method": METHODS,
         "headers": HEADERS,
         "version": VERSIONS,

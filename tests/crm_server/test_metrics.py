@@ -15,7 +15,7 @@ from crm_server.metrics import Counter, Histogram, Memory
 from crm_server.webhook_keys import fingerprint
 from tests.crm_server.answers import ask, post, send, until
 from tests.crm_server.conftest import assert_nothing_private
-from tests.factories import customer_registration, repair_request
+from tests.factories import customer_registration, payment_status, repair_request
 from tests.servers import KEY, Crm, clean_environment, start_crm
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -71,6 +71,22 @@ def test_what_becomes_of_events_is_counted(counting: Crm) -> None:
     uses = "crm_key_uses_total"
     key = fingerprint(KEY)
     assert value(after, uses, key=key) - value(before, uses, key=key) == 4
+
+
+def test_receipts_are_counted_by_their_operation_and_never_by_their_id(counting: Crm) -> None:
+    before = scrape(counting)
+    receipt = post(counting, "payment-status", payment_status()).json["id"]
+    assert send(counting, "GET", f"/receipts/{receipt}").status == 200
+    assert send(counting, "GET", "/receipts/Sentinel-none").status == 404
+    after = scrape(counting)
+    for digit in ("2xx", "4xx"):
+        labels = {"operation": "receipt", "code": digit}
+        name = "crm_http_responses_total"
+        assert value(after, name, **labels) - value(before, name, **labels) == 1
+    assert value(after, "crm_refused_total", type="unknown-receipt") == 1
+    labels = {"event": "payment-status", "outcome": "accepted"}
+    assert value(after, "crm_events_total", **labels) - value(before, "crm_events_total", **labels) == 1
+    assert receipt not in page(counting) + counting.log
 
 
 def test_commits_and_answers_are_timed(counting: Crm) -> None:

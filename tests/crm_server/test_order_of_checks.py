@@ -13,6 +13,7 @@ from tests.servers import KEY, Crm, start_crm
 SPENT = "a-key-that-is-used-too-often"
 INSIDE, OUTSIDE, GUESSER = "127.0.0.2", "127.0.0.1", "127.0.0.3"
 HOOK = "/webhooks/repair-request"
+RECEIPT, NO_RECEIPT = "/webhooks/receipts/none", "/webhooks/receipts/a,b"
 JSON, TEXT = "application/json", "text/plain"
 
 
@@ -55,6 +56,13 @@ HUGE, BAD, NEW = b"{" * 3000, b"{", json.dumps(repair_request()).encode()
         (GUESSER, "POST", HOOK, KEY, JSON, STORED, True, 202, None),
         (GUESSER, "POST", HOOK, KEY, JSON, OTHER, True, 409, "conflict"),
         (GUESSER, "POST", HOOK, KEY, JSON, NEW, True, 202, None),
+        (OUTSIDE, "GET", NO_RECEIPT, "wrong", TEXT, HUGE, False, 403, "forbidden-network"),
+        (GUESSER, "PUT", NO_RECEIPT, "wrong", TEXT, HUGE, False, 405, "method-not-allowed"),
+        (GUESSER, "GET", NO_RECEIPT, "wrong", TEXT, HUGE, False, 429, "too-many-requests"),
+        (INSIDE, "GET", NO_RECEIPT, "wrong", TEXT, HUGE, False, 401, "unauthorized"),
+        (GUESSER, "GET", NO_RECEIPT, SPENT, TEXT, HUGE, False, 429, "too-many-requests"),
+        (GUESSER, "GET", NO_RECEIPT, KEY, TEXT, HUGE, False, 400, "malformed-request"),
+        (GUESSER, "GET", RECEIPT, KEY, TEXT, HUGE, False, 404, "unknown-receipt"),
     ],
     ids=lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else "",
 )

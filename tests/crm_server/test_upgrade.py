@@ -58,7 +58,17 @@ ROWS: dict[str, list[str]] = {
         """INSERT INTO corrections (record, record_id, field, before, at, author)
             VALUES ('ticket', 't', 'notes', 'Mind the cat', 'now', 'staff:Grace')""",
     ],
+    "0011": [
+        """INSERT INTO release_uses (release, key, day, count, last_at)
+            VALUES ('0.9.0', 'f', '2026-11-25', 1, 'now')""",
+        "INSERT INTO retired_releases (release, retired_at) VALUES ('0.9.0', 'now')",
+    ],
     "0009": ["UPDATE erasure_state SET erasures = 3", "UPDATE customers SET erased_at = 'now'"],
+    "0010": [
+        f"""INSERT INTO approvals (id, event, natural_key, contract, payload, digest, status, received_at, about)
+            VALUES ('p', 'payment-status', 'paid', '1.1.0', '{{}}', '{DIGEST}', 'pending_approval', 'now', 'key')""",
+        "UPDATE tickets SET currency = 'GBP'",
+    ],
 }
 """What a release writes whose newest step this is, beside what those before it write."""
 

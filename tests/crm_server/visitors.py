@@ -23,7 +23,8 @@ class Html(HTMLParser):
 
     def __init__(self, source: str) -> None:
         super().__init__()
-        self.text, self.elements = "", list[tuple[str, dict[str, str]]]()
+        self.text, self.parts = "", list[str]()
+        self.elements = list[tuple[str, dict[str, str]]]()
         self.feed(source)
         self.close()
 
@@ -32,6 +33,12 @@ class Html(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+        self.parts.append(data)
+
+    @property
+    def words(self) -> str:
+        """Its text with a space wherever there is another element, and no more of them."""
+        return " ".join(" ".join(self.parts).split())
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str]]:
         """Return the attributes of every element of a kind that has some."""
