@@ -31,7 +31,7 @@ UNLIMITED = {
 """For servers that are asked more often, and with more wrong keys, than a website's would be."""
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = (sys.executable, "-m", "crm_server")
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 15
 
 
