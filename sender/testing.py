@@ -219,7 +219,7 @@ class ScriptedCRM:
         self.connections = 0
         self.port = 0
         self._script: list[int | Mapping[str, Any]] = []
-        self._decided: dict[str, Mapping[str, str]] = {}
+        self._decided: dict[str, dict[str, str]] = {}
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self.come()
