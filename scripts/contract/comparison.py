@@ -150,10 +150,10 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
 
 
 def _is_told_elsewhere(change: Change, old: Contract, new: Contract) -> bool:
-    """Tell whether a change needs no sentence: a number that is raised, and a schema that comes or goes with its use."""
+    """Tell whether a change needs no sentence: a number that is raised, and a component that comes or goes with its use."""
     if change.pointer == "/info" and change.property == "version":
         return True
-    if change.kind == "modified" or not change.pointer.startswith("/components/schemas/"):
+    if change.kind == "modified" or not change.pointer.startswith("/components/"):
         return False
     document = new if change.kind == "added" else old
     return f"#{change.pointer}" in references(document, document["paths"])

@@ -39,7 +39,8 @@ def sentence(change: Change, old: Contract, new: Contract) -> str:
 def _own_words(change: Change, thing: str) -> str:
     """Say what changed, where Redocly has no rule that does."""
     if change.kind != "modified":
-        return f"{thing or 'the answer'} was {change.kind}"
+        verb = "were" if thing.startswith("headers ") else "was"
+        return f"{thing or 'the answer'} {verb} {change.kind}"
     subject = f"`{change.property}` of {thing}" if thing else f"`{change.property}`"
     match change.base, change.revision:
         case None, after:
@@ -90,6 +91,8 @@ def _subject(names: list[str], document: Contract) -> str:
         return "the document"
     if last == "schema" and holder.isdigit():
         return _subject(above, document)
+    if last == "headers":
+        return "headers " + ", ".join(f"`{name}`" for name in at(document, names))
     if last == "x-property-names":
         return f"the names of `{holder}`"
     if last.isdigit() and holder == "allOf":

@@ -21,6 +21,7 @@ SINCE_1_0_0 = """
 `GET /receipts/{id}` was added: What became of an event.
 `example` of header `webhook-contract` changed from "1.0.0" to "1.1.0" (each webhook).
 `currency` was added (body of POST /repair-request).
+Headers `Deprecation`, `Sunset` were added (answer 202 of each webhook).
 Tag `receipts` was added.
 """
 
