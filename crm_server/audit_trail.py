@@ -40,9 +40,9 @@ class Actor:
     """Who does something, and from which address."""
 
     name: str
-    """`staff:`, `cli:` or `server:` and a name."""
+    """`staff:`, `cli:` or `server:` and a name, or `website`."""
     origin: str | None = None
-    """None on the command line."""
+    """None on the command line, and for what the server does by itself."""
 
 
 def append(

@@ -37,7 +37,7 @@ def test_what_came_of_a_repair_is_read_on_its_way_to_the_ticket(chromium: Browse
         until(lambda: len(crm.rows(of_both, paid, moved)) == 2)
         page.goto(f"/approvals/{moved}")
         examine(page)
-        page.get_by_role("link", name="ticket").click()
+        page.get_by_role("link", name=f"ticket {repair['repair']['ticketNumber']}").click()
         expect(page.get_by_role("region", name="On the website")).to_contain_text("paid, 299.99 GBP by card")
         examine(page)
         page.get_by_role("link", name="Job sheet").click()

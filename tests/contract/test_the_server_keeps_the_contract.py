@@ -22,10 +22,15 @@ from crm_server.app import create_app
 from crm_server.database import Database
 from crm_server.migrations import migrate
 from crm_server.settings import Settings
+from generated.operations import WEBHOOKS
 from scripts.fuzz import SETTINGS, readable_contract
 from tests.servers import UNLIMITED
 
 MODES = {"what it allows": GenerationMode.POSITIVE, "what it forbids": GenerationMode.NEGATIVE}
+
+
+FIRST, SECOND, *OTHERS = (webhook.path for webhook in WEBHOOKS.values())
+PATHS = [FIRST, SECOND, *(pytest.param(path, marks=pytest.mark.long) for path in OTHERS)]
 
 
 @pytest.fixture
@@ -53,7 +58,7 @@ def contract(tmp_path: Path) -> Iterator[OpenApiSchema]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("path", ["/customer-registration", "/repair-request"])
+@pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=50, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_answer_is_what_the_contract_documents(

@@ -197,11 +197,11 @@ RECEIPTS: dict[str, tuple[bytes, list[int]]] = {
                 "%2e%2e",
                 "a/../b",
                 "a%2fb",
-                "%252f",
+                "%0d%0a",
                 "a" * 128,
             ],
         ),
-        (400, [f"{SENTINEL}%20", "a" * 129, "b" * 20_000, "%00", "%ff", "%", "%zz", "a;b", "a'--", "%0d%0a"]),
+        (400, [f"{SENTINEL}%20", "a" * 129, "b" * 20_000, "%00", "%252f", "%ff", "%", "%zz", "a;b", "a'--"]),
     ]
     for target in targets
 } | {

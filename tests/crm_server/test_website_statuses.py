@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from generated.operations import CURRENT, WEBHOOKS
 from tests.crm_server.answers import Answer, ask, post, until
 from tests.crm_server.conftest import ON_BOTH
 from tests.factories import FACTORIES, Payload, booking_status, payment_status, repair_request
-from tests.servers import Crm
+from tests.servers import Crm, start_crm
 
 Tokens = Mapping[Role, str]
 
@@ -196,6 +197,20 @@ def test_a_decision_on_everything_decides_repairs_before_their_statuses_and_repo
     why = {each["id"]: each["why"] for each in report["refused"]}
     assert why.pop(alone) == "no-ticket"
     assert set(why.values()) <= {"already-decided"}, "the website was quicker, where it was"
+
+
+def test_what_came_while_no_server_for_staff_ran_is_approved_once_by_two_that_start(tmp_path: Path) -> None:
+    with start_crm(tmp_path) as webhooks:
+        repair = repair_request()
+        request = send(webhooks, "repair-request", repair)
+        ids = [send(webhooks, "payment-status", payment_status(repair)) for _ in range(25)]
+        assert webhooks.cli("approvals", "approve", request).returncode == 0
+        with start_crm(tmp_path, only="staff") as one, start_crm(tmp_path, only="staff") as other:
+            until(lambda: len(webhooks.rows("SELECT 1 FROM approvals WHERE status = 'approved'")) == 26)
+        logs = one.log + other.log
+    entries = webhooks.rows("SELECT record_id FROM audit_trail WHERE actor = 'website'")
+    assert sorted(row["record_id"] for row in entries) == sorted(ids)
+    assert "ERROR" not in logs
 
 
 # Without a server, so that it is known who looks when.
