@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -29,6 +32,8 @@ HEADER_BYTES = 65536
 """How large a request's line and headers may be together: each connection may hold that much, without a key."""
 STOP_SECONDS = 6
 """How long the server waits for those who still read their answers, once it is told to stop."""
+THREAD_SECONDS = 1.0
+"""How long the server's threads are waited for, which end at once after it has stopped."""
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +159,7 @@ async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, le
     """Answer requests until SIGTERM or SIGINT, and for a bounded time those that were accepted."""
     servers: list[Any] = [ExclusiveServer(app, listener, len(apps)) for app, listener in apps]
 
-    loop = asyncio.get_running_loop()
+    loop, threads = asyncio.get_running_loop(), native_threads()
 
     def stop() -> None:
         if leash is not None:
@@ -170,6 +175,7 @@ async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, le
     async with asyncio.TaskGroup() as answering:
         for server in servers:
             answering.create_task(answer_one(server))
+    await wait_for_threads(threads)
 
 
 async def answer_one(server: Any) -> None:
@@ -178,3 +184,23 @@ async def answer_one(server: Any) -> None:
         await server.serve()
     except TimeoutError:
         log.warning("Stopped while clients were still connected.")
+
+
+def native_threads() -> set[int]:
+    """Return the threads of this process that are not Python's; none where the system lists none."""
+    try:
+        all_ = {int(name) for name in os.listdir("/proc/self/task")}
+    except FileNotFoundError:
+        return set()
+    return all_ - {thread.native_id for thread in threading.enumerate() if thread.native_id}
+
+
+async def wait_for_threads(before: set[int]) -> None:
+    """Wait until the native threads have ended that were not there before.
+
+    granian says that it has stopped before its threads have. One that asks for the interpreter while that
+    ends, as one does that was just starting, aborts the process.
+    """
+    deadline = time.monotonic() + THREAD_SECONDS
+    while native_threads() - before and time.monotonic() < deadline:
+        await asyncio.sleep(0.001)

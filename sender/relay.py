@@ -19,6 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 from sqlalchemy.exc import DBAPIError
 
@@ -264,8 +265,8 @@ class Relay:
         waits = self._outage or now < self._pace.until or any(map(is_path, self._held))
         return not waits and self._pace.window > len(self._in_flight)
 
-    def _send_due(self, pool: ThreadPoolExecutor, limit: int, after: str | None) -> list[Delivery]:
-        """Claim what is due and hand it to the threads.
+    def _send_due(self, pool: ThreadPoolExecutor, limit: int, after: str | None) -> list[Delivery] | None:
+        """Claim what is due and hand it to the threads. Return it; None where another relay was quicker.
 
         `after`: a customer after whom the others get their turn, so that one event cannot hold them up.
         """
@@ -281,13 +282,13 @@ class Relay:
             # The clocks are read here, where no other relay can claim: it may have taken long to come here.
             claimed, now = self._monotonic(), begin_claim(connection, self._clock)
             if now is None:
-                return []
+                return None
             lease_until = now + self._settings.lease
             sequences = {sequence for sequence, _ in found}
             deliveries = outbox.claim(connection, self._due(now), str(uuid.uuid4()), lease_until, sequences)
         self._last_customer = found[-1][1]
         self._in_flight |= {pool.submit(self._attempt, delivery, claimed) for delivery in deliveries}
-        return deliveries
+        return deliveries or None
 
     def _due(self, now: float) -> outbox.Due:
         longest_delay = max(self._settings.retry_schedule, default=0.0) * (1 + JITTER)
@@ -316,10 +317,19 @@ class Relay:
         outcome = self._transport.send(delivery)
         if isinstance(outcome, Answer) and outcome.given_up:
             self._warn_of_release(delivery.contract, outcome.given_up)
+        if self._is_too_new(outcome, delivery):
+            return Attempt(delivery, hold_for_release(delivery))
         decision = self._decide(outcome, delivery)
         if decision.away or decision.wait is not None or (decision.held_for and is_path(decision.held_for)):
             self._halt.set()
         return Attempt(delivery, decision)
+
+    def _is_too_new(self, outcome: Outcome, delivery: Delivery) -> bool:
+        """Say whether a path is not there because a CRM that was set back has no such webhook: others may go on."""
+        if not isinstance(outcome, Answer) or outcome.status != HTTPStatus.NOT_FOUND:
+            return False
+        health = self._ask_health()
+        return health.ok and health.versions is not None and delivery.contract not in health.versions
 
     def _decide(self, outcome: Outcome, delivery: Delivery) -> Decision:
         return decide(
@@ -441,6 +451,8 @@ class Relay:
         trial = self._send_due(pool, 1, outage.last_trial or "")
         if trial:
             outage.last_trial = trial[0].order_key
+        elif trial is None:  # there is something to try, and another relay claims at this moment
+            outage.backoff.at = now + FIRST_PROBE
         else:
             self._close_outage()
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +32,8 @@ HEADER_BYTES = 65536
 """How large a request's line and headers may be together: each connection may hold that much, without a key."""
 STOP_SECONDS = 6
 """How long the server waits for those who still send or read, once it is told to stop."""
+THREAD_SECONDS = 1.0
+"""How long the server's threads are waited for, which end at once after it has stopped."""
 
 log = logging.getLogger("crm_sender.integration")
 
@@ -97,7 +102,7 @@ async def serve(app: ASGIApp, listener: socket.socket, say: Callable[[], None]) 
     `say` is called once it can be told to stop.
     """
     server: Any = ExclusiveServer(app, listener)
-    loop = asyncio.get_running_loop()
+    loop, threads = asyncio.get_running_loop(), native_threads()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     say()
@@ -105,3 +110,24 @@ async def serve(app: ASGIApp, listener: socket.socket, say: Callable[[], None]) 
         await server.serve()
     except TimeoutError:
         log.warning("Stopped while clients were still connected.")
+    await wait_for_threads(threads)
+
+
+def native_threads() -> set[int]:
+    """Return the threads of this process that are not Python's; none where the system lists none."""
+    try:
+        all_ = {int(name) for name in os.listdir("/proc/self/task")}
+    except FileNotFoundError:
+        return set()
+    return all_ - {thread.native_id for thread in threading.enumerate() if thread.native_id}
+
+
+async def wait_for_threads(before: set[int]) -> None:
+    """Wait until the native threads have ended that were not there before.
+
+    granian says that it has stopped before its threads have. One that asks for the interpreter while that
+    ends, as one does that was just starting, aborts the process.
+    """
+    deadline = time.monotonic() + THREAD_SECONDS
+    while native_threads() - before and time.monotonic() < deadline:
+        await asyncio.sleep(0.001)

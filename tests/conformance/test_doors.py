@@ -16,7 +16,7 @@ from tests.contract.contracts import guide_payload
 from tests.crm_server.answers import Answer, exchange
 from tests.crm_server.test_hostile_http import CASES, CUT_OFF, HEALTH, sized
 from tests.crm_server.test_json import ACCEPTED, REFUSED
-from tests.factories import customer_registration, repair_request
+from tests.factories import FACTORIES, customer_registration, repair_request
 from tests.sender.integration.server import Server, start_server
 from tests.servers import Crm, start_crm
 
@@ -146,6 +146,56 @@ def test_a_reserved_key_is_judged_alike(crm: Crm, door: Server) -> None:
     body = json.dumps(repair_request(repair__websiteRepairId="webhook-test")).encode()
     assert asked(crm, door, body) == (400, "reserved-natural-key")
     assert asked(crm, door, body, "webhook-test: true") == (200, None)
+
+
+@pytest.mark.parametrize("event", FACTORIES)
+def test_an_event_is_taken_once_alike(crm: Crm, door: Server, event: str) -> None:
+    body = json.dumps(FACTORIES[event]()).encode()
+    for _ in range(2):
+        assert asked(crm, door, body, event=event) == (202, None)
+    assert asked(crm, door, b"{}", event=event) == (400, "invalid-event")
+
+
+def test_a_webhook_that_a_release_does_not_have_is_refused_alike(crm: Crm, door: Server) -> None:
+    body = json.dumps(FACTORIES["payment-status"]()).encode()
+    verdict = asked(crm, door, body, "webhook-contract: 1.0.0", event="payment-status")
+    assert verdict == (400, "unsupported-contract-version")
+
+
+RECEIPTS: dict[str, tuple[str, str, Verdict]] = {
+    "nobody's": ("GET", "/nobody", (404, "unknown-receipt")),
+    "what can be no id": ("GET", "/a%20b", (400, "malformed-request")),
+    "too long an id": ("GET", f"/{'x' * 129}", (400, "malformed-request")),
+    "none": ("GET", "/", (404, "not-found")),
+    "all": ("GET", "", (404, "not-found")),
+    "below one": ("GET", "/a/b", (404, "not-found")),
+    "HEAD": ("HEAD", "/nobody", (405, None)),
+    "POST": ("POST", "/nobody", (405, "method-not-allowed")),
+    "DELETE": ("DELETE", "/nobody", (405, "method-not-allowed")),
+}
+
+
+@pytest.mark.parametrize("name", RECEIPTS)
+def test_a_question_about_a_receipt_is_answered_alike(crm: Crm, door: Server, name: str) -> None:
+    method, path, verdict = RECEIPTS[name]
+    request = sized(b"", "Connection: close", start=f"{method} /webhooks/receipts{path} HTTP/1.1")
+    of_crm, of_door = both(crm, door, request)
+    assert of_door == of_crm == [verdict]
+
+
+def test_a_receipt_says_the_same_but_for_who_has_the_event(crm: Crm, door: Server) -> None:
+    request = sized(json.dumps(repair_request()).encode(), "Connection: close")
+    told = []
+    for server in (crm, door):
+        receipt = exchange(server, request)[0].json  # type: ignore[arg-type]
+        question = f"GET /webhooks/receipts/{receipt['id']} HTTP/1.1"
+        found = exchange(server, sized(b"", "Connection: close", start=question))[0].json  # type: ignore[arg-type]
+        assert found["id"] == receipt["id"]
+        told.append(found)
+    assert [each["status"] for each in told] == ["pending_approval", "queued"]
+    assert {each["event"] for each in told} == {"repair-request"}
+    assert told[0].keys() == told[1].keys()
+    assert all(each["received_at"].endswith("Z") for each in told)
 
 
 @pytest.mark.parametrize("event", WEBHOOKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import threading
 import time
@@ -13,9 +14,10 @@ from contextlib import ExitStack, closing, contextmanager
 import psycopg
 import pytest
 
+from generated.operations import CURRENT
 from sender import Relay
 from sender.database import begin_claim, open_engine
-from tests.receiver import Receiver, Reply, Request, problem, receipt, receipt_when
+from tests.receiver import Receiver, Reply, Request, problem, receipt, receipt_when, speaks
 from tests.sender.site import Site, eventually, running
 
 pytestmark = pytest.mark.engines("postgresql")
@@ -112,6 +114,26 @@ def test_a_relay_claims_when_no_other_does(site: Site) -> None:
         assert begin_claim(other, time.time) is None
     with engine.begin() as other:
         assert begin_claim(other, time.time) is not None
+    engine.dispose()
+
+
+def test_an_outage_is_not_over_before_its_trial_though_another_relay_claims_just_then(
+    site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    receiver.event = receiver.health = problem(503, "unavailable")
+    [event] = site.book()
+    engine = open_engine(site.url)
+    with running(Relay(site.settings(), threads=1)):
+        eventually(lambda: receiver.events, "the attempt that finds it")
+        with engine.begin() as other:
+            assert begin_claim(other, time.time) is not None
+            receiver.health, seen = speaks(CURRENT), receiver.probes
+            eventually(lambda: receiver.probes >= seen + 3, "it looks again and again")
+            assert "the CRM is back" not in caplog.messages
+        receiver.event = receipt
+        eventually(lambda: site.status(event) == "delivered", "the trial")
+        assert "the CRM is back" in caplog.messages
     engine.dispose()
 
 

@@ -18,7 +18,7 @@ from generated.operations import CURRENT
 from sender import Relay
 from sender.database import open_engine
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
-from tests.factories import customer_registration, repair_request
+from tests.factories import customer_registration, payment_status, repair_request
 from tests.receiver import (
     TEST_OK,
     Answer,
@@ -154,6 +154,31 @@ def test_a_release_that_the_crm_refuses_holds_only_its_own_events(site: Site, re
     summary = site.drain()
     assert (summary.delivered, summary.held, summary.failed) == (2, 1, 0)
     assert site.row(old[0])["held_for"] == "1.9.0"
+
+
+def test_a_webhook_that_a_crm_set_back_no_longer_has_holds_only_its_release(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.health = speaks("1.0.0", CURRENT)
+    [old] = site.book()
+    site.rows("UPDATE crm_outbox SET contract = '1.0.0' WHERE id = ?", old)
+    with running(Relay(site.settings())):
+        eventually(lambda: site.status(old) == "delivered", "it has learned which releases there are")
+        receiver.health = speaks("1.0.0")
+        receiver.event = receiver.test = problem(404, "not-found")
+        payment = site.crm().payment_changed(payment_status())
+        eventually(lambda: site.status(payment) == "held", "it is held")
+        assert site.row(payment)["held_for"] == CURRENT
+        receiver.event = receipt
+        [later] = site.book()
+        site.rows(
+            "UPDATE crm_outbox SET contract = '1.0.0', status = 'pending', held_for = NULL WHERE id = ?",
+            later,
+        )
+        eventually(lambda: site.status(later) == "delivered", "what the CRM speaks goes on")
+        assert site.status(payment) == "held"
+        receiver.health, receiver.test = speaks("1.0.0", CURRENT), TEST_OK
+        eventually(lambda: site.status(payment) == "delivered", "the CRM is updated again")
 
 
 def test_a_crm_that_lists_a_release_and_refuses_it_is_asked_ever_less_often(
