@@ -53,6 +53,10 @@ contract: install ## Say what changed in the webhook contract, who would break, 
 release: check ## Freeze today's webhook contract, with its wheel and a line in the changelog
 	$(BIN)/python -m scripts.release
 
+.PHONY: reference
+reference: install ## Build the reference of all contracts and their releases as static pages in var/reference/
+	$(BIN)/python -m scripts.reference
+
 .PHONY: lint
 lint: install ## Check style, types and who imports whom
 	$(BIN)/ruff check .

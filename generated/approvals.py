@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from generated.base import AwareDatetime, ContractModel
+from generated.base import AwareDatetime, ContractModel, SomeFields
 
 
 class Approving(ContractModel):
@@ -294,7 +294,7 @@ class Correction(ContractModel):
     """What it said before, nothing once it is erased."""
 
 
-class CorrectingCustomer(ContractModel):
+class CorrectingCustomer(SomeFields):
     """The fields that are wrong, and what is right."""
 
     model_config = ConfigDict(
@@ -343,7 +343,7 @@ class CorrectingCustomer(ContractModel):
     """Telephone number."""
 
 
-class CorrectingTicket(ContractModel):
+class CorrectingTicket(SomeFields):
     """The fields that are wrong, and what is right."""
 
     model_config = ConfigDict(

@@ -2,10 +2,10 @@
 
 import datetime
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 
 def _in_whole_minutes(time: datetime.datetime) -> datetime.datetime:
@@ -34,3 +34,14 @@ class ContractModel(BaseModel):
             extra = type(self).model_fields[name].json_schema_extra if name else None
             if not (isinstance(extra, dict) and extra.get("personal-data")):
                 yield name, value
+
+
+class SomeFields(ContractModel):
+    """A part of which one optional field at least is there (`minProperties`, which no field can say)."""
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        fields = type(self).model_fields.items()
+        if all(getattr(self, name) is None for name, field in fields if not field.is_required()):
+            raise ValueError("must have one of its optional fields at least")
+        return self

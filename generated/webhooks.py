@@ -16,7 +16,7 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType
 
-from generated.base import AwareDatetime, ContractModel
+from generated.base import AwareDatetime, ContractModel, SomeFields
 
 SettingNumber = TypeAliasType(
     "SettingNumber",
@@ -236,7 +236,7 @@ class Booking(ContractModel):
     """When it happened (RFC 3339, with an offset)."""
 
 
-class ChangedCustomer(ContractModel):
+class ChangedCustomer(SomeFields):
     """The fields of a profile that changed; at least one."""
 
     model_config = ConfigDict(

@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         key = secrets.token_hex()
         environment = os.environ | {
             "WEBHOOK_API_KEY": key,
+            "WEBHOOK_CONTRACT": readable_contract()["info"]["version"],
             "CRM_API_KEY": key,
             "CRM_ADMIN_TOKEN": secrets.token_hex(),
             "CRM_OUTBOX_URL": f"sqlite:///{folder}/outbox.sqlite3",

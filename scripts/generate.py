@@ -31,6 +31,7 @@ RELEASES = ROOT / "openapi" / "webhooks" / "releases"
 STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
 INTEGRATION_CONTRACT = ROOT / "openapi" / "integration.yaml"
 CURE = "make generate"
+SOME_FIELDS = "generated.base.SomeFields"
 
 Contract = dict[str, Any]
 Schema = dict[str, Any]
@@ -42,10 +43,10 @@ BASE = '''
 import datetime
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 
 def _in_whole_minutes(time: datetime.datetime) -> datetime.datetime:
@@ -74,6 +75,17 @@ class ContractModel(BaseModel):
             extra = type(self).model_fields[name].json_schema_extra if name else None
             if not (isinstance(extra, dict) and extra.get("personal-data")):
                 yield name, value
+
+
+class SomeFields(ContractModel):
+    """A part of which one optional field at least is there (`minProperties`, which no field can say)."""
+
+    @model_validator(mode="after")
+    def _require_one(self) -> Self:
+        fields = type(self).model_fields.items()
+        if all(getattr(self, name) is None for name, field in fields if not field.is_required()):
+            raise ValueError("must have one of its optional fields at least")
+        return self
 '''
 
 OPERATIONS = '''
@@ -332,8 +344,20 @@ def render_models(path: Path, contract: Contract) -> str:
         source, target = Path(folder) / "contract.json", Path(folder) / "models.py"
         source.write_text(json.dumps(with_property_names(contract)))
         options = ["--input", str(source), "--output", str(target), "--custom-file-header", header]
+        options += ["--base-class-map", json.dumps(dict.fromkeys(with_some_fields(contract), SOME_FIELDS))]
         run([sys.executable, "-W", "ignore", "-m", "datamodel_code_generator", *options])
         return target.read_text()
+
+
+def with_some_fields(contract: Contract) -> Iterator[str]:
+    """Yield the schemas that ask for one field more than is required. Raises ContractError where it is not one."""
+    for name, schema in contract["components"]["schemas"].items():
+        if "properties" in schema and "minProperties" in schema:
+            if schema["minProperties"] != len(schema.get("required", ())) + 1:
+                raise ContractError(
+                    f"{name}: a model can ask for one optional field, not for more. Set minProperties."
+                )
+            yield name
 
 
 def with_property_names(schema: Any) -> Any:
@@ -357,7 +381,8 @@ def render_typescript(contract: Contract, integration: Contract) -> dict[Path, s
         for name, path, operation in webhooks(contract)
     }
     documents = {"webhooks": contract, "integration": integration}
-    files = typescript.render(contract["info"]["version"], health_path(contract), facts, documents)
+    paths = {name: path_of(contract, name) for name in ("health", "receipt")}
+    files = typescript.render(contract["info"]["version"], paths, facts, documents)
     return {GENERATED / "typescript" / name: text for name, text in files.items()}
 
 
@@ -375,7 +400,7 @@ def render_operations(contracts: dict[str, Contract], current: str) -> str:
         model_map=", ".join(f"{name!r}: {model}" for name, model in models.items()),
         releases=releases,
         current=current,
-        health=health_path(contracts[current]),
+        health=path_of(contracts[current], "health"),
         receipt=path_of(contracts[current], "receipt"),
         deprecated="".join(deprecations(contracts, current)),
     )
@@ -406,11 +431,6 @@ def deprecations(contracts: dict[str, Contract], current: str) -> Iterator[str]:
 def written(day: date | None) -> str:
     """Return the source of a day."""
     return f"datetime.date({day.year}, {day.month}, {day.day})" if day else "None"
-
-
-def health_path(contract: Contract) -> str:
-    """Return the path of a contract's health."""
-    return path_of(contract, "health")
 
 
 def path_of(contract: Contract, operation_id: str) -> str:

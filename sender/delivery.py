@@ -22,10 +22,9 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
-from generated.operations import CURRENT, RELEASES
+from generated.operations import CURRENT, RELEASES, Webhook
 from generated.operations import Answer as Documented
 from generated.operations import Delivery as DeliveryClass
-from generated.operations import Webhook
 
 Status = Literal["pending", "delivered", "failed", "held", "closed", "erased"]
 

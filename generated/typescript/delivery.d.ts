@@ -4,6 +4,7 @@
 import type { Event } from "./events.js";
 import type { Delivery, Webhook } from "./operations.js";
 import type { Answer, Outcome } from "./transport.js";
+import type { Outcome as Became } from "./webhooks.js";
 /** What is believed of a problem document (RFC 9457): nothing that may be a value. */
 export interface Problem {
     type: string;
@@ -33,8 +34,38 @@ export interface Judgement {
         digest: string;
     };
 }
+/** What a receiver says of a receipt. */
+export type Told = 
+/** What became of the event until now. */
+{
+    told: "outcome";
+    outcome: Became;
+}
+/** It has given no receipt with that id. */
+ | {
+    told: "unknown";
+}
+/** It speaks an older release, which cannot tell. */
+ | {
+    told: "too-old";
+}
+/** It cannot tell now: ask again later, after `retryAfter` seconds where it says so. */
+ | {
+    told: "away";
+    answer: string;
+    retryAfter: number | undefined;
+}
+/** Key or address is wrong. */
+ | {
+    told: "misconfigured";
+    answer: string;
+    cure: string;
+};
+export declare const BETWEEN = "check CRM_WEBHOOK_URL and what stands before the CRM";
 /** Say what an outcome means for an event. */
 export declare function judge(outcome: Outcome, webhook: Webhook, event: Event): Judgement;
+/** Say what an answer tells of a receipt. */
+export declare function tellOf(outcome: Outcome, id: string): Told;
 /** Return a status as the guide writes it: `401 Unauthorized`. */
 export declare function statusWords(status: number): string;
 /** Return an answer's problem, where it is one of ours; "about:blank" is a proxy's, for ours name their type. */

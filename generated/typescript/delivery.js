@@ -31,6 +31,7 @@ const CURES = {
     404: "check CRM_WEBHOOK_URL",
     405: "check CRM_WEBHOOK_URL",
 };
+export const BETWEEN = "check CRM_WEBHOOK_URL and what stands before the CRM";
 const RELEASE_CURE = "update the CRM, which does not speak this contract release";
 /** What a pointer to a field or a header looks like; anything else may be a value. */
 const POINTER = /^(?:(?:\/[A-Za-z0-9_-]{1,64}){1,8}|#webhook-[a-z]{1,16})$/;
@@ -54,6 +55,28 @@ export function judge(outcome, webhook, event) {
     const meaning = problem && documented ? (documented.byType[problem.type] ?? documented.default) : "hold";
     const cure = problem?.type === "unsupported-contract-version" ? RELEASE_CURE : CURES[status];
     return { meaning, words, status, problem, cure };
+}
+/** Say what an answer tells of a receipt. */
+export function tellOf(outcome, id) {
+    if ("fault" in outcome)
+        return { told: "away", answer: outcome.fault, retryAfter: undefined };
+    const { status, retryAfter } = outcome;
+    const answer = statusWords(status);
+    if (status === 200) {
+        const found = jsonOf(outcome);
+        const isOurs = found?.id === id && typeof found.status === "string" && typeof found.event === "string";
+        if (isOurs)
+            return { told: "outcome", outcome: found };
+        return { told: "misconfigured", answer: `${answer}, but not this receipt's`, cure: BETWEEN };
+    }
+    if (status >= 500 || status === 408 || status === 425 || status === 429)
+        return { told: "away", answer, retryAfter };
+    const problem = problemOf(outcome);
+    if (problem?.type === "unknown-receipt")
+        return { told: "unknown" };
+    if (problem && (status === 404 || status === 405))
+        return { told: "too-old" };
+    return { told: "misconfigured", answer, cure: CURES[status] ?? BETWEEN };
 }
 /** Return a status as the guide writes it: `401 Unauthorized`. */
 export function statusWords(status) {

@@ -10,14 +10,14 @@
  *     ├── LinkMisconfigured     key, address or contract release is wrong, not the event
  *     └── CRMUnavailable        every attempt failed: send it again later, under the same webhook-id
  */
-import type { Judgement } from "./delivery.js";
+import { type Judgement } from "./delivery.js";
 /** An option or a `CRM_*` variable is wrong. */
 export declare class SettingsError extends Error {
     readonly name: string;
 }
 /** What an event's sending came to. */
 export interface Sending {
-    /** The webhook: `customer-registration`, `repair-request`. */
+    /** The webhook: `customer-registration`, `repair-request`, `payment-status` … */
     event: string;
     /** The id of every attempt; an event that is sent again keeps it. */
     webhookId: string;

@@ -10,6 +10,7 @@
  *     ├── LinkMisconfigured     key, address or contract release is wrong, not the event
  *     └── CRMUnavailable        every attempt failed: send it again later, under the same webhook-id
  */
+import { BETWEEN } from "./delivery.js";
 /** An option or a `CRM_*` variable is wrong. */
 export class SettingsError extends Error {
     name = "SettingsError";
@@ -54,7 +55,7 @@ export class EventRefused extends CRMError {
 export class LinkMisconfigured extends CRMError {
     name = "LinkMisconfigured";
     constructor(sending, judgement) {
-        super(judgement.cure ?? "check CRM_WEBHOOK_URL and what stands before the CRM", sending, judgement);
+        super(judgement.cure ?? BETWEEN, sending, judgement);
     }
 }
 /** Every attempt failed: send the event again later, under the same `webhookId`. */

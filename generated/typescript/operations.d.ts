@@ -54,4 +54,6 @@ export type WebhookName = keyof Bodies;
 export declare const CURRENT = "1.1.0";
 /** Below CRM_WEBHOOK_URL. */
 export declare const HEALTH_PATH = "/health";
+/** Below CRM_WEBHOOK_URL; `{id}` stands for a receipt's. */
+export declare const RECEIPT_PATH = "/receipts/{id}";
 export declare const WEBHOOKS: Readonly<Record<WebhookName, Webhook>>;

@@ -5,6 +5,8 @@
 export const CURRENT = "1.1.0";
 /** Below CRM_WEBHOOK_URL. */
 export const HEALTH_PATH = "/health";
+/** Below CRM_WEBHOOK_URL; `{id}` stands for a receipt's. */
+export const RECEIPT_PATH = "/receipts/{id}";
 export const WEBHOOKS = {
     "customer-registration": {
         "path": "/customer-registration",

@@ -17,6 +17,7 @@ import jsonschema_rs
 
 from scripts.contract.examples import edges
 from scripts.contract.redocly import Change, diff
+from scripts.contract.sentences import LONGEST_SHOWN, at, followed, references, sentence
 from scripts.generate import Contract, Schema, inline, version_key
 
 Part = Literal["patch", "minor", "major"]
@@ -50,7 +51,6 @@ CONSTRAINTS = {
 }
 CONSTRAINTS |= {"minItems", "maxItems", "minProperties", "maxProperties"}
 FIXED = {"x-natural-key", "x-order-key", "x-identity"}
-LONGEST_SHOWN = 100
 
 BODY: dict[Side, str] = {
     "sender": "one that names no release gets 400; one that names its own is accepted, and cannot be read as today's",
@@ -68,6 +68,7 @@ IDENTITY: dict[Side, str] = {
     "CRM": "it no longer knows again what it has: duplicates are queued, or become conflicts",
 }
 PERSONAL: dict[Side, str] = {"staff": "what is stored would be shown to all, and outlive its erasure"}
+ABOUT: dict[Side, str] = {"staff": "what is stored no longer stands where it belongs"}
 LOST: dict[Side, str] = {"sender": "it erases payloads that nobody has, or sends for ever what was stored"}
 
 
@@ -135,7 +136,7 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
     findings = [
         finding
         for change in changes
-        if change.pointer != "/info" or change.property != "version"
+        if not _is_told_elsewhere(change, old, new)
         for finding in [_judge(change, old, new)]
     ]
     told = {finding.sentence: finding for finding in findings}
@@ -143,9 +144,19 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
         # Redocly has no rule for it: `x-property-names`, a format.
         for proof in proofs:
             sides = BODY if proof.where.startswith("a body") else ANSWER
-            sentence = f"What was right is refused: {proof.where}."
-            told[sentence] = Finding(sentence, "major", sides)
+            refused = f"What was right is refused: {proof.where}."
+            told[refused] = Finding(refused, "major", sides)
     return Comparison(tuple(told.values()), tuple(proofs), tuple(undecided))
+
+
+def _is_told_elsewhere(change: Change, old: Contract, new: Contract) -> bool:
+    """Tell whether a change needs no sentence: a number that is raised, and a schema that comes or goes with its use."""
+    if change.pointer == "/info" and change.property == "version":
+        return True
+    if change.kind == "modified" or not change.pointer.startswith("/components/schemas/"):
+        return False
+    document = new if change.kind == "added" else old
+    return f"#{change.pointer}" in references(document, document["paths"])
 
 
 def _exchanged(old: Contract, new: Contract) -> Iterator[tuple[str, Schema, Schema]]:
@@ -181,7 +192,7 @@ def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
 
 def _same_media(old: Contract, before: Any, new: Contract, after: Any) -> Iterator[tuple[Schema, Schema]]:
     """Yield the schemas of each media type that both documents have, the older first."""
-    before, after = _followed(old, before).get("content", {}), _followed(new, after).get("content", {})
+    before, after = followed(old, before).get("content", {}), followed(new, after).get("content", {})
     for media in before.keys() & after.keys():
         yield inline(old, before[media]["schema"]), inline(new, after[media]["schema"])
 
@@ -206,21 +217,23 @@ def _judge(change: Change, old: Contract, new: Contract) -> Finding:
     """Return what one change means."""
     names = change.pointer.split("/")[1:]
     last = names[-1].replace("~1", "/")
-    sides = _sides(change, names, old)
+    sides, told = _sides(change, names, old), sentence(change, old, new)
     if change.property in FIXED and change.kind == "modified":
-        return Finding(_sentence(change, last, names), "major", IDENTITY)
+        return Finding(told, "major", IDENTITY)
+    if change.property == "x-about" and change.base:
+        return Finding(told, "major", ABOUT)
     if change.property == "x-personal-data" and change.base and not change.revision:
-        return Finding(_sentence(change, last, names), "major", PERSONAL)
+        return Finding(told, "major", PERSONAL)
     if "x-delivery" in (change.property, last):
         lost = _delivered(old, names) != _delivered(new, names)
-        return Finding(_sentence(change, last, names), "major" if lost else "minor", LOST if lost else {})
+        return Finding(told, "major" if lost else "minor", LOST if lost else {})
     if "security" in (change.property, *names):
-        return Finding(_sentence(change, last, names), "major", REQUEST)
+        return Finding(told, "major", REQUEST)
     if change.impact == "major" and not _cleared(change, names, old, new):
-        return Finding(_sentence(change, last, names), "major", sides)
+        return Finding(told, "major", sides)
     wording = change.kind == "modified" and change.property in WORDING
-    wording = wording or bool({"examples", "example", "info", "license", "contact"} & set(names))
-    return Finding(_sentence(change, last, names), "patch" if wording else "minor", {})
+    wording = wording or bool({"examples", "example", "info", "license", "contact", "tags"} & set(names))
+    return Finding(told, "patch" if wording else "minor", {})
 
 
 def _sides(change: Change, names: list[str], old: Contract) -> dict[Side, str]:
@@ -249,66 +262,17 @@ def _cleared(change: Change, names: list[str], old: Contract, new: Contract) -> 
     """
     if change.kind != "modified" or change.property not in CONSTRAINTS or "schema" not in names:
         return False
-    before, after = (inline(document, _at(document, names)) for document in (old, new))
+    before, after = (inline(document, at(document, names)) for document in (old, new))
     writer, reader = (after, before) if "responses" in names else (before, after)
     return covers(reader, writer) or (change.property == "pattern" and not counterexample("", writer, reader))
 
 
 def _delivered(contract: Contract, names: list[str]) -> set[str]:
     """Return the problem types, or `default`, by which an answer counts as delivered."""
-    response = _at(contract, names[: names.index("responses") + 2])
+    response = at(contract, names[: names.index("responses") + 2])
     meanings = response.get("x-delivery", {})
     meanings = meanings if isinstance(meanings, dict) else {"default": meanings}
     return {kind for kind, meaning in meanings.items() if meaning == "delivered"}
-
-
-def _at(contract: Contract, names: list[str]) -> Any:
-    """Return what stands at a pointer that goes through references."""
-    node: Any = contract
-    for name in names:
-        key = name.replace("~1", "/").replace("~0", "~")
-        node = _followed(contract, node[int(key)] if isinstance(node, list) else node[key])
-    return node
-
-
-def _followed(contract: Contract, node: Any) -> Any:
-    """Return what a reference names, or the node itself."""
-    if isinstance(node, dict) and "$ref" in node:
-        return _at(contract, node["$ref"].split("/")[1:])
-    return node
-
-
-def _sentence(change: Change, last: str, names: list[str]) -> str:
-    """Say what changed, and where."""
-    subject = f"`{change.property}` of `{last}`" if change.property else f"`{last}`"
-    if change.message:
-        text = change.message.removesuffix(".")
-    elif change.kind == "modified":
-        text = f"{subject} changed from {_brief(change.base)} to {_brief(change.revision)}"
-        if change.base is None:
-            text = f"{subject} was set to {_brief(change.revision)}"
-        elif change.revision is None:
-            text = f"{subject} was removed"
-    else:
-        text = f"{subject} was {change.kind}"
-    return f"{text}{_place(names)}."
-
-
-def _place(names: list[str]) -> str:
-    """Say in which part of the contract a pointer is."""
-    if names[0] != "paths" or len(names) < 3:
-        return ""
-    operation = f"{names[2].upper()} {names[1].replace('~1', '/')}"
-    if "requestBody" in names:
-        return f" (body of {operation})"
-    if "responses" in names[:-1]:
-        return f" (answer {names[names.index('responses') + 1]} of {operation})"
-    return f" ({operation})"
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def _shortened(value: Any) -> Any:

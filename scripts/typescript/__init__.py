@@ -74,16 +74,22 @@ export const CURRENT = {current};
 /** Below CRM_WEBHOOK_URL. */
 export const HEALTH_PATH = {health};
 
+/** Below CRM_WEBHOOK_URL; `{{id}}` stands for a receipt's. */
+export const RECEIPT_PATH = {receipt};
+
 export const WEBHOOKS: Readonly<Record<WebhookName, Webhook>> = {webhooks};
 """
 
 
 def render(
-    version: str, health: str, webhooks: Mapping[str, Mapping[str, Any]], contracts: Mapping[str, Any]
+    version: str,
+    paths: Mapping[str, str],
+    webhooks: Mapping[str, Mapping[str, Any]],
+    contracts: Mapping[str, Any],
 ) -> dict[str, str]:
     """Return the package's files by their path in it.
 
-    `webhooks`: what `operations.py` holds of each, by name, and the `model` and the `blocks` of its body.
+    `paths`: those of `health` and `receipt`. `webhooks`: what `operations.py` holds of each, by name, and the `model` and the `blocks` of its body.
     `contracts`: the documents of the webhooks and of the integration API. Raises NodeError.
     """
     node.install()
@@ -93,7 +99,7 @@ def render(
             SOURCES, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__")
         )
         (folder / "node_modules").symlink_to(node.MODULES)
-        (folder / "operations.ts").write_text(render_operations(version, health, webhooks))
+        (folder / "operations.ts").write_text(render_operations(version, paths, webhooks))
         types = TYPES.replace("OPTIONS", json.dumps(OPTIONS))
         (folder / "types.mjs").write_text(types)
         node.run("types.mjs", json.dumps(contracts), folder=folder)
@@ -112,13 +118,15 @@ def read_package(folder: Path, version: str) -> Iterator[tuple[str, str]]:
         yield path.name, HEADER + path.read_text()
 
 
-def render_operations(version: str, health: str, webhooks: Mapping[str, Mapping[str, Any]]) -> str:
+def render_operations(
+    version: str, paths: Mapping[str, str], webhooks: Mapping[str, Mapping[str, Any]]
+) -> str:
     """Return `operations.ts`."""
     return OPERATIONS.lstrip().format(
         models=", ".join(sorted({webhook["model"] for webhook in webhooks.values()})),
         bodies="\n".join(f"    {json.dumps(name)}: {body(name, webhooks)};" for name in webhooks),
         current=json.dumps(version),
-        health=json.dumps(health),
+        **{name: json.dumps(path) for name, path in paths.items()},
         webhooks=json.dumps({name: facts(webhook) for name, webhook in webhooks.items()}, indent=4),
     )
 

@@ -1,14 +1,17 @@
 /** The client: an event is sent until the CRM, or the website's outbox, has it. */
 
-import { jsonOf, judge, statusWords, type Promised } from "./delivery.js";
+import { jsonOf, judge, statusWords, tellOf, type Promised, type Told } from "./delivery.js";
 import { CRMUnavailable, EventRefused, LinkMisconfigured, SettingsError } from "./errors.js";
 import { eventOf, secretKey, signature, uuid7, type Event } from "./events.js";
-import { CURRENT, HEALTH_PATH, WEBHOOKS, type Bodies, type WebhookName } from "./operations.js";
+import { CURRENT, HEALTH_PATH, RECEIPT_PATH, WEBHOOKS, type Bodies, type WebhookName } from "./operations.js";
 import { authorization, exchange, wait, type Outcome, type Request } from "./transport.js";
 import type { Receipt } from "./webhooks.js";
 
 export type CustomerRegistration = Bodies["customer-registration"];
 export type RepairRequest = Bodies["repair-request"];
+export type PaymentStatus = Bodies["payment-status"];
+export type BookingStatus = Bodies["booking-status"];
+export type CustomerProfile = Bodies["customer-profile"];
 
 /** What the client must know. What is not given is read from the environment, and else by default. */
 export interface CRMOptions {
@@ -92,6 +95,21 @@ export class CRM {
         return this.send("repair-request", event, options);
     }
 
+    /** Tell that a payment for a repair has moved on. See `send`. */
+    paymentChanged(event: PaymentStatus, options?: SendOptions): Promise<Taken> {
+        return this.send("payment-status", event, options);
+    }
+
+    /** Tell that a booking has moved on. See `send`. */
+    bookingChanged(event: BookingStatus, options?: SendOptions): Promise<Taken> {
+        return this.send("booking-status", event, options);
+    }
+
+    /** Tell that a customer changed their profile. See `send`. */
+    profileChanged(event: CustomerProfile, options?: SendOptions): Promise<Taken> {
+        return this.send("customer-profile", event, options);
+    }
+
     /**
      * Send an event by its webhook's name, and again on the schedule until it is taken.
      *
@@ -120,6 +138,19 @@ export class CRM {
             }
             await wait(Math.max(delay * (1 + JITTER * Math.random()), asked ?? 0), signal);
         }
+    }
+
+    /**
+     * Ask once what became of an event, by the `id` of its receipt, where that was given. Never throws for the answer.
+     *
+     * Throws SettingsError for an id that cannot be one, and what `signal` is aborted with.
+     */
+    async receipt(id: string, signal?: AbortSignal): Promise<Told> {
+        if (!ID.test(id)) throw new SettingsError("id: letters, digits, '.', '_' and '-', 128 at most");
+        if (/^\.+$/.test(id)) return { told: "unknown" }; // a URL with it would name another path
+        const headers = { ...this.#headers, accept: "application/json, application/problem+json" };
+        const url = `${this.#url}${RECEIPT_PATH.replace("{id}", id)}`;
+        return tellOf(await exchange(url, { method: "GET", headers }, this.#timeout, signal), id);
     }
 
     /** Ask how the receiver is; never throws for the answer. */

@@ -3,6 +3,7 @@
 import type { Event } from "./events.js";
 import type { Delivery, Webhook } from "./operations.js";
 import type { Answer, Outcome } from "./transport.js";
+import type { Outcome as Became } from "./webhooks.js";
 
 /** What is believed of a problem document (RFC 9457): nothing that may be a value. */
 export interface Problem {
@@ -26,6 +27,19 @@ export interface Judgement {
     /** The receipt, where it is delivered. */
     receipt?: { id: string; status: Promised; duplicate: boolean; natural_key: string; digest: string };
 }
+
+/** What a receiver says of a receipt. */
+export type Told =
+    /** What became of the event until now. */
+    | { told: "outcome"; outcome: Became }
+    /** It has given no receipt with that id. */
+    | { told: "unknown" }
+    /** It speaks an older release, which cannot tell. */
+    | { told: "too-old" }
+    /** It cannot tell now: ask again later, after `retryAfter` seconds where it says so. */
+    | { told: "away"; answer: string; retryAfter: number | undefined }
+    /** Key or address is wrong. */
+    | { told: "misconfigured"; answer: string; cure: string };
 
 const PHRASES: Record<number, string> = {
     200: "OK",
@@ -58,6 +72,7 @@ const CURES: Record<number, string> = {
     404: "check CRM_WEBHOOK_URL",
     405: "check CRM_WEBHOOK_URL",
 };
+export const BETWEEN = "check CRM_WEBHOOK_URL and what stands before the CRM";
 const RELEASE_CURE = "update the CRM, which does not speak this contract release";
 
 /** What a pointer to a field or a header looks like; anything else may be a value. */
@@ -81,6 +96,24 @@ export function judge(outcome: Outcome, webhook: Webhook, event: Event): Judgeme
     const meaning = problem && documented ? (documented.byType[problem.type] ?? documented.default) : "hold";
     const cure = problem?.type === "unsupported-contract-version" ? RELEASE_CURE : CURES[status];
     return { meaning, words, status, problem, cure };
+}
+
+/** Say what an answer tells of a receipt. */
+export function tellOf(outcome: Outcome, id: string): Told {
+    if ("fault" in outcome) return { told: "away", answer: outcome.fault, retryAfter: undefined };
+    const { status, retryAfter } = outcome;
+    const answer = statusWords(status);
+    if (status === 200) {
+        const found = jsonOf(outcome);
+        const isOurs = found?.id === id && typeof found.status === "string" && typeof found.event === "string";
+        if (isOurs) return { told: "outcome", outcome: found as unknown as Became };
+        return { told: "misconfigured", answer: `${answer}, but not this receipt's`, cure: BETWEEN };
+    }
+    if (status >= 500 || status === 408 || status === 425 || status === 429) return { told: "away", answer, retryAfter };
+    const problem = problemOf(outcome);
+    if (problem?.type === "unknown-receipt") return { told: "unknown" };
+    if (problem && (status === 404 || status === 405)) return { told: "too-old" };
+    return { told: "misconfigured", answer, cure: CURES[status] ?? BETWEEN };
 }
 
 /** Return a status as the guide writes it: `401 Unauthorized`. */

@@ -9,7 +9,7 @@
  *     └── CRMUnavailable        every attempt failed: send it again later, under the same webhook-id
  */
 
-import type { Judgement } from "./delivery.js";
+import { BETWEEN, type Judgement } from "./delivery.js";
 
 /** An option or a `CRM_*` variable is wrong. */
 export class SettingsError extends Error {
@@ -18,7 +18,7 @@ export class SettingsError extends Error {
 
 /** What an event's sending came to. */
 export interface Sending {
-    /** The webhook: `customer-registration`, `repair-request`. */
+    /** The webhook: `customer-registration`, `repair-request`, `payment-status` … */
     event: string;
     /** The id of every attempt; an event that is sent again keeps it. */
     webhookId: string;
@@ -71,7 +71,7 @@ export class LinkMisconfigured extends CRMError {
     override readonly name: string = "LinkMisconfigured";
 
     constructor(sending: Sending, judgement: Judgement) {
-        super(judgement.cure ?? "check CRM_WEBHOOK_URL and what stands before the CRM", sending, judgement);
+        super(judgement.cure ?? BETWEEN, sending, judgement);
     }
 }
 

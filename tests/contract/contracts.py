@@ -17,6 +17,9 @@ from generated.operations import CURRENT, RELEASES
 GUIDE = Path(__file__).parent / "guide"
 """The guide's two payloads, byte for byte as it prints them."""
 
+OF_THE_GUIDE = sorted(path.stem for path in GUIDE.iterdir())
+"""The webhooks that the guide has a payload of."""
+
 RELEASED_WEBHOOKS = [(release, webhook) for release, webhooks in RELEASES.items() for webhook in webhooks]
 
 
@@ -40,6 +43,20 @@ def body_schema(release: str, webhook: str) -> dict[str, Any]:
 def guide_payload(webhook: str) -> str:
     """Return the guide's payload as text."""
     return (GUIDE / f"{webhook}.json").read_text(encoding="utf-8")
+
+
+def example(webhook: str) -> dict[str, Any]:
+    """Return the first example that today's contract has of a webhook's body."""
+    document = contract()
+    [operation] = [
+        operation
+        for item in document["paths"].values()
+        for operation in item.values()
+        if operation["operationId"] == webhook
+    ]
+    first, *_ = operation["requestBody"]["content"]["application/json"]["examples"].values()
+    found: dict[str, Any] = first["value"]
+    return found
 
 
 def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:

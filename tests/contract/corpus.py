@@ -219,6 +219,8 @@ EXTENSIONS = [
          "customers' words that are stored would be shown, and outlive their erasure"),
     Case("another number is used on the telephone", put(f"{POST} x-reference", "repair.websiteRepairId"),
          "minor", NOBODY, "only what is shown changes"),
+    Case("a webhook tells of another's repair request", put(f"{POST} x-about", "repair.websiteRepairId"),
+         "minor", NOBODY, "what is stored stays as it was"),
     Case("an answer asks for another try", put("components responses Conflict x-delivery", "retry"),
          "minor", NOBODY, "older senders go by their own release; nothing is lost"),
     Case("a problem type gets a meaning of its own",

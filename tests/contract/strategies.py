@@ -94,7 +94,8 @@ def objects(schema: dict[str, Any], times: SearchStrategy[Any]) -> SearchStrateg
         )
     parts = {name: bodies(part, times) for name, part in schema["properties"].items()}
     required = {name: parts.pop(name) for name in schema["required"]}
-    return st.fixed_dictionaries(required, optional=parts)
+    drawn = st.fixed_dictionaries(required, optional=parts)
+    return drawn.filter(lambda body: len(body) >= schema.get("minProperties", 0))
 
 
 def texts(schema: dict[str, Any]) -> SearchStrategy[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -48,6 +49,11 @@ def test_a_change_gets_its_verdict(case: Case, comparisons: dict[str, Comparison
 )  # fmt: skip
 def test_a_body_that_would_be_refused_is_shown(case: Case, comparisons: dict[str, Comparison]) -> None:
     assert comparisons[case.name].proofs
+
+
+def test_nothing_is_named_by_its_number_in_a_list(comparisons: dict[str, Comparison]) -> None:
+    said = [finding.sentence for comparison in comparisons.values() for finding in comparison.findings]
+    assert [sentence for sentence in said if re.search(r"^`\d+` was|of `\d+`", sentence)] == []
 
 
 def test_the_corpus_has_every_kind_of_verdict_and_no_case_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from generated.operations import CURRENT
 from scripts import node
 from scripts.contract.__main__ import fault_of, report
 from scripts.contract.comparison import Comparison, compare
@@ -24,8 +26,11 @@ pytestmark = pytest.mark.long  # the generator, its compiler and a wheel, many t
 CONTRACT = Path("openapi", "webhooks", "v1.yaml")
 RELEASES = Path("openapi", "webhooks", "releases")
 PAGE = ROOT / "docs" / "changing-the-contract.md"
-AFTER = "          pattern: *line\n        issueDescription:\n"
-"""Where the page's field goes: the end of `deviceModel`."""
+NEXT = "        issueDescription:\n"
+"""Before what the page's field goes."""
+MAJOR, MINOR, _ = map(int, CURRENT.split("."))
+DUE = f"{MAJOR}.{MINOR + 1}.0"
+"""The number that is due when today's is released and a field is added."""
 
 
 class Project:
@@ -39,22 +44,19 @@ class Project:
         node.install()
         (folder / "node_modules").symlink_to(node.MODULES)
         self.folder = folder
-        self.go_back_to_the_first_release()
+        self.have_todays_released()
         self.git("init", "--quiet")
         (folder / ".git" / "info" / "exclude").write_text("node_modules\n")
         self.commit()
 
-    def go_back_to_the_first_release(self) -> None:
-        """Have 1.0.0 as today's contract and as the only release, whatever came after it."""
-        releases = self.folder / RELEASES
-        sums = (releases / "SHA256SUMS").read_text().splitlines(keepends=True)
-        for name in {line.split()[1] for line in sums if " 1.0.0" not in line}:
-            (releases / name).unlink()
-        (releases / "SHA256SUMS").write_text("".join(line for line in sums if " 1.0.0" in line))
-        shutil.copy(releases / "1.0.0.yaml", self.folder / CONTRACT)
-        guide = self.folder / "docs" / "integration-guide.md"
-        named = re.sub(r"(\*\*Contract version\*\*: ).*", r"\g<1>1.0.0", guide.read_text(encoding="utf-8"))
-        guide.write_text(named, encoding="utf-8")
+    def have_todays_released(self) -> None:
+        """Have today's contract released already, also while it is not."""
+        frozen = self.folder / RELEASES / f"{CURRENT}.yaml"
+        if not frozen.exists():
+            shutil.copy(self.folder / CONTRACT, frozen)
+            with (frozen.parent / "SHA256SUMS").open("a") as sums:
+                sums.write(f"{hashlib.sha256(frozen.read_bytes()).hexdigest()}  {frozen.name}\n")
+        self.name(CURRENT)
 
     def git(self, *arguments: str) -> str:
         """Run git; return what it prints."""
@@ -81,14 +83,32 @@ class Project:
 
     def number(self, version: str) -> None:
         """Set `info.version`."""
-        self.edit(CONTRACT, "  version: 1.0.0\n", f"  version: {version}\n")
+        self.edit(CONTRACT, f"  version: {CURRENT}\n", f"  version: {version}\n")
 
-    def grow(self) -> None:
-        """Add the page's field and its number, and generate."""
+    def name(self, version: str) -> None:
+        """Name a version in the integration guide."""
+        guide = self.folder / "docs" / "integration-guide.md"
+        named = re.sub(
+            r"(\*\*Contract version\*\*: ).*", rf"\g<1>{version}", guide.read_text(encoding="utf-8")
+        )
+        guide.write_text(named, encoding="utf-8")
+
+    def add_the_pages_field(self) -> str:
+        """Add the page's field where the page says, by a name that is free; return the name."""
         field, _ = (block.text for block in blocks(PAGE) if block.language == "yaml")
-        self.edit(CONTRACT, AFTER, AFTER.replace("        issue", f"{field}        issue"))
-        self.number("1.1.0")
+        name = field.split(":")[0].strip()
+        free = name
+        while f" {free}:" in (self.folder / CONTRACT).read_text(encoding="utf-8"):
+            free += "Too"
+        self.edit(CONTRACT, NEXT, field.replace(name, free) + NEXT)
+        return free
+
+    def grow(self) -> str:
+        """Add the page's field and its number, and generate; return the field's name."""
+        name = self.add_the_pages_field()
+        self.number(DUE)
         assert self.run("generate").returncode == 0
+        return name
 
 
 @pytest.fixture
@@ -97,13 +117,14 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_the_page_is_walked_and_nothing_else_is_touched(project: Project) -> None:
-    field, number = (block.text for block in blocks(PAGE) if block.language == "yaml")
-    project.edit(CONTRACT, AFTER, AFTER.replace("        issue", f"{field}        issue"))
+    _, number = (block.text for block in blocks(PAGE) if block.language == "yaml")
+    name = project.add_the_pages_field()
     asked = project.run("contract")
     assert asked.returncode == 1
-    assert "`deviceColour` was added (body of POST /repair-request)" in asked.stdout
-    assert "due is 1.1.0. Set info.version to 1.1.0." in asked.stderr
-    project.edit(CONTRACT, "  version: 1.0.0\n", number)
+    assert f"`{name}` was added (body of POST /repair-request)" in asked.stdout
+    assert f"due is {DUE}. Set info.version to {DUE}." in asked.stderr
+    # The page shows the number of its day.
+    project.edit(CONTRACT, f"  version: {CURRENT}\n", re.sub(r"\d+\.\d+\.\d+", DUE, number))
     assert project.run("generate").returncode == 0
     asked = project.run("contract")
     assert (asked.returncode, asked.stderr) == (0, "")
@@ -216,12 +237,12 @@ def test_a_release_is_refused_until_all_is_right_and_then_frozen(project: Projec
         assert done.returncode == 1
         return done.stderr
 
-    assert "1.0.0 is released already" in refused()
-    project.grow()
+    assert f"{CURRENT} is released already" in refused()
+    name = project.grow()
     assert "there are uncommitted changes" in refused()
     project.commit()
-    assert "docs/integration-guide.md does not name 1.1.0" in refused()
-    project.edit("docs/integration-guide.md", "**Contract version**: 1.0.0", "**Contract version**: 1.1.0")
+    assert f"docs/integration-guide.md does not name {DUE}" in refused()
+    project.name(DUE)
     project.edit("generated/webhooks.py", "max_length=40,", "max_length=41,")
     project.commit()
     assert "run `make generate` and commit" in refused()
@@ -230,22 +251,22 @@ def test_a_release_is_refused_until_all_is_right_and_then_frozen(project: Projec
 
     done = project.run("release")
     assert (done.returncode, done.stderr) == (0, "")
-    frozen = project.folder / RELEASES / "1.1.0.yaml"
+    frozen = project.folder / RELEASES / f"{DUE}.yaml"
     assert frozen.read_bytes() == (project.folder / CONTRACT).read_bytes()
-    [wheel] = (project.folder / RELEASES / "1.1.0").iterdir()
+    [wheel] = (project.folder / RELEASES / DUE).iterdir()
     with zipfile.ZipFile(wheel) as archive:
-        kept = json.loads(archive.read("generated/contracts/1.1.0/openapi.json"))
-    assert kept["info"]["version"] == "1.1.0"
+        kept = json.loads(archive.read(f"generated/contracts/{DUE}/openapi.json"))
+    assert kept["info"]["version"] == DUE
     command = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
     subprocess.run(command, cwd=project.folder / RELEASES, check=True)
     log = (project.folder / RELEASES.parent / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert log.index("## 1.1.0 — ") < log.index("- `deviceColour` was added") < log.index("## 1.0.0")
+    assert log.index(f"## {DUE} — ") < log.index(f"- `{name}` was added") < log.index("## 1.0.0")
 
     project.commit()
     asked = project.run("contract")
     assert asked.returncode == 0
-    assert "Nothing changed since 1.1.0." in asked.stdout
-    assert "1.1.0 is released already" in refused()
+    assert f"Nothing changed since {DUE}." in asked.stdout
+    assert f"{DUE} is released already" in refused()
 
     wheel.write_bytes(wheel.read_bytes() + b" ")
     for script, *arguments in (["generate", "--check"], ["contract"]):
@@ -256,7 +277,7 @@ def test_a_release_is_refused_until_all_is_right_and_then_frozen(project: Projec
 
 def test_a_release_that_would_break_somebody_is_refused(project: Project) -> None:
     project.edit(CONTRACT, "[low, normal, high, urgent]", "[low, normal, high]")
-    project.number("1.1.0")
+    project.number(DUE)
     project.commit()
     for script in ("contract", "release"):
         done = project.run(script)

@@ -19,6 +19,7 @@ from connexion.apps.asynchronous import AsyncApp
 from connexion.resolver import Resolver
 from starlette.testclient import TestClient
 
+from generated.operations import WEBHOOKS
 from tests.factories import repair_request
 from tests.servers import KEY, ROOT, Crm, start_crm
 
@@ -120,7 +121,7 @@ def stock() -> Iterator[TestClient]:
     contract = yaml.safe_load((ROOT / "openapi" / "webhooks" / "v1.yaml").read_text())
     contract["components"]["securitySchemes"]["webhookKey"]["x-bearerInfoFunc"] = f"{__name__}.check_key"
     app = AsyncApp(__name__)
-    handlers = {"health": health, "customer-registration": answer, "repair-request": answer}
+    handlers = {**dict.fromkeys(WEBHOOKS, answer), "receipt": answer, "health": health}
     app.add_api(contract, resolver=Resolver(handlers.__getitem__))
     with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:
         yield client

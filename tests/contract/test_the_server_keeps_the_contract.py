@@ -22,7 +22,7 @@ from crm_server.app import create_app
 from crm_server.database import Database
 from crm_server.migrations import migrate
 from crm_server.settings import Settings
-from generated.operations import WEBHOOKS
+from generated.operations import CURRENT, WEBHOOKS
 from scripts.fuzz import SETTINGS, readable_contract
 from tests.servers import UNLIMITED
 
@@ -48,6 +48,7 @@ def contract(tmp_path: Path) -> Iterator[OpenApiSchema]:
     database.close()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WEBHOOK_API_KEY", key)
+        patch.setenv("WEBHOOK_CONTRACT", CURRENT)
         config = SchemathesisConfig.from_path(SETTINGS)
     contract = schemathesis.openapi.from_dict(readable_contract(), config=config)
     contract.app = create_app(crm)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ import pytest
 
 from generated.operations import CURRENT, RELEASES, WEBHOOKS
 from sender.delivery import Answer, Delivery, judge, read_retry_after
+from sender.events import event_of
 from tests.conformance.vectors import VECTORS
+from tests.contract.contracts import example
 from tests.factories import customer_registration, repair_request
 from tests.faults.proxy import start_proxy, stored, whole
 from tests.receiver import (
@@ -40,6 +43,33 @@ SECRET = "whsec_c2VjcmV0LW9mLXRoZS10ZXN0cy0wMTIzNDU2Nzg5"
 UUID7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 PERSONAL = ("Ada", "Lovelace", "ada@example.com", "7946", "cracked", "St James")
 BUSY = problem(503, "unavailable")
+
+
+METHODS = {
+    "customer-registration": "customerRegistered",
+    "repair-request": "repairRequested",
+    "payment-status": "paymentChanged",
+    "booking-status": "bookingChanged",
+    "customer-profile": "profileChanged",
+}
+
+
+def fresh(webhook: str) -> dict[str, Any]:
+    """Return the contract's example of an event, as another event each time."""
+    event = example(webhook)
+    *blocks, name = WEBHOOKS[webhook].natural_key
+    block = event
+    for block_name in blocks:
+        block = block[block_name]
+    block[name] = f"{block[name]}-{os.urandom(4).hex()}"
+    return event
+
+
+def key_of(webhook: str, event: Any) -> Any:
+    """Return an event's natural key."""
+    for name in WEBHOOKS[webhook].natural_key:
+        event = event[name]
+    return event
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +99,68 @@ def test_the_crm_queues_an_event_once_and_gives_its_receipt(site: Site, crm: Crm
     assert UUID7.fullmatch(two["webhookId"])
     [row] = crm.rows("SELECT * FROM approvals WHERE webhook_id = ?", two["webhookId"])
     assert (json.loads(row["payload"]), row["contract"]) == (repair, CURRENT)
+
+
+def test_every_webhook_has_a_method_and_is_queued(site: Site, crm: Crm) -> None:
+    events = {webhook: fresh(webhook) for webhook in WEBHOOKS}
+    came = site.send(crm.url, *([METHODS[webhook], event] for webhook, event in events.items()))
+    found = [(answer["status"], answer["natural_key"]) for answer in came.answers]
+    assert found == [("pending_approval", key_of(webhook, event)) for webhook, event in events.items()]
+
+
+def test_what_became_of_an_event_is_told_by_its_receipt(site: Site, crm: Crm) -> None:
+    [registered, booked] = site.send(
+        crm.url, ["customerRegistered", customer_registration()], ["repairRequested", repair_request()]
+    ).answers
+    assert crm.cli("approvals", "reject", booked["id"], "--reason", "No parts").returncode == 0
+    calls = [["receipt", id] for id in (registered["id"], booked["id"], "nobodys", "..", "two\nlines")]
+    waits, decided, unknown, no_path, no_id = site.send(crm.url, *calls).answers
+    assert (waits["told"], waits["outcome"]["status"]) == ("outcome", "pending_approval")
+    assert (decided["outcome"]["status"], decided["outcome"]["event"]) == ("rejected", "repair-request")
+    assert (unknown, no_path) == ({"told": "unknown"}, {"told": "unknown"})
+    assert no_id["error"] == "SettingsError"
+    refused = site.send(crm.url, ["receipt", booked["id"]], apiKey="another-key-of-the-tests-0123456789")
+    assert (refused.answer["told"], refused.answer["answer"]) == ("misconfigured", "401 Unauthorized")
+    away = site.send(f"http://127.0.0.1:{free_port()}/webhooks", ["receipt", booked["id"]])
+    assert away.answer == {"told": "away", "answer": "Connection refused"}
+
+
+def test_the_outboxs_own_door_tells_what_became_of_an_event(site: Site, door: Server) -> None:
+    url = f"{door.address}/webhooks"
+    taken = site.send(url, ["repairRequested", repair_request()]).answer
+    told, unknown = site.send(url, ["receipt", taken["id"]], ["receipt", "nobodys"]).answers
+    assert (told["told"], told["outcome"]["status"]) == ("outcome", "queued")
+    assert unknown == {"told": "unknown"}
+
+
+TOLD: dict[str, tuple[int, dict[str, Any] | None]] = {
+    "outcome": (200, {"id": "id", "event": "repair-request", "status": "approved", "later": 1}),
+    "misconfigured": (200, {"id": "another", "event": "repair-request", "status": "approved"}),
+    "unknown": (404, {"type": "unknown-receipt"}),
+    "too-old": (404, {"type": "not-found"}),
+    "too-old, by its method": (405, {"type": "method-not-allowed"}),
+    "misconfigured, a proxy": (404, None),
+    "misconfigured, a key": (401, {"type": "unauthorized"}),
+    "misconfigured, moved": (307, None),
+    "away": (503, {"type": "unavailable"}),
+    "away, a proxy": (502, None),
+    "away, too many": (429, {"type": "too-many-requests"}),
+}
+
+
+def test_an_answer_about_a_receipt_is_believed_where_it_is_the_crms(site: Site) -> None:
+    asked = [
+        {
+            "status": status,
+            "contentType": "text/html"
+            if body is None
+            else f"application/{'' if status == 200 else 'problem+'}json",
+            "body": "<html>" if body is None else json.dumps({"status": status, **body}),
+        }
+        for status, body in TOLD.values()
+    ]
+    told = json.loads(site.run("judge.mjs", json.dumps({"receipts": asked})))["told"]
+    assert [found["told"] for found in told] == [name.partition(",")[0] for name in TOLD]
 
 
 def test_the_outboxs_own_door_takes_an_event_for_the_relay_to_deliver(site: Site, door: Server) -> None:
@@ -325,12 +417,23 @@ def test_every_answer_means_what_it_means_to_the_relay(site: Site) -> None:
 
 
 def test_events_have_the_identity_that_both_other_sides_give_them(site: Site) -> None:
-    vectors = [vector for vector in VECTORS if vector["release"] == CURRENT]
+    # The rules of identity are the same in all of v1, so that vectors of every release hold.
+    vectors = VECTORS
     events = [{"webhook": vector["webhook"], "text": json.dumps(vector["body"])} for vector in vectors]
     written = json.loads(site.run("judge.mjs", json.dumps({"events": events})))["written"]
     expected = [(v["name"], v["natural_key"], v["canonical"], v["digest"]) for v in vectors]
     found = [(w["naturalKey"], w["canonical"], w["digest"]) for w in written]
     assert [(v["name"], *f) for v, f in zip(vectors, found, strict=True)] == expected
+
+
+def test_every_webhooks_event_has_the_identity_that_the_website_gives_it(site: Site) -> None:
+    bodies = {webhook: fresh(webhook) for webhook in WEBHOOKS}
+    events = [{"webhook": webhook, "text": json.dumps(body)} for webhook, body in bodies.items()]
+    written = json.loads(site.run("judge.mjs", json.dumps({"events": events})))["written"]
+    expected = [event_of(webhook, body) for webhook, body in bodies.items()]
+    assert [(found["naturalKey"], found["digest"]) for found in written] == [
+        (event.natural_key, event.digest) for event in expected
+    ]
 
 
 def test_patience_is_read_as_the_relay_reads_it(site: Site) -> None:

@@ -33,7 +33,7 @@ def test_what_the_page_and_the_readme_show_compiles(site: Site) -> None:
     done = site.check_types("node.d.ts", "readme.ts", EXAMPLE, *shown)
     assert done.stdout == ""
     assert done.returncode == 0
-    assert len(shown) == 3
+    assert len(shown) == 4
 
 
 def write(site: Site, block: Block) -> str:

@@ -4,10 +4,14 @@ import {
     CRMUnavailable,
     EventRefused,
     IntegrationAPI,
+    type BookingStatus,
+    type CustomerProfile,
     type CustomerRegistration,
     type IntegrationStatus,
+    type PaymentStatus,
     type RepairRequest,
     type Taken,
+    type Told,
 } from "revivatech-crm-link";
 
 const registration: CustomerRegistration = {
@@ -39,6 +43,62 @@ const repair: RepairRequest = {
     metadata: { timestamp: "2026-11-24T10:00:00Z" },
 };
 
+const payment: PaymentStatus = {
+    payment: {
+        websiteEventId: "payment-1-paid",
+        websitePaymentId: "payment-1",
+        websiteRepairId: "booking-1",
+        ticketNumber: "REV-1",
+        status: "paid",
+        amount: 299.99,
+        currency: "GBP",
+        occurredAt: "2026-11-25T10:00:00Z",
+    },
+    customer: { websiteUserId: "user-1" },
+    metadata: { timestamp: "2026-11-25T10:00:00Z" },
+};
+
+const booking: BookingStatus = {
+    booking: {
+        websiteEventId: "booking-1-rescheduled",
+        websiteRepairId: "booking-1",
+        ticketNumber: "REV-1",
+        status: "rescheduled",
+        scheduledFor: "2026-11-30T10:00:00Z",
+        occurredAt: "2026-11-25T10:00:00Z",
+    },
+    customer: { websiteUserId: "user-1" },
+    metadata: { timestamp: "2026-11-25T10:00:00Z" },
+};
+
+const profile: CustomerProfile = {
+    customer: { websiteUserId: "user-1", phone: "+44 20 7946 0001" },
+    metadata: {
+        websiteEventId: "profile-1",
+        changedAt: "2026-11-25T10:00:00Z",
+        timestamp: "2026-11-25T10:00:00Z",
+    },
+};
+
+export async function later(crm: CRM): Promise<string> {
+    const { id } = await crm.paymentChanged(payment);
+    await crm.bookingChanged(booking);
+    await crm.profileChanged(profile);
+    await crm.send("payment-status", payment);
+    const told: Told = await crm.receipt(id, AbortSignal.timeout(9));
+    switch (told.told) {
+        case "outcome":
+            return `${told.outcome.event} ${told.outcome.status} ${told.outcome.decided_at ?? ""}`;
+        case "away":
+            return `${told.answer} ${told.retryAfter ?? ""}`;
+        case "misconfigured":
+            return told.cure;
+        case "unknown":
+        case "too-old":
+            return told.told;
+    }
+}
+
 export async function right(crm: CRM, api: IntegrationAPI): Promise<IntegrationStatus> {
     const taken: Taken = await crm.repairRequested(repair, { webhookId: "booking-1", signal: AbortSignal.timeout(9) });
     const promise: "pending_approval" | "queued" = taken.status;
@@ -62,6 +122,30 @@ export function wrong(crm: CRM, api: IntegrationAPI, status: IntegrationStatus, 
     void crm.send("customer-registration", repair);
     // @ts-expect-error  there is no such webhook
     void crm.send("payment", repair);
+    // @ts-expect-error  nor a payment a booking
+    void crm.bookingChanged(payment);
+    // @ts-expect-error  nor a registration a profile
+    void crm.profileChanged(registration);
+    // @ts-expect-error  nor a profile a registration
+    void crm.customerRegistered(profile);
+    // @ts-expect-error  an amount is a number
+    void crm.paymentChanged({ ...payment, payment: { ...payment.payment, amount: "299.99" } });
+    // @ts-expect-error  an amount has its currency
+    void crm.paymentChanged({ ...payment, payment: { ...payment.payment, currency: undefined } });
+    // @ts-expect-error  not a state of a payment
+    void crm.paymentChanged({ ...payment, payment: { ...payment.payment, status: "rescheduled" } });
+    // @ts-expect-error  not a state of a booking
+    void crm.bookingChanged({ ...booking, booking: { ...booking.booking, status: "paid" } });
+    // @ts-expect-error  whose booking it is must be said
+    void crm.bookingChanged({ booking: booking.booking, metadata: booking.metadata });
+    // @ts-expect-error  a change has an id of its own
+    void crm.profileChanged({ ...profile, metadata: { changedAt: "", timestamp: "" } });
+    // @ts-expect-error  not a field of a profile
+    void crm.profileChanged({ ...profile, customer: { websiteUserId: "user-1", status: "pending_approval" } });
+    // @ts-expect-error  a receipt is asked for by its id
+    void crm.receipt(taken);
+    // @ts-expect-error  there may be no outcome to tell of
+    void crm.receipt(taken.id).then((told) => told.outcome.status);
     // @ts-expect-error  something is missing
     void crm.repairRequested({ ...repair, repair: { ticketNumber: "REV-1" } });
     // @ts-expect-error  a field that the contract does not know
