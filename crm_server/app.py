@@ -39,6 +39,7 @@ from crm_server.middleware.contract import (
 )
 from crm_server.middleware.deprecation import Deprecation
 from crm_server.middleware.exposition import METRICS, Exposition
+from crm_server.middleware.host import OneHost
 from crm_server.middleware.networks import Networks
 from crm_server.middleware.observation import PAGE, Observation
 from crm_server.middleware.problem_answers import ProblemAnswers
@@ -175,6 +176,7 @@ def webhooks_app(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
         common.observed,
         *deprecation(),
         ProblemAnswers,
+        OneHost,
         partial(
             Networks,
             allowed=settings.allowed_networks,
@@ -244,7 +246,8 @@ def staff_app(common: Common, lifespan: Lifespan) -> ASGIApp:
         BASE_PATHS["staff"],
         staff_api(common, lifespan),
         common.observed(
-            ProblemAnswers(guarded(Sessions(pages, queue=queue)), send_problem=send_page), unrouted=PAGE
+            ProblemAnswers(OneHost(guarded(Sessions(pages, queue=queue))), send_problem=send_page),
+            unrouted=PAGE,
         ),
     )
 
@@ -275,6 +278,7 @@ def staff_api(common: Common, lifespan: Lifespan) -> ConnexionMiddleware:
     middlewares: list[Any] = [
         common.observed,
         ProblemAnswers,
+        OneHost,
         partial(Networks, allowed=settings.staff_networks, proxies=settings.trusted_proxies),
         Routing,
         partial(Sessions, queue=queue),

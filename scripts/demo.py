@@ -30,6 +30,8 @@ WHILE_AWAY = 20
 ANSWER_SECONDS = 5.0
 """The longest that a customer may wait for an answer, CRM or no CRM."""
 ARRIVE_SECONDS = 60.0
+TOLD = ["payment-status", "booking-status", "customer-profile"]
+"""What the website tells of a repair, and of the customer, after the booking."""
 INTERRUPTED = 130
 """The exit code of a program that was stopped before it was done."""
 
@@ -310,6 +312,42 @@ def fail_and_retry(demo: Demo) -> None:
     say("Retried on the dashboard, it is in the approval queue.")
 
 
+def see_what_becomes_of_it(demo: Demo) -> None:
+    """The customer pays, chooses another day and changes the telephone number; the website asks what was decided."""
+    queue = demo.queue()
+    repair = next(request for request in queue if request["status"] == "approved")
+    page = f"/bookings/{repair['natural_key']}"
+    form_id = hidden_id(demo.browser.get(page).text)
+    for path, filled in (("pay", {}), ("day", {"day": "2030-01-15"})):
+        answer = demo.browser.post(f"{page}/{path}", data={"id": form_id, **filled})
+        expect(answer.status_code == 303, f"{page}/{path} was answered {answer.status_code}, not 303.")
+    _, answer = demo.submit("/profile", {"phone": "+44 20 7946 0001"})
+    expect(answer.status_code == 303, f"The new telephone number was answered {answer.status_code}, not 303.")
+    say("Ada has paid the deposit, chosen another day, and changed her telephone number.")
+    arrived = [request["event"] for request in demo.wait_for_requests(len(queue) + len(TOLD))[len(queue) :]]
+    expect(arrived == TOLD, f"The CRM has {', '.join(arrived)} and not, in this order, {', '.join(TOLD)}.")
+    ticket = repair["payload"]["repair"]["ticketNumber"]
+
+    def decisions(key: str) -> list[str]:
+        told = json.loads(demo.programs.ask("sender", "show", key, "--json"))
+        return [each["decided"]["status"] for each in told if each["decided"]]
+
+    demo.programs.wait_until(
+        lambda: decisions(ticket) == ["approved"] * 3,
+        ARRIVE_SECONDS,
+        "the CRM to take the payment and the other day to its ticket",
+    )
+    say(f"crm-sender show {ticket}")
+    for line in demo.programs.ask("sender", "show", ticket).splitlines():
+        if not line.startswith("  ") or line.startswith("  decided"):
+            say(f"  {line}")
+    customer = repair["payload"]["customer"]["websiteUserId"]
+    expect(
+        decisions(customer)[-1] == "pending_approval", "The new telephone number does not wait for the staff."
+    )
+    say("The new telephone number waits for the CRM's staff, beside the one on record.")
+
+
 SCENES: Sequence[tuple[str, Callable[[Demo], None]]] = (
     ("Starting", start),
     ("A customer registers and books", register_and_book),
@@ -318,6 +356,7 @@ SCENES: Sequence[tuple[str, Callable[[Demo], None]]] = (
     ("A mistake is caught before it is committed", refuse_an_invalid_booking),
     ("A failure, and a retry", fail_and_retry),
     ("Staff approve", approve_a_request),
+    ("What becomes of a repair", see_what_becomes_of_it),
 )
 
 

@@ -734,7 +734,7 @@ def find(connection: Connection, key: str) -> Sequence[Any]:
     return rows
 
 
-def one(connection: Connection, event_id: str) -> Row[Any] | None:
+def one(connection: Connection, event_id: str) -> Any:
     """Return the event with this id, None where there is none."""
     return connection.execute(select(*_SHOWN).where(outbox.c.id == event_id)).one_or_none()
 

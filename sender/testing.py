@@ -219,7 +219,7 @@ class ScriptedCRM:
         self.connections = 0
         self.port = 0
         self._script: list[int | Mapping[str, Any]] = []
-        self._decided: dict[str, Mapping[str, str]] = {}
+        self._decided: dict[str, dict[str, str]] = {}
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self.come()
@@ -286,7 +286,7 @@ class ScriptedCRM:
             "status": "pending_approval",
             "received_at": _now(),
         }
-        return reply(200, waits | self._decided.get(asked, {}))
+        return reply(200, {**waits, **self._decided.get(asked, {})})
 
     def _receipt(self, request: Request) -> dict[str, Any]:
         key = (request.path, request.natural_key)

@@ -228,6 +228,7 @@ _WORDS = {
     "maximum": ("is too large", "at most {}"),
     "maxItems": ("has too many items", "at most {}"),
     "maxProperties": ("has too many names", "at most {}"),
+    "minProperties": ("has too few names", "at least {}"),
 }
 """By the schema's keyword: what is wrong and what was expected. A test holds it against the contract."""
 

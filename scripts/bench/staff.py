@@ -31,11 +31,11 @@ MULTIPLY = (
     """CREATE TEMPORARY TABLE copies AS
     WITH RECURSIVE copies(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copies WHERE n < :copies) SELECT n FROM copies""",
     """INSERT INTO approvals (sequence, id, event, natural_key, webhook_id, contract, payload, digest, status,
-        received_at, decided_at, decided_by)
+        received_at, decided_at, decided_by, about)
     SELECT sequence + n * :seeded, CAST(1000 + n AS VARCHAR) || substr(id, 5), event,
         natural_key || '-' || CAST(n AS VARCHAR), CAST(1000 + n AS VARCHAR) || substr(webhook_id, 5), contract,
         replace(payload, 'seed-bench-', 'seed-bench' || CAST(n AS VARCHAR) || '-'), digest, status, received_at,
-        decided_at, decided_by
+        decided_at, decided_by, about || '-' || CAST(n AS VARCHAR)
     FROM approvals, copies ORDER BY n, sequence""",
     """INSERT INTO search_documents (sequence, public_words, personal_words)
     SELECT sequence + n * :seeded, public_words, personal_words FROM search_documents, copies

@@ -1,13 +1,14 @@
-"""The pages: register, book a repair, see the confirmation."""
+"""The pages: register, book a repair, see the confirmation, pay, choose another day, change the profile."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.orm import sessionmaker
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,15 +19,30 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 
-from scripts.booking_site.bookings import Base, Booking, Customer, book, register
+from scripts.booking_site.bookings import (
+    Base,
+    BookedBy,
+    Booking,
+    Change,
+    Customer,
+    book,
+    change,
+    register,
+)
 from scripts.booking_site.forms import (
+    ANOTHER_DAY,
     BOOKING,
+    DEPOSIT,
+    PROFILE,
     REGISTRATION,
     Field,
     Values,
     in_rfc3339,
+    payment_event,
+    profile_event,
     registration_event,
     repair_event,
+    rescheduling_event,
     words_for_fields,
 )
 from sender import CRM, InvalidEvent, SenderSettings
@@ -55,13 +71,17 @@ def create_app(settings: SenderSettings) -> Starlette:
             Route("/book", site.show_booking),
             Route("/book", site.book, methods=["POST"]),
             Route("/bookings/{id}", site.show_confirmation),
+            Route("/bookings/{id}/pay", site.pay, methods=["POST"]),
+            Route("/bookings/{id}/day", site.reschedule, methods=["POST"]),
+            Route("/profile", site.show_profile),
+            Route("/profile", site.change_profile, methods=["POST"]),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
     )
 
 
 class Site:
-    """The handlers. Both forms carry the id of what they make, so that a second click makes nothing."""
+    """The handlers. The forms carry the id of what they make, so that a second click makes nothing."""
 
     def __init__(self, settings: SenderSettings) -> None:
         engine = create_engine(settings.outbox_url, hide_parameters=True)
@@ -108,21 +128,101 @@ class Site:
         event = repair_event(booking.id, booking.ticket_number, customer_id, values, now)
         answer = RedirectResponse(f"/bookings/{booking.id}", 303)
         try:
-            await run_in_threadpool(book, self._sessions, self._crm, booking, event)
+            await run_in_threadpool(book, self._sessions, self._crm, booking, customer_id, event)
         except InvalidEvent as error:
             return self._form(request, "book.html", BOOKING, read_id(values), values, error)
         return answer
 
     async def show_confirmation(self, request: Request) -> Response:
-        """Show a booking."""
-        booking = await run_in_threadpool(self._booking, request.path_params["id"])
+        """Show a booking, what became of it, and what can be done with it."""
+        return await self._confirmation(request)
+
+    async def pay(self, request: Request) -> Response:
+        """Take the deposit, as if by a card."""
+        booking, customer_id, now = *await self._booked(request), datetime.now(UTC)
+        paid = Change(id=deposit_of(booking), of=booking.id, words="Deposit paid", at=in_rfc3339(now))
+        event = payment_event(paid.id, booking.id, booking.ticket_number, customer_id, now)
+        await run_in_threadpool(change, self._sessions, self._crm.payment_changed, paid, event)
+        return RedirectResponse(f"/bookings/{booking.id}", 303)
+
+    async def reschedule(self, request: Request) -> Response:
+        """Choose another day, or show what is wrong beside it."""
+        booking, customer_id, now = *await self._booked(request), datetime.now(UTC)
+        values = await read_form(request)
+        words = f"Moved to {values.get('day', '')}"
+        moved = Change(id=read_id(values), of=booking.id, words=words, at=in_rfc3339(now))
+        event = rescheduling_event(moved.id, booking.id, booking.ticket_number, customer_id, values, now)
+        try:
+            await run_in_threadpool(change, self._sessions, self._crm.booking_changed, moved, event)
+        except InvalidEvent as error:
+            return await self._confirmation(request, values, error)
+        return RedirectResponse(f"/bookings/{booking.id}", 303)
+
+    async def show_profile(self, request: Request) -> Response:
+        """Show the empty form."""
+        await self._require_customer(request)
+        return self._form(request, "profile.html", PROFILE, str(uuid.uuid4()))
+
+    async def change_profile(self, request: Request) -> Response:
+        """Change what is filled in, or show what is wrong beside the field."""
+        customer_id, now = await self._require_customer(request), datetime.now(UTC)
+        values = await read_form(request)
+        changed = Change(id=read_id(values), of=customer_id, words="Profile changed", at=in_rfc3339(now))
+        event = profile_event(changed.id, customer_id, values, now)
+        try:
+            await run_in_threadpool(change, self._sessions, self._crm.profile_changed, changed, event)
+        except InvalidEvent as error:
+            return self._form(request, "profile.html", PROFILE, read_id(values), values, error)
+        return RedirectResponse("/", 303)
+
+    async def _confirmation(
+        self, request: Request, values: Values | None = None, error: InvalidEvent | None = None
+    ) -> Response:
+        booking, changes = await run_in_threadpool(self._booking, request.path_params["id"])
         if booking is None:
             raise HTTPException(404)
-        return self._page(request, "confirmation.html", booking=booking)
+        return self._page(
+            request,
+            "confirmation.html",
+            422 if error else 200,
+            booking=booking,
+            changes=changes,
+            deposit=None if any(each.id == deposit_of(booking) for each in changes) else f"{DEPOSIT:.2f}",
+            fields=ANOTHER_DAY,
+            id=read_id(values) if values else str(uuid.uuid4()),
+            values=values or {},
+            words=words_for_fields(error.faults, ANOTHER_DAY) if error else {},
+        )
 
-    def _booking(self, booking_id: str) -> Booking | None:
+    def _booking(self, booking_id: str) -> tuple[Booking | None, Sequence[Change]]:
         with self._sessions() as session:
-            return session.get(Booking, booking_id)
+            changes = select(Change).where(Change.of == booking_id).order_by(Change.at)
+            return session.get(Booking, booking_id), session.scalars(changes).all()
+
+    async def _booked(self, request: Request) -> tuple[Booking, str]:
+        """Return a booking and whose it is. Who knows its address may change it: this site has no log-in."""
+
+        def find() -> tuple[Booking | None, BookedBy | None]:
+            with self._sessions() as session:
+                booking_id = request.path_params["id"]
+                return session.get(Booking, booking_id), session.get(BookedBy, booking_id)
+
+        booking, by = await run_in_threadpool(find)
+        if booking is None or by is None:
+            raise HTTPException(404)
+        return booking, by.customer_id
+
+    async def _require_customer(self, request: Request) -> str:
+        """Return the id of who registered in this browser."""
+
+        def find() -> Customer | None:
+            with self._sessions() as session:
+                return session.get(Customer, request.cookies.get(COOKIE, ""))
+
+        customer = await run_in_threadpool(find)
+        if customer is None:
+            raise HTTPException(404)
+        return customer.id
 
     def _customer_id(self, request: Request) -> str:
         """Return the id of who registered in this browser; a guest gets a new one."""
@@ -150,6 +250,11 @@ class Site:
         return self._templates.TemplateResponse(
             request, template, context, status_code=status, headers=SAFE_HEADERS
         )
+
+
+def deposit_of(booking: Booking) -> str:
+    """Return the id of a booking's one deposit."""
+    return str(uuid.uuid5(uuid.UUID(booking.id), "deposit"))
 
 
 async def read_form(request: Request) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The two forms: their fields, the events that they become, and beside which field a fault is shown. Pure.
+"""The forms: their fields, the events that they become, and beside which field a fault is shown. Pure.
 
 What a field may hold is written in the contract alone; here stands only where its value goes.
 """
@@ -76,6 +76,25 @@ BOOKING = (
 )
 
 
+DEPOSIT = 49.0
+"""In pounds."""
+
+ANOTHER_DAY = (Field("day", "Day", ("/booking/scheduledFor",), kind="date"),)
+
+PROFILE = (
+    Field(
+        "email",
+        "New e-mail",
+        ("/customer/email",),
+        kind="email",
+        hint="such as ada@example.com",
+        required=False,
+        autocomplete="email",
+    ),
+    Field("phone", "New telephone", ("/customer/phone",), kind="tel", required=False, autocomplete="tel"),
+)
+
+
 def registration_event(customer_id: str, values: Values, now: datetime) -> dict[str, Any]:
     """Return the event of a filled registration form, valid or not."""
     return {
@@ -114,6 +133,60 @@ def repair_event(
         "repair": _without_empty(repair),
         "customer": {**person, "websiteUserId": customer_id},
         "metadata": {"source": "revivatech", "bookingChannel": "website", "timestamp": in_rfc3339(now)},
+    }
+
+
+def payment_event(
+    change_id: str, booking_id: str, ticket_number: str, customer_id: str, now: datetime
+) -> dict[str, Any]:
+    """Return the event of a deposit that was paid."""
+    return {
+        "payment": {
+            "websiteEventId": change_id,
+            "websitePaymentId": f"{booking_id}-deposit",
+            "websiteRepairId": booking_id,
+            "ticketNumber": ticket_number,
+            "status": "paid",
+            "amount": DEPOSIT,
+            "currency": "GBP",
+            "method": "card",
+            "occurredAt": in_rfc3339(now),
+        },
+        "customer": {"websiteUserId": customer_id},
+        "metadata": {"source": "revivatech", "timestamp": in_rfc3339(now)},
+    }
+
+
+def rescheduling_event(
+    change_id: str, booking_id: str, ticket_number: str, customer_id: str, values: Values, now: datetime
+) -> dict[str, Any]:
+    """Return the event of another day that was chosen, valid or not."""
+    return {
+        "booking": {
+            "websiteEventId": change_id,
+            "websiteRepairId": booking_id,
+            "ticketNumber": ticket_number,
+            "status": "rescheduled",
+            "scheduledFor": f"{values.get('day', '')}T09:00:00Z",
+            "occurredAt": in_rfc3339(now),
+        },
+        "customer": {"websiteUserId": customer_id},
+        "metadata": {"source": "revivatech", "timestamp": in_rfc3339(now)},
+    }
+
+
+def profile_event(change_id: str, customer_id: str, values: Values, now: datetime) -> dict[str, Any]:
+    """Return the event of a changed profile, valid or not: what was left empty stays as it is."""
+    changed = _without_empty({"email": values.get("email"), "phone": values.get("phone")})
+    moment = in_rfc3339(now)
+    return {
+        "customer": {"websiteUserId": customer_id, **changed},
+        "metadata": {
+            "websiteEventId": change_id,
+            "source": "revivatech",
+            "changedAt": moment,
+            "timestamp": moment,
+        },
     }
 
 

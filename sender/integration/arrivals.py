@@ -32,7 +32,10 @@ class Arrivals:
         self._is_proxy = lru_cache(REMEMBERED)(lambda address: is_in(address, networks))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or raise the 404 for what a site does not pass on."""
+        """Pass a request on, or raise the 404 for what a site does not pass on, or the 400 for not one Host."""
+        if scope["http_version"] == "1.1" and not names_one_host(scope["headers"]):
+            # Of two, a proxy may have believed the other (RFC 9112, section 3.2).
+            raise Problem("malformed-request", "Send one Host header (RFC 9112, section 3.2).")
         peer = scope["client"][0] if scope.get("client") else ""
         path = scope["path"]
         if self._base_path and is_below(self._base_path, path):
@@ -71,6 +74,12 @@ class Arrivals:
             if not self._is_proxy(address):
                 break
         return address
+
+
+def names_one_host(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether there is one Host; where there is none, granian puts an empty one."""
+    hosts = [value for name, value in headers if name == b"host"]
+    return len(hosts) == 1 and bool(hosts[0])
 
 
 def first(value: bytes | None) -> bytes:

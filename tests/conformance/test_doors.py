@@ -169,7 +169,7 @@ RECEIPTS: dict[str, tuple[str, str, Verdict]] = {
     "none": ("GET", "/", (404, "not-found")),
     "all": ("GET", "", (404, "not-found")),
     "below one": ("GET", "/a/b", (404, "not-found")),
-    "HEAD": ("HEAD", "/nobody", (405, None)),
+    "HEAD": ("HEAD", "/nobody", (404, None)),
     "POST": ("POST", "/nobody", (405, "method-not-allowed")),
     "DELETE": ("DELETE", "/nobody", (405, "method-not-allowed")),
 }

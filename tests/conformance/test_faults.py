@@ -11,7 +11,7 @@ import pytest
 from crm_server.validation import describe_faults, load_rules
 from generated.operations import CURRENT, WEBHOOKS
 from sender.validation import find_faults
-from tests.factories import customer_registration, repair_request
+from tests.factories import customer_profile, customer_registration, repair_request
 from tests.servers import ROOT
 
 RULES = load_rules()[CURRENT]
@@ -34,6 +34,7 @@ BODIES: dict[str, tuple[str, Any]] = {
         "customer-registration",
         customer_registration(customer__preferences={str(number): True for number in range(101)}),
     ),
+    "too few names": ("customer-profile", customer_profile(customer__phone=..., customer__language=...)),
     "a setting of the wrong type": (
         "customer-registration",
         customer_registration(customer__preferences={"a": []}),
@@ -83,7 +84,7 @@ FULL_OF_FAULTS = """
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from tests.conformance.test_faults import CURRENT, RULES, WEBHOOKS, describe_faults, find_faults
-from tests.factories import customer_registration
+from tests.factories import customer_profile, customer_registration
 name = "customer-registration"
 body = customer_registration(customer__preferences={f"\\n{number}": "v" * 300 for number in range(3000)})
 print(len(find_faults(body, WEBHOOKS[name], CURRENT)), len(describe_faults(RULES[name], body).faults))

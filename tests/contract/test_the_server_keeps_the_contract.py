@@ -60,7 +60,7 @@ def contract(tmp_path: Path) -> Iterator[OpenApiSchema]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_answer_is_what_the_contract_documents(
     contract: OpenApiSchema, path: str, mode: str, data: st.DataObject

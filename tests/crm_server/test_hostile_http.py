@@ -226,7 +226,7 @@ HEADERS: dict[str, tuple[bytes, list[int]]] = {
         for statuses, lines in [
             (
                 [202, 200],
-                [f"x: {SENTINEL}\xff\xfe", f"Host: {SENTINEL}", "x: 1\ny: 2", "Expect: 200-ok", "Expect:"],
+                [f"x: {SENTINEL}\xff\xfe", "x: 1\ny: 2", "Expect: 200-ok", "Expect:"],
             ),
             ([202, 200], ["x: " + "y" * 30_000, "Content-Encoding: identity", f"Cookie: a={SENTINEL}"]),
             (
@@ -249,6 +249,12 @@ HEADERS: dict[str, tuple[bytes, list[int]]] = {
         ]
         for line in lines
     },
+    "a second host": (sized(EVENT, f"Host: {SENTINEL}"), [400, 200]),
+    "no host": (sized(EVENT).replace(b"Host: crm\r\n", b""), [400, 200]),
+    "no host, before HTTP/1.1": (
+        sized(EVENT, start=f"POST {PATH} HTTP/1.0").replace(b"Host: crm\r\n", b""),
+        [202],
+    ),
     "bare line feeds": (request(f"Content-Length: {N}", body=EVENT, end="\n"), [202, 200]),
     "bare carriage returns": (request(f"Content-Length: {N}", body=EVENT, end="\r"), [400]),
     "a byte order mark": (b"\xef\xbb\xbf" + sized(EVENT), [400]),

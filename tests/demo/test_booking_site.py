@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -133,6 +134,55 @@ def test_a_registered_customer_books_under_the_same_id_and_a_guest_under_a_new_o
     forged, guest, booked, registered = (key for (key,) in site.rows(order))
     assert registered == booked == customer
     assert len({customer, guest, forged, "somebody-else"}) == 4
+
+
+def last_events(site: Site, count: int) -> list[tuple[str, Any]]:
+    """Return the name and the body of the last events, in their order."""
+    rows = site.rows(f"SELECT event, payload FROM crm_outbox ORDER BY sequence DESC LIMIT {count}")
+    return [(event, json.loads(payload)) for event, payload in reversed(rows)]
+
+
+def test_what_becomes_of_a_booking_is_told_of_that_booking_and_its_customer(site: Site) -> None:
+    site.submit("/register", PERSON)
+    page = site.submit("/book", FORM).headers["location"]
+    form_id = site.open_form(page)
+    for _ in range(2):  # a second click changes nothing
+        assert site.browser.post(f"{page}/pay", data={"id": form_id}).status_code == 303
+        answer = site.browser.post(f"{page}/day", data={"id": form_id, "day": "2030-01-15"})
+        assert answer.status_code == 303
+    profile = {"id": site.open_form("/profile"), "phone": "+44 20 7946 0001"}
+    for _ in range(2):
+        assert site.browser.post("/profile", data=profile).status_code == 303
+    (_, booked), (paid, payment), (moved, booking), (changed, customer) = last_events(site, 4)
+    assert (paid, moved, changed) == ("payment-status", "booking-status", "customer-profile")
+    for block in (payment["payment"], booking["booking"]):
+        for name in ("websiteRepairId", "ticketNumber"):
+            assert block[name] == booked["repair"][name]
+    assert {body["customer"]["websiteUserId"] for body in (payment, booking, customer)} == {
+        booked["customer"]["websiteUserId"]
+    }
+    assert customer["customer"].keys() == {"websiteUserId", "phone"}
+    text = site.browser.get(page).text
+    assert "Deposit paid" in text
+    assert "Moved to 2030-01-15" in text
+    assert f"{page}/pay" not in text
+
+
+def test_a_day_or_a_profile_that_the_contract_refuses_is_shown_and_nothing_is_kept(site: Site) -> None:
+    site.submit("/register", PERSON)
+    page = site.submit("/book", FORM).headers["location"]
+    before = [*site.counts(), site.rows("SELECT count(*) FROM changes")]
+    moved = site.browser.post(f"{page}/day", data={"id": site.open_form(page), "day": "<b>"})
+    assert (moved.status_code, 'id="day-fault"' in moved.text) == (422, True)
+    assert site.submit("/profile", {}).status_code == 422
+    wrong = site.submit("/profile", {"email": "nobody"})
+    assert (wrong.status_code, 'id="email-fault"' in wrong.text) == (422, True)
+    assert [*site.counts(), site.rows("SELECT count(*) FROM changes")] == before
+
+
+def test_who_has_not_registered_has_no_profile(site: Site) -> None:
+    assert site.browser.get("/profile").status_code == 404
+    assert site.browser.post("/bookings/none/pay", data={}).status_code == 404
 
 
 @pytest.mark.parametrize("body", [b"", b"id=1", b"id=%ff%fe&device=%00"])
