@@ -22,9 +22,9 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
+from generated.operations import CURRENT, RELEASES, Webhook
 from generated.operations import Answer as Documented
 from generated.operations import Delivery as DeliveryClass
-from generated.operations import Webhook
 
 Status = Literal["pending", "delivered", "failed", "held", "closed", "erased"]
 
@@ -271,7 +271,10 @@ def is_path(waited_for: str) -> bool:
 def cause_of(held_for: str, held_by: int | None = None, problem: str | None = None) -> Cause:
     """Return why events are held that wait for a path or a release: by the answer's status and problem type."""
     if not is_path(held_for):
-        return Cause(f"contract {held_for}", f"the CRM does not speak contract {held_for}", "update the CRM")
+        # A CRM speaks every older release, until it is told not to.
+        is_older = held_for in RELEASES and held_for != CURRENT
+        cure = f"have it accepted again: crm-server unretire {held_for}" if is_older else "update the CRM"
+        return Cause(f"contract {held_for}", f"the CRM does not speak contract {held_for}", cure)
     if problem == "delivery-loop":
         return _LOOP
     status = held_by or 0

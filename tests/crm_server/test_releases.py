@@ -1,5 +1,6 @@
 """Who sends which release of the contract; one is given up, then retired, and what is stored of it stays."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -187,14 +188,14 @@ def test_the_same_days_uses_are_added_up_and_old_ones_no_longer_count(database: 
     assert old.count == 13
 
 
-async def test_what_could_not_be_written_is_written_later(database: Database) -> None:
+def test_what_could_not_be_written_is_written_later(database: Database) -> None:
     releases = Releases(Counter(Memory(), list(RELEASES)))
     assert releases.take(OLD, "key")
 
     with pytest.raises(Unavailable):
-        await releases.write(Door(None))
+        asyncio.run(releases.write(Door(None)))
     for _ in range(2):
-        await releases.write(Door(database))
+        asyncio.run(releases.write(Door(database)))
     with database.reading() as connection:
         assert list_releases(connection)[0].count == 1
 

@@ -7,9 +7,11 @@ environment's Python.
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +90,11 @@ class Website:
         return str(json.loads(printed)["id"])
 
     def counts(self) -> dict[str, int]:
-        """Return how many events are in each state."""
-        status = self.json("status")
-        return {state: status[state] for state in ("pending", "delivered", "failed", "held")}
+        """Return how many events are in each state that has some; asked of the database, which is quick."""
+        with closing(sqlite3.connect(self.directory / "outbox.sqlite3", timeout=10)) as connection:
+            return dict(
+                connection.execute("SELECT status, count(*) FROM crm_outbox GROUP BY status").fetchall()
+            )
 
     def start_relay(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -106,9 +110,9 @@ def bodies() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def requests(crm: Crm) -> list[dict[str, Any]]:
-    """Return what `crm-server approvals list` says."""
-    listed: list[dict[str, Any]] = json.loads(crm.cli("approvals", "list", "--json").stdout)
-    return listed
+    """Return what the CRM has, in order of receipt; asked of the database, which is quick."""
+    rows = crm.rows("SELECT id, event, contract, status, payload FROM approvals ORDER BY sequence")
+    return [{**dict(row), "payload": json.loads(row["payload"]), "text": row["payload"]} for row in rows]
 
 
 def mine(crm: Crm, *payloads: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,8 +145,7 @@ def test_an_old_senders_events_are_taken_kept_as_sent_and_approved(
         ("customer-registration", release),
         ("repair-request", release),
     ]
-    [stored] = crm.rows("SELECT payload FROM approvals WHERE id = ?", taken[1]["id"])
-    assert stored["payload"] == json.dumps(repair, ensure_ascii=False, separators=(",", ":"))
+    assert taken[1]["text"] == json.dumps(repair, ensure_ascii=False, separators=(",", ":"))
     for row in taken:
         approve(crm, row)
     number = repair["repair"]["ticketNumber"]
@@ -197,7 +200,7 @@ def test_todays_events_wait_for_an_old_crm_and_go_by_themselves_when_it_is_upgra
             website.enqueue(name, payload)
         relay = website.start_relay()
         try:
-            eventually(lambda: website.counts()["held"] == 1, "the first waits, the others behind it", 60)
+            eventually(lambda: website.counts().get("held") == 1, "the first waits, the others behind it", 60)
             status = website.json("status")
             assert status["outbox"]["held_for"] == [CURRENT]
             assert status["crm"]["contract_versions"] == [release]
@@ -206,7 +209,7 @@ def test_todays_events_wait_for_an_old_crm_and_go_by_themselves_when_it_is_upgra
             crm.env["PYTHONPATH"] = str(ROOT)
             crm.migrate()
             crm.start()
-            eventually(lambda: website.counts()["delivered"] == len(events), "all go by themselves", 90)
+            eventually(lambda: website.counts().get("delivered") == len(events), "all go by themselves", 90)
         finally:
             relay.terminate()
             relay.wait(20)
@@ -234,17 +237,17 @@ def test_an_outbox_that_an_old_sender_left_is_emptied_by_todays_as_it_was_writte
         website.run("relay", "--drain", code=1)
         for payload in payloads[2:]:
             website.enqueue("repair-request", payload)
-        assert website.counts() == {"pending": 2, "delivered": 0, "failed": 1, "held": 1}
+        assert website.counts() == {"pending": 2, "failed": 1, "held": 1}
 
         website.code = str(ROOT)
         website.run("migrate")
         be_well(receiver)
-        assert website.counts() == {"pending": 2, "delivered": 0, "failed": 1, "held": 1}
+        assert website.counts() == {"pending": 2, "failed": 1, "held": 1}
         assert website.json("status")["releases"] == {release: {"undelivered": 3, "delivered": 0}}
         website.run("relay", "--drain")
         assert "1" in website.run("retry", "--all")
         website.run("relay", "--drain")
-        assert website.counts() == {"pending": 0, "delivered": 4, "failed": 0, "held": 0}
+        assert website.counts() == {"delivered": 4}
         sent = {json.dumps(each.json, sort_keys=True): each for each in receiver.events}
         assert sent.keys() == {json.dumps(payload, sort_keys=True) for payload in payloads}
         assert {each.headers["webhook-contract"] for each in sent.values()} == {release}
@@ -270,7 +273,7 @@ def test_an_old_senders_events_wait_while_its_release_is_retired(
     _, repair = bodies()
     website.enqueue("repair-request", repair)
     website.run("relay", "--drain", code=1)
-    assert website.counts()["held"] == 1
+    assert website.counts() == {"held": 1}
     assert crm.cli("unretire", release).returncode == 0
     eventually(lambda: release in crm_versions(crm), "the server knows")
     website.run("relay", "--drain")

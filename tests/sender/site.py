@@ -24,6 +24,7 @@ import pytest
 
 from sender import CRM, Relay, SenderSettings, Summary, delivery, relay
 from sender.cli import main
+from sender.database import uncovered
 from tests.end_to_end.chaos import left_in_files
 from tests.factories import repair_request
 from tests.servers import KEY, clean_environment
@@ -95,9 +96,9 @@ class Site:
         return rows(self.url, statement, *parameters)
 
     def row(self, event_id: str) -> Any:
-        """Return the row of an event."""
+        """Return the row of an event, its payload as it was given."""
         [row] = self.rows("SELECT * FROM crm_outbox WHERE id = ?", event_id)
-        return row
+        return {**dict(row), "payload": uncovered(row["payload"])}
 
     def status(self, event_id: str) -> str:
         """Return an event's status."""

@@ -63,7 +63,7 @@ def test_a_release_that_the_crm_gives_up_is_logged_once_and_shown(
     receiver.health = always(reply(200, {"status": "ok", "database": "ok", "contract": given_up}))
     dates = {"deprecation": "@1798761600", "sunset": "Thu, 01 Jul 2027 00:00:00 GMT"}
     receiver.event = lambda request: reply(
-        202, json.loads(next(iter(receipt(request).parts)).split(b"\r\n\r\n")[1]), **dates
+        202, json.loads(b"".join(receipt(request).parts).split(b"\r\n\r\n")[1]), **dates
     )
     site.book(3)
     site.drain()
