@@ -30,6 +30,8 @@ from generated.approvals import Rejecting, SearchWords
 from generated.operations import RELEASES
 
 ALL = "all"
+DATE_CHARACTERS = 10
+"""Of a time, those of its day."""
 Decide = Callable[[Any, str, Actor], Any]
 
 
@@ -127,23 +129,21 @@ def summary(request: dict[str, Any]) -> dict[str, Any]:
     """Return what a list shows of a request, which may be erased."""
     payload = request["payload"] or {}
     customer, repair = payload.get("customer", {}), payload.get("repair", {})
-    names = [name for name in (customer.get("firstName"), customer.get("lastName")) if name]
+    names = [customer.get("firstName"), customer.get("lastName")]
+    who = repair.get("customerName") or " ".join(name for name in names if name)
+    what = repair.get("deviceType") or customer.get("email") or ""
+    said = repair.get("issueDescription") or ""
     # Of a profile only what changed is sent, and of a status not even a name.
-    user = customer.get("websiteUserId", "")
-    happened = payload.get("payment") or payload.get("booking") or {}
-    return {
-        **request,
-        "who": words(happened.get("status", "")).capitalize()
-        or repair.get("customerName")
-        or " ".join(names)
-        or user,
-        "what": repair.get("deviceType")
-        or customer.get("email")
-        or cost(happened.get("amount"), happened.get("currency"))
-        or "",
-        "words": repair.get("issueDescription") or happened.get("reason") or "",
-        "reference": reference(request),
-    }
+    if request["event"] == "customer-profile" and payload:
+        who = who or customer["websiteUserId"]
+        what = ", ".join(label(name, {}).lower() for name in customer if name != "websiteUserId")
+    elif payment := payload.get("payment"):
+        who, what = f"Payment {words(payment['status'])}", cost(payment["amount"], payment["currency"])
+    elif booking := payload.get("booking"):
+        day = booking.get("scheduledFor", "")[:DATE_CHARACTERS]
+        who, what = f"Booking {words(booking['status'])}", f"for {day}" if day else ""
+        said = booking.get("reason") or ""
+    return {**request, "who": who, "what": what, "words": said, "reference": reference(request)}
 
 
 def reference(request: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from generated.operations import CURRENT
 from scripts import node
 from scripts.contract.__main__ import fault_of, report
 from scripts.contract.comparison import Comparison, compare
-from tests.docs.documents import blocks
+from tests.docs.documents import blocks, prose
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.long  # the generator, its compiler and a wheel, many times over
@@ -202,6 +202,11 @@ def test_a_break_is_stopped_with_the_sentence_and_the_payload(
     assert "sender: " in printed.out
     assert "staff: " in printed.out
     assert payload in printed.out
+    if change == "an enum narrowed":  # which the page shows
+        shown = [line[4:] for line in prose(PAGE).splitlines() if line.startswith("    ")]
+        samples = [line for line in shown if line and ":" in line]
+        assert len(samples) == 5
+        assert [line for line in samples if line not in printed.out] == []
     assert "v1 only grows: no number makes this fine" in printed.err
 
 

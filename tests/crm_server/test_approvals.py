@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from crm_server.staff import Role
-from crm_server.validation import STAFF_CONTRACT, load_contract
 from crm_server.webhook_keys import fingerprint
-from generated.operations import CURRENT, RELEASES, WEBHOOKS
+from generated.operations import CURRENT, RELEASES
 from tests.crm_server.answers import Answer, ask, post
 from tests.crm_server.conftest import ON_BOTH
 from tests.factories import customer_registration, repair_request
@@ -220,12 +219,3 @@ def test_checks_come_in_their_order(crm: Crm, tokens: Tokens) -> None:
     assert ask(crm, tokens["approver"], "POST", path, **wrong).status == 413
     assert ask(crm, tokens["approver"], "POST", path, body=b"{", content_type="text/plain").status == 415
     assert ask(crm, tokens["approver"], "POST", path, body=b"{").status == 400
-
-
-def test_staff_filter_by_every_webhook_in_the_contracts_order() -> None:
-    [names] = [
-        parameter["schema"]["enum"]
-        for name, parameter in load_contract(STAFF_CONTRACT)["components"]["parameters"].items()
-        if name == "Event"
-    ]
-    assert names == list(WEBHOOKS)

@@ -160,9 +160,9 @@ def test_the_queue_lists_them_readably_and_by_event(crm: Crm, approver: Visitor,
     moved = send(crm, "booking-status", booking_status(repair))
     profile = send(crm, "customer-profile", customer_profile(repair))
     for name, path, words in (
-        ("payment-status", paid, "Paid , 299.99 GBP"),
-        ("booking-status", moved, "Rescheduled"),
-        ("customer-profile", profile, repair["customer"]["websiteUserId"]),
+        ("payment-status", paid, "Payment paid , 299.99 GBP"),
+        ("booking-status", moved, "Booking rescheduled , for 2024-12-20"),
+        ("customer-profile", profile, f"{repair['customer']['websiteUserId']} , phone, language"),
     ):
         query = f"?event={name}&order=newest"
         html = approver.html(f"/approvals{query}")

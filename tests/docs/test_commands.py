@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,26 +12,38 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from generated.operations import CURRENT
+from tests.contract.contracts import package_json
 from tests.docs.documents import DOCUMENTS, README, blocks, spans, table
 from tests.end_to_end.chaos import wait_until
 from tests.postgresql import shared_postgresql
 from tests.servers import ROOT, STOP_SECONDS, clean_environment, free_port, new_postgresql
 
 PROGRAMS = {"crm-sender": "sender", "crm-server": "crm_server"}
+CURL = "tests.docs.curl"
+"""Stands in for curl where there is none."""
+LITERAL = {"status", "type", "title", "duplicate", "event"}
+"""What an answer must say in the same words as the page."""
 WHEEL = re.compile(r'pip install "?([\w.]+)-([\d.]+)-py3-none-any\.whl(?:\[(\w+)\])?"?')
 
 
 class Terminal:
     """A shell in a folder of its own, that has our programs, as a person has who follows a page."""
 
-    def __init__(self, folder: Path, running: ExitStack) -> None:
+    printed = ""
+    """What the last line printed."""
+
+    def __init__(
+        self, folder: Path, running: ExitStack, *, has_curl: bool = bool(shutil.which("curl"))
+    ) -> None:
         programs = folder / "bin"
         programs.mkdir()
-        for name, module in PROGRAMS.items():
+        for name, module in {**PROGRAMS, **({} if has_curl else {"curl": CURL})}.items():
             (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
             (programs / name).chmod(0o755)
         self.folder, self.running = folder, running
@@ -51,6 +65,7 @@ class Terminal:
             check=False,
         )
         assert done.returncode == 0, f"{line}: {done.stderr}"
+        self.printed = done.stdout
         return done.stdout
 
     def leave_running(self, line: str) -> None:
@@ -121,6 +136,38 @@ def follow(line: str, terminal: Terminal) -> None:
         terminal.type(line)
 
 
+def require_answer(came: str, shown: str) -> None:
+    """Hold an answer with its headers, as `curl -i` prints it, against one that a page shows without them."""
+    (status, body), (shown_status, shown_body) = read_answer(came), read_answer(shown)
+    assert status == shown_status, came
+    assert list(unlike(json.loads(body), json.loads(shown_body))) == [], came
+
+
+def read_answer(text: str) -> tuple[str, str]:
+    """Return an answer's status line and its body; `subprocess` has made every line's end one character."""
+    head, _, body = text.partition("\n\n")
+    return head.splitlines()[0].strip(), body
+
+
+def unlike(came: Any, shown: Any, at: str = "") -> Iterator[str]:
+    """Yield where an answer is not of the shape that a page shows; more may stand in it, and null for any value."""
+    if came is None or shown is None:
+        return
+    if type(came) is not type(shown):
+        yield f"{at} is {type(came).__name__}"
+    elif isinstance(shown, dict):
+        for name, value in shown.items():
+            if name in came:
+                yield from unlike(came[name], value, f"{at}/{name}")
+            else:
+                yield f"{at}/{name} is missing"
+    elif isinstance(shown, list):
+        if shown and came:
+            yield from unlike(came[0], shown[0], f"{at}/0")
+    elif at.rpartition("/")[2] in LITERAL and came != shown:
+        yield f"{at} is {came}"
+
+
 def dry_run(line: str) -> None:
     """Have make say what a target would do."""
     command = ["bash", "-c", line.replace("make", "make --dry-run", 1)]
@@ -156,10 +203,35 @@ def test_a_page_can_be_followed_from_top_to_bottom(document: Path, terminal: Ter
         elif block.language == "bash":
             for line in block.text.splitlines():
                 follow(line, terminal)
+        elif block.language == "http":
+            require_answer(terminal.printed, block.text)
         else:
             assert block.language == "python", f"no test runs a block of {block.language}"
     if document == README:
         wait_until(lambda: "booking-1" in terminal.type("crm-server approvals list"), 20, "the request")
+
+
+@pytest.mark.long  # a machine without curl follows every page so
+def test_the_curl_page_is_the_same_to_a_machine_without_curl(tmp_path: Path) -> None:
+    with ExitStack() as running:
+        test_a_page_can_be_followed_from_top_to_bottom(
+            ROOT / "docs" / "curl.md", Terminal(tmp_path, running, has_curl=False)
+        )
+
+
+def test_the_curl_page_calls_every_webhook_health_receipts_and_the_integration_api() -> None:
+    lines = [
+        line
+        for block in blocks(ROOT / "docs" / "curl.md")
+        if block.language == "bash"
+        for line in block.text.splitlines()
+    ]
+    contracts = {"5001/webhooks": package_json(CURRENT, "openapi.json")}
+    contracts["3010/api/crm"] = package_json("integration", "openapi.json")
+    for base, document in contracts.items():
+        for path in document["paths"]:
+            address = f"http://localhost:{base}{path.partition('{')[0]}"
+            assert [line for line in lines if line.startswith("curl -i") and address in line], path
 
 
 def test_the_readme_shows_every_command_of_the_sender() -> None:
