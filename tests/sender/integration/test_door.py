@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 from generated.operations import CURRENT, RELEASES
 from generated.webhooks import Outcome
 from sender import CRM, Relay, SenderSettings, outbox
-from sender.database import open_engine
+from sender.database import open_engine, uncovered
 from sender.events import event_of
 from tests.factories import FACTORIES, customer_registration, payment_status, repair_request
 from tests.receiver import Receiver, Reply, Request, problem
@@ -57,7 +57,8 @@ def test_an_event_is_in_the_outbox_as_it_came_before_it_is_answered(door: Server
         "natural_key": key_of(payload),
         "digest": row["digest"],
     }
-    assert (row["payload"].encode(), row["status"], row["contract"]) == (sent, "pending", CURRENT)
+    payload_there = (uncovered(row["payload"]) or "").encode()
+    assert (payload_there, row["status"], row["contract"]) == (sent, "pending", CURRENT)
     assert row["order_key"] == payload["customer"]["websiteUserId"]
 
 
