@@ -119,7 +119,7 @@ def test_a_failure_is_found_retried_and_delivered(chromium: Browser, shop: Shop,
         expect(page.get_by_role("status").last).to_have_text("1 back to pending.")
         shop.site.drain()
         page.reload()
-        expect(page.get_by_text("The CRM has received it")).to_be_visible()
+        expect(page.get_by_text("waits for the CRM")).to_be_visible()
 
 
 @both

@@ -13,6 +13,7 @@ import pytest
 
 from generated.operations import CURRENT
 from sender import Relay
+from sender.database import uncovered
 from sender.delivery import read_retry_after
 from tests.factories import repair_request
 from tests.receiver import Answer, Receiver, Reply, Request, always, first, html, problem, receipt, reply
@@ -66,7 +67,7 @@ def test_what_is_no_receipt_of_this_event_is_sent_again_and_fails_after_the_last
     assert (summary.failed, row["status"], row["attempts"]) == (1, "failed", len(SCHEDULE) + 1)
     assert {request.id for request in receiver.events} == {event}
     assert len({request.body for request in receiver.events}) == 1
-    assert row["payload"].encode() == receiver.events[0].body
+    assert (uncovered(row["payload"]) or "").encode() == receiver.events[0].body
     assert site.verbs(event) == ["attempted"] * len(SCHEDULE) + ["failed"]
 
 
