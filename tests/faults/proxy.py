@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sender.database import open_engine
+from sender.database import open_engine, uncovered
 from tests.factories import repair_request
 from tests.receiver import Answer, Receiver, Reply, Request, html, reply
 from tests.sender.site import Site
@@ -107,7 +107,7 @@ def by_customer(rows: Iterable[sqlite3.Row], customer: Callable[[Any], str]) -> 
     """Group rows by customer, in their order: id, digest and the bytes of each."""
     found: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
-        found[customer(row)].append((row["id"], row["digest"], row["payload"]))
+        found[customer(row)].append((row["id"], row["digest"], uncovered(row["payload"])))
     return found
 
 
