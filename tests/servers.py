@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 
-from tests import postgresql
+from tests import postgresql, programs
 from tests.postgresql import shared_postgresql
+from tests.programs import Program
 
 KEY = "a-key-of-the-tests-0123456789"
 UNLIMITED = {
@@ -56,7 +57,7 @@ class Crm:
     """The part that is served alone."""
     program: Sequence[str] = PROGRAM
     workers: int = 1
-    process: "subprocess.Popen[bytes]" = field(init=False)
+    process: "Program | subprocess.Popen[bytes]" = field(init=False)
 
     @property
     def url(self) -> str:
@@ -90,16 +91,7 @@ class Crm:
 
     def cli(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command of `crm-server` in the same directory and environment."""
-        return subprocess.run(
-            [sys.executable, "-m", "crm_server", *arguments],
-            cwd=self.directory,
-            env=self.env,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return programs.run("crm_server", *arguments, cwd=self.directory, env=self.env, stdin=stdin or "")
 
     def migrate(self) -> None:
         """Create the database."""
@@ -108,18 +100,17 @@ class Crm:
 
     def start(self, *launcher: str) -> None:
         """Start the server, by a module that runs it where one is named, and wait until it answers."""
-        with (self.directory / f"server-{self.port}.log").open("ab") as log:
-            program = (sys.executable, "-m", *launcher, "crm_server") if launcher else self.program
-            self.process = start_serve(
-                self.directory,
-                self.env,
-                self.port,
-                log,
-                program,
-                self.only,
-                self.frontend_port,
-                self.workers,
-            )
+        program = (sys.executable, "-m", *launcher, "crm_server") if launcher else self.program
+        self.process = start_serve(
+            self.directory,
+            self.env,
+            self.port,
+            self.directory / f"server-{self.port}.log",
+            program,
+            self.only,
+            self.frontend_port,
+            self.workers,
+        )
         port, probe = self.port, f"{self.url}/health"
         if self.only != "webhooks":  # both ports are opened before either answers
             port, probe = self.frontend_port, self.staff_url
@@ -172,17 +163,20 @@ def start_serve(
     directory: Path,
     env: dict[str, str],
     port: int,
-    log: IO[bytes],
+    log: Path,
     program: Sequence[str] = PROGRAM,
     only: str | None = "webhooks",
     frontend_port: int = 0,
     workers: int = 1,
-) -> "subprocess.Popen[bytes]":
+) -> "Program | subprocess.Popen[bytes]":
     """Start `crm-server serve`; it may not listen yet."""
-    command = [*program, "serve", "--port", str(port), "--frontend-port", str(frontend_port)]
-    command += ["--only", only] if only else []
-    command += ["--workers", str(workers)] if workers > 1 else []
-    return subprocess.Popen(command, cwd=directory, env=env, stdout=log, stderr=log)
+    arguments = ["serve", "--port", str(port), "--frontend-port", str(frontend_port)]
+    arguments += ["--only", only] if only else []
+    arguments += ["--workers", str(workers)] if workers > 1 else []
+    if program == PROGRAM:
+        return Program("crm_server", arguments, cwd=directory, env=env, stdout=log, stderr=log)
+    with log.open("ab") as output:
+        return subprocess.Popen([*program, *arguments], cwd=directory, env=env, stdout=output, stderr=output)
 
 
 OURS = ("CRM_", "WEBHOOK_", "STAFF_", "RATE_LIMIT_")
@@ -202,6 +196,8 @@ def migrated_database() -> Path:
     atexit.register(shutil.rmtree, directory)
     crm = Crm(directory, clean_environment(), port=0)
     crm.migrate()
+    with closing(sqlite3.connect(crm.database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file can be copied alone
     return crm.database
 
 

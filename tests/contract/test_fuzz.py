@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.long
 def test_a_server_that_does_otherwise_is_found_out() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.fuzz", "--max-examples", "5"],

@@ -396,6 +396,7 @@ SLOW: dict[str, tuple[bytes, list[int]]] = {
 }
 
 
+@pytest.mark.long
 def test_who_sends_slowly_or_not_at_all_is_let_go(crm: Crm) -> None:
     with ThreadPoolExecutor(len(SLOW) + 1) as pool:
         running = {name: pool.submit(exchange, crm, sent, seconds=30) for name, (sent, _) in SLOW.items()}

@@ -91,6 +91,7 @@ def test_a_restart_under_load_loses_nothing_that_was_acknowledged(served: Crm, c
     assert set(answered) <= {row["id"] for row in served.rows("SELECT id FROM approvals")}
 
 
+@pytest.mark.long
 def test_a_writer_that_holds_the_others_up_is_a_503_in_time(served: Crm) -> None:
     with psycopg.connect(served.database_url, autocommit=True) as other:
         other.execute(f"SELECT pg_advisory_lock({WRITERS})".encode())
@@ -101,6 +102,7 @@ def test_a_writer_that_holds_the_others_up_is_a_503_in_time(served: Crm) -> None
     assert post(served, "repair-request", repair_request()).status == 202
 
 
+@pytest.mark.long
 def test_a_writer_that_hangs_is_ended_so_that_others_get_their_turn(served: Crm) -> None:
     database = Database(Settings.model_validate({"CRM_DATABASE_URL": served.database_url}).url)
     with pytest.raises(DBAPIError, match="idle-in-transaction"), database.writing():

@@ -1,6 +1,7 @@
 """Settings: from the environment or `.env`, refused in one line that names the variable and no value."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from crm_server.errors import ConfigurationError
 from crm_server.settings import load_settings
 from tests.crm_server.answers import post
 from tests.factories import repair_request
-from tests.servers import Crm, clean_environment, start_crm
+from tests.servers import PROGRAM, Crm, clean_environment, start_crm
 
 
 @pytest.fixture
@@ -97,11 +98,19 @@ def test_a_short_signing_secret_is_warned_of_and_not_shown(empty: Crm) -> None:
     assert "c2VjcmV0" not in done.stderr
 
 
+def start_alone(crm: Crm, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `crm-server` that makes its imports itself, in its directory first."""
+    command = [*PROGRAM, *arguments]
+    return subprocess.run(
+        command, cwd=crm.directory, env=crm.env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 def test_redis_without_its_driver_says_what_to_install(empty: Crm) -> None:
     empty.migrate()
     (empty.directory / "redis.py").write_text("raise ModuleNotFoundError")
     empty.env |= {"RATE_LIMIT_STORAGE_URL": "redis://127.0.0.1:6379", "WEBHOOK_API_KEY": "0123456789abcdef"}
-    done = empty.cli("serve", "--port", "0")
+    done = start_alone(empty, "serve", "--port", "0")
     assert done.returncode == 1
     assert done.stderr == "crm-server: RATE_LIMIT_STORAGE_URL needs a driver: install redis.\n"
 
@@ -134,7 +143,7 @@ def test_settings_are_read_from_env_in_the_working_directory_and_the_environment
 def test_postgresql_without_its_driver_says_what_to_install(empty: Crm) -> None:
     (empty.directory / "psycopg.py").write_text("raise ModuleNotFoundError")
     empty.env["CRM_DATABASE_URL"] = "postgresql://someone:secret@127.0.0.1/crm"
-    done = empty.cli("migrate")
+    done = start_alone(empty, "migrate")
     assert done.returncode == 1
     assert done.stderr == "crm-server: PostgreSQL needs a driver: install psycopg[binary].\n"
 

@@ -107,8 +107,7 @@ def test_a_stopped_server_frees_its_port_at_once(own_crm: Crm) -> None:
 
 def test_a_port_that_is_taken_is_named_and_nothing_is_served_twice(own_crm: Crm) -> None:
     log = own_crm.directory / "second.log"
-    with log.open("wb") as output:
-        second = start_serve(own_crm.directory, own_crm.env, own_crm.port, output)
+    second = start_serve(own_crm.directory, own_crm.env, own_crm.port, log)
     assert second.wait(20) == 1
     message = log.read_text()
     assert f"127.0.0.1:{own_crm.port}" in message
@@ -119,8 +118,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_is_served_twice(own_crm: Crm)
 def test_two_servers_that_start_at_once_on_one_port_are_one(own_crm: Crm) -> None:
     own_crm.stop()
     log = own_crm.directory / "race.log"
-    with log.open("wb") as output:
-        racers = [start_serve(own_crm.directory, own_crm.env, own_crm.port, output) for _ in range(2)]
+    racers = [start_serve(own_crm.directory, own_crm.env, own_crm.port, log) for _ in range(2)]
     try:
         until(lambda: any(racer.poll() is not None for racer in racers))
         (loser,) = [racer for racer in racers if racer.poll() is not None]

@@ -199,6 +199,7 @@ def test_a_decision_on_everything_decides_repairs_before_their_statuses_and_repo
     assert set(why.values()) <= {"already-decided"}, "the website was quicker, where it was"
 
 
+@pytest.mark.long
 def test_what_came_while_no_server_for_staff_ran_is_approved_once_by_two_that_start(tmp_path: Path) -> None:
     with start_crm(tmp_path) as webhooks:
         repair = repair_request()

@@ -83,6 +83,7 @@ def test_two_tickets_never_get_one_number(many: Crm) -> None:
     assert sorted(statuses) == [200] + [409] * 7
 
 
+@pytest.mark.long
 def test_receipt_has_one_order_and_the_index_holds_all(many: Crm) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda _: post(many, "repair-request", repair_request()), range(100)))

@@ -109,6 +109,7 @@ def test_the_demo_tells_its_story_and_ends_well(demo: Run) -> None:
     assert not ADAS.search(logs)
 
 
+@pytest.mark.long
 def test_the_next_demo_starts_afresh_and_goes_on_until_it_is_interrupted(demo: Run) -> None:
     with demo.until("Ctrl-C ends it") as process:
         second = demo.once()
@@ -131,6 +132,7 @@ def test_the_next_demo_starts_afresh_and_goes_on_until_it_is_interrupted(demo: R
         assert demo.ports_are_free()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has ended")
 def test_a_killed_demo_leaves_no_program_behind(demo: Run) -> None:
     with demo.until("Ada has registered") as process:

@@ -29,6 +29,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, 
 from sqlalchemy.engine import Engine
 
 from sender import CRM, SenderSettings
+from tests import programs
 from tests.factories import Payload, customer_registration, repair_request
 from tests.servers import Crm, clean_environment
 
@@ -131,7 +132,7 @@ class Site:
 class Victim(Protocol):
     """A program that can be killed and started again."""
 
-    process: subprocess.Popen[bytes]
+    process: programs.Program | subprocess.Popen[bytes]
 
     def start(self) -> None:
         """Start it."""
@@ -146,7 +147,7 @@ class Program:
 
     site: Site
     arguments: tuple[str, ...]
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: programs.Program | subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Start it; it may not run yet."""

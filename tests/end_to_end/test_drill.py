@@ -25,6 +25,7 @@ def drill(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_a_lost_database_loses_nothing_that_was_undelivered_or_in_the_backup(tmp_path: Path) -> None:
     done = drill("--bookings", "3", "--folder", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")

@@ -262,6 +262,7 @@ def be_well(receiver: Receiver) -> None:
     receiver.requests.clear()
 
 
+@pytest.mark.long
 def test_an_old_senders_events_wait_while_its_release_is_retired(
     crm: Crm, old: str, release: str, tmp_path: Path
 ) -> None:

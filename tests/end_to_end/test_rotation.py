@@ -3,6 +3,8 @@
 import base64
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.chaos import Site, received, running, wait_until
 from tests.servers import KEY, start_crm
 
@@ -40,6 +42,7 @@ def test_key_and_secret_are_changed_while_events_flow(tmp_path: Path) -> None:
         assert not any(secret in crm.log for secret in (KEY, NEW_KEY, OLD_SECRET, NEW_SECRET))
 
 
+@pytest.mark.long
 def test_a_wrong_secret_holds_events_until_it_is_mended(tmp_path: Path) -> None:
     with start_crm(tmp_path / "crm", WEBHOOK_SIGNING_SECRET=NEW_SECRET) as crm:
         site = Site(tmp_path / "site", crm)
@@ -52,6 +55,7 @@ def test_a_wrong_secret_holds_events_until_it_is_mended(tmp_path: Path) -> None:
         assert "1 delivered, 0 failed, 0 held" in site.cli("relay", "--drain").stdout
 
 
+@pytest.mark.long
 def test_a_relay_that_is_faster_than_the_limit_waits_and_delivers_all(tmp_path: Path) -> None:
     with start_crm(tmp_path / "crm", WEBHOOK_RATE_LIMIT="10/second") as crm:
         site = Site(tmp_path / "site", crm)

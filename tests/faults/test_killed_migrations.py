@@ -121,6 +121,7 @@ def ended(process: ForkServerProcess) -> int | None:
     return process.exitcode
 
 
+@pytest.mark.long
 @each_side
 def test_a_migration_killed_at_any_statement_is_done_by_the_next(side: Side, tmp_path: Path) -> None:
     whole = Database(side, tmp_path / "whole")
@@ -149,6 +150,7 @@ def test_a_migration_killed_right_after_its_commit_is_whole(side: Side, tmp_path
     assert killed.run("migrate") == 0
 
 
+@pytest.mark.long
 @each_side
 def test_migrations_at_the_same_time_make_one_database(side: Side, tmp_path: Path) -> None:
     whole = Database(side, tmp_path / "whole")

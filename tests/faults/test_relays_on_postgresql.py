@@ -96,6 +96,7 @@ STOPS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", STOPS.values(), ids=STOPS)
 def test_a_relay_that_stands_still_past_its_lease_holds_nobody_up_and_records_nothing(
     crm: Crm, site: Site, point: str
@@ -168,6 +169,7 @@ def cluster() -> PostgreSQL:
     return start_postgresql()
 
 
+@pytest.mark.long
 def test_postgresql_that_dies_and_comes_back_under_load_loses_and_doubles_nothing(
     tmp_path: Path, crm: Crm, proxy: Proxy, cluster: PostgreSQL
 ) -> None:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import multiprocessing.context
-import os
 import sqlite3
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sender import CRM, Relay, SenderSettings, Summary, delivery, relay
-from sender.cli import main
 from sender.database import uncovered
+from tests import programs
 from tests.end_to_end.chaos import left_in_files
 from tests.factories import repair_request
+from tests.programs import Program
 from tests.servers import KEY, clean_environment
 
 SCHEDULE = (0.02, 0.04, 0.06)
@@ -150,16 +145,9 @@ class Site:
             if self.rows(f"SELECT 1 FROM {name} AS t WHERE t::text LIKE ?", f"%{secret}%")
         ]
 
-    def start_relay(self, *arguments: str, **over: str) -> subprocess.Popen[str]:
+    def start_relay(self, *arguments: str, **over: str) -> Program:
         """Start a `crm-sender relay`; what it logs can be read from its stderr."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "sender", "relay", *arguments],
-            cwd=self.directory,
-            env=self.environment(**over),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Program("sender", ["relay", *arguments], cwd=self.directory, env=self.environment(**over))
 
 
 def sender_environment(**over: str) -> dict[str, str]:
@@ -171,18 +159,7 @@ def cli(
     *arguments: str, directory: Path, env: dict[str, str], stdin: str | bytes = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of `crm-sender` in a directory: a process of its own, whose imports are made already."""
-    with ExitStack() as stack:
-        given, out, err = (stack.enter_context(tempfile.NamedTemporaryFile()) for _ in range(3))
-        given.write(stdin if isinstance(stdin, bytes) else stdin.encode())
-        given.flush()
-        names = (given.name, out.name, err.name)
-        process = _processes().Process(target=_run, args=(arguments, str(directory), env, names))
-        process.start()
-        process.join(60)
-        assert process.exitcode is not None, "it does not end"
-        return subprocess.CompletedProcess(
-            arguments, process.exitcode, out.read().decode(), err.read().decode()
-        )
+    return programs.run("sender", *arguments, cwd=directory, env=env, stdin=stdin)
 
 
 def migrated_outbox(directory: Path) -> Path:
@@ -193,23 +170,6 @@ def migrated_outbox(directory: Path) -> Path:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file can be copied alone
     return path
-
-
-@cache
-def _processes() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["psycopg", "sender.cli", "tests.sender.site"])
-    return context
-
-
-def _run(arguments: tuple[str, ...], directory: str, env: dict[str, str], files: tuple[str, ...]) -> None:
-    os.chdir(directory)
-    os.environ.clear()
-    os.environ.update(env)
-    for number, (name, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
-        os.dup2(os.open(name, mode), number)
-    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing closed it
-    sys.exit(main(list(arguments)))
 
 
 def all_text(error: BaseException) -> str:

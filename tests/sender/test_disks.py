@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from sender import CRM
 from sender.errors import OutboxError
 from tests.factories import repair_request
 from tests.faults.disks import FAULTS, full, garbled, overwritten
+from tests.programs import Program
 from tests.receiver import Receiver, first, receipt_when
 from tests.sender.site import SENTINEL, Site, eventually
 
@@ -26,7 +26,7 @@ UNUSABLE = "the outbox cannot be used: "
 
 
 @contextmanager
-def relaying(site: Site) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def relaying(site: Site) -> Iterator[tuple[Program, list[str]]]:
     """Run a relay that is a process of its own for the block; give it, and the lines that it logs."""
     relay = site.start_relay()
     lines: list[str] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
@@ -17,6 +16,7 @@ import pytest
 from generated.operations import CURRENT
 from sender import Relay
 from sender.database import begin_claim, open_engine
+from tests.programs import Program
 from tests.receiver import Receiver, Reply, Request, problem, receipt, receipt_when, speaks
 from tests.sender.site import Site, eventually, running
 
@@ -50,7 +50,7 @@ class OneAtATime:
 
 
 @contextmanager
-def process(site: Site) -> Iterator[subprocess.Popen[str]]:
+def process(site: Site) -> Iterator[Program]:
     """Run a `crm-sender relay` for the block, and have it end as an operator does."""
     relay = site.start_relay()
     try:

@@ -128,6 +128,7 @@ def crm(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
             process.terminate()
 
 
+@pytest.mark.long
 def test_the_sender_alone_brings_no_web_framework(alone: Environment) -> None:
     installed = alone.run("python", "-m", "pip", "list", "--format", "freeze")
     assert "httpx==" in installed

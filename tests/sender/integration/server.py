@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.programs import Program
 from tests.sender import engines
 from tests.sender.site import sender_environment
 from tests.servers import KEY, STOP_SECONDS
@@ -35,7 +34,7 @@ class Server:
     address: str
     outbox_url: str
     log_file: Path
-    process: subprocess.Popen[str]
+    process: Program
 
     @property
     def port(self) -> int:
@@ -92,15 +91,13 @@ def start_server(
     url = outbox_url or engines.new_outbox("sqlite", directory)
     settings = {"CRM_API_KEY": KEY, "CRM_ADMIN_TOKEN": TOKEN, "CRM_OUTBOX_URL": url, **env}
     log_file = directory / "dashboard.log"
-    with log_file.open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sender", "dashboard", "--port", "0", *arguments],
-            cwd=directory,
-            env=sender_environment(**settings),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+    process = Program(
+        "sender",
+        ["dashboard", "--port", "0", *arguments],
+        cwd=directory,
+        env=sender_environment(**settings),
+        stderr=log_file,
+    )
     try:
         assert process.stdout
         line = process.stdout.readline()
