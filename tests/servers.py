@@ -91,6 +91,17 @@ class Crm:
 
     def cli(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command of `crm-server` in the same directory and environment."""
+        if not has_todays_code(self.env):
+            command = [*PROGRAM, *arguments]
+            return subprocess.run(
+                command,
+                cwd=self.directory,
+                env=self.env,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         return programs.run("crm_server", *arguments, cwd=self.directory, env=self.env, stdin=stdin or "")
 
     def migrate(self) -> None:
@@ -173,10 +184,15 @@ def start_serve(
     arguments = ["serve", "--port", str(port), "--frontend-port", str(frontend_port)]
     arguments += ["--only", only] if only else []
     arguments += ["--workers", str(workers)] if workers > 1 else []
-    if program == PROGRAM:
+    if program == PROGRAM and has_todays_code(env):
         return Program("crm_server", arguments, cwd=directory, env=env, stdout=log, stderr=log)
     with log.open("ab") as output:
         return subprocess.Popen([*program, *arguments], cwd=directory, env=env, stdout=output, stderr=output)
+
+
+def has_todays_code(env: dict[str, str]) -> bool:
+    """Tell whether a program in this environment is this project's, and not one of an older wheel."""
+    return env.get("PYTHONPATH") == str(ROOT)
 
 
 OURS = ("CRM_", "WEBHOOK_", "STAFF_", "RATE_LIMIT_")

@@ -157,6 +157,7 @@ def test_a_new_release_keeps_the_old_ones_rules_beside_its_own(tree: Path) -> No
 
 
 def test_a_release_that_is_given_up_is_known_to_both_programs(tree: Path) -> None:
+    edit(tree, CONTRACT, f"  version: {CURRENT}\n", "  version: 1.100.0\n")
     edit(
         tree,
         CONTRACT,
