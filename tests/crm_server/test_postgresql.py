@@ -38,6 +38,7 @@ def is_healthy(crm: Crm) -> bool:
     return send(crm, "GET", "/health").status == 200
 
 
+@pytest.mark.long
 def test_while_it_is_away_every_answer_is_a_503_and_then_all_is_well(
     served: Crm, cluster: PostgreSQL
 ) -> None:

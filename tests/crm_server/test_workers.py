@@ -126,6 +126,7 @@ def post_until_it_ends(crm: Crm, answered: list[str]) -> None:
             answered.append(answer.json()["id"])
 
 
+@pytest.mark.long
 def test_a_process_killed_under_load_ends_all_and_loses_nothing(two: Crm) -> None:
     answered: list[str] = []
     with ThreadPoolExecutor(6) as pool:

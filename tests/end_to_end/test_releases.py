@@ -153,6 +153,7 @@ def test_an_old_senders_events_are_taken_kept_as_sent_and_approved(
     eventually(lambda: json.loads(crm.cli("releases", "--json").stdout)[0]["count"], "it is counted")
 
 
+@pytest.mark.long
 def test_what_an_old_sender_sent_is_a_duplicate_from_todays_and_more_of_it_a_conflict(
     crm: Crm, old: str, tmp_path: Path
 ) -> None:

@@ -199,6 +199,7 @@ def test_a_database_that_cannot_be_used_refuses_to_start_and_says_what_to_do(
             assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_a_database_that_was_read_only_is_written_to_once_it_may_be(tmp_path: Path) -> None:
     database = tmp_path / "var" / "crm.sqlite3"
     database.parent.mkdir()
