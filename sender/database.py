@@ -315,8 +315,9 @@ def cover_of(connection: Connection) -> str:
 
 
 def uncovered(payload: str | None) -> str | None:
-    """Return a stored payload as it was given."""
-    return payload.partition(COVER_END)[2] if payload and payload.startswith(LEAST_COVER) else payload
+    """Return a payload that SQLite stores as it was given; one of before there were covers has none."""
+    cover, _, given = (payload or "").partition(COVER_END)
+    return given if given and cover.startswith(LEAST_COVER) and not cover.strip(" ") else payload
 
 
 def truncate_log(engine: Engine) -> bool:

@@ -62,6 +62,18 @@ def test_an_event_is_in_the_outbox_as_it_came_before_it_is_answered(door: Server
     assert row["order_key"] == payload["customer"]["websiteUserId"]
 
 
+@pytest.mark.parametrize("before", [" " * 600, " " * 5000 + "\n"], ids=["spaces", "spaces and a line's end"])
+def test_white_space_before_an_event_is_kept_with_it(door: Server, before: str) -> None:
+    payload = repair_request()
+    sent = before + json.dumps(payload)
+    assert door.post("repair-request", sent.encode()).status_code == 202
+    engine = open_engine(door.outbox_url)
+    with engine.connect() as connection:
+        [row] = [row for row in outbox.contents(connection) if row.natural_key == key_of(payload)]
+    engine.dispose()
+    assert row.payload == sent
+
+
 def test_the_same_event_again_gets_the_first_receipt_and_adds_nothing(door: Server) -> None:
     payload = repair_request()
     first = door.post("repair-request", payload, webhook_id="the-clients-own").json()
