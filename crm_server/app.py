@@ -108,8 +108,7 @@ def create_apps(
 
     The first one's lifespan is that of database and queue: it must be around the others'. Several
     processes that serve these apps count in one `memory`, and the first keeps the search index and approves
-    what the website tells. Raises
-    ConfigurationError with the cure.
+    what the website tells. Raises ConfigurationError with the cure.
     """
     if "webhooks" in parts and not settings.webhook_keys:
         raise ConfigurationError("WEBHOOK_API_KEY is not set: give the key that the website sends.")

@@ -42,7 +42,6 @@ BASE = '''
 
 import datetime
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Self
 
 import pydantic
