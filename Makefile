@@ -2,6 +2,8 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+# Where it is set, our own code would be compiled anew at each of a thousand starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PYTHON ?= $(firstword $(foreach python,python3.11 python3,$(shell \

@@ -13,7 +13,7 @@ from crm_server import staff
 from crm_server.audit_trail import Actor
 from crm_server.staff import Role
 from tests.crm_server.conftest import in_database
-from tests.servers import Crm
+from tests.servers import NO_TLS, Crm
 
 PASSWORD = "correct horse battery staple"
 
@@ -70,7 +70,9 @@ class Visitor:
 
     def send(self, method: str, path: str, fields: Any = None, **headers: str) -> httpx.Response:
         given = {**self.headers, **headers}
-        with httpx.Client(base_url=self.origin, cookies=self.cookies, headers=given, timeout=30) as client:
+        with httpx.Client(
+            base_url=self.origin, cookies=self.cookies, headers=given, timeout=30, verify=NO_TLS
+        ) as client:
             response = client.request(method, path, data=fields)
             self.cookies = client.cookies
         return response

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from tests.end_to_end.chaos import wait_until
-from tests.servers import STOP_SECONDS, clean_environment, free_port
+from tests.servers import NO_TLS, STOP_SECONDS, clean_environment, free_port
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def start_booking_site(folder: Path) -> Iterator[str]:
     def answers() -> bool:
         assert process.poll() is None, (folder / "site.log").read_text()
         try:
-            return httpx.get(address).is_success
+            return httpx.get(address, verify=NO_TLS).is_success
         except httpx.TransportError:
             return False
 

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from generated.operations import CURRENT
+from tests import programs
 from tests.contract.contracts import package_json
 from tests.docs.documents import DOCUMENTS, README, blocks, spans, table
 from tests.end_to_end.chaos import wait_until
@@ -279,5 +280,6 @@ def commands(*words: str) -> set[str]:
 
 @cache
 def help_of(module: str, *words: str) -> str:
-    command = [sys.executable, "-m", module, *words, "--help"]
-    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=True).stdout
+    done = programs.run(module, *words, "--help", cwd=ROOT, env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -113,15 +113,7 @@ class Site:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `crm-sender`."""
-        return subprocess.run(
-            [sys.executable, "-m", "sender", *arguments],
-            cwd=self.directory,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return programs.run("sender", *arguments, cwd=self.directory, env=self.env, timeout=120)
 
     def status(self) -> dict[str, Any]:
         """Return what `crm-sender status` says."""
@@ -151,14 +143,14 @@ class Program:
 
     def start(self) -> None:
         """Start it; it may not run yet."""
-        with (self.site.directory / "programs.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.arguments],
-                cwd=self.site.directory,
-                env=self.site.env,
-                stdout=log,
-                stderr=log,
-            )
+        module, *arguments = self.arguments
+        directory, env, log = self.site.directory, self.site.env, self.site.directory / "programs.log"
+        if module == "sender":
+            self.process = programs.Program(module, arguments, cwd=directory, env=env, stdout=log, stderr=log)
+            return
+        command = [sys.executable, "-m", *self.arguments]  # what launches one has to come before its imports
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(command, cwd=directory, env=env, stdout=output, stderr=output)
 
     def kill(self) -> None:
         """End it as a power cut does."""

@@ -90,7 +90,7 @@ def relay(site: Site, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_crm_goes_on_with_the_trace_of_the_booking(traced: Crm, site: Site) -> None:
     [booking] = spans(book(site, **OTEL).stdout)
-    assert site.drain().delivered == 1
+    assert site.drain(timeout=20.0).delivered == 1
     trace = booking["context"]["trace_id"]
     [request] = until(lambda: named(traced, "repair-request", trace))
     assert request["parent_id"] == booking["context"]["span_id"]

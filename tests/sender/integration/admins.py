@@ -16,6 +16,7 @@ from tests.crm_server.visitors import Html
 from tests.receiver import TEST_OK, Receiver, first, problem, receipt, start_receiver
 from tests.sender.integration.server import TOKEN, start_server
 from tests.sender.site import Site, migrated_outbox
+from tests.servers import NO_TLS
 
 AT_FAULT = "/repair/priority"
 """What the CRM refuses in what fails here."""
@@ -84,7 +85,9 @@ class Admin:
     def send(self, method: str, path: str, fields: Any = None, **headers: str) -> httpx.Response:
         """Send a request; keep the cookies of the answer."""
         given = {**self.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        with httpx.Client(base_url=self.address, cookies=self.cookies, headers=given, timeout=30) as client:
+        with httpx.Client(
+            base_url=self.address, cookies=self.cookies, headers=given, timeout=30, verify=NO_TLS
+        ) as client:
             response = client.request(method, f"{self.base}{path}", data=fields)
             self.cookies = client.cookies
         return response

@@ -15,7 +15,7 @@ import httpx
 from tests.programs import Program
 from tests.sender import engines
 from tests.sender.site import sender_environment
-from tests.servers import KEY, STOP_SECONDS
+from tests.servers import KEY, NO_TLS, STOP_SECONDS
 
 TOKEN = "an-admin-token-of-the-tests"
 PROBLEM = "application/problem+json"
@@ -58,7 +58,7 @@ class Server:
     ) -> httpx.Response:
         """Send a request from an address of this machine; in a header's name `_` is a `-`."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        transport = httpx.HTTPTransport(local_address=source)
+        transport = httpx.HTTPTransport(local_address=source, verify=NO_TLS)
         with httpx.Client(transport=transport, trust_env=False, timeout=30) as client:
             return client.request(method, f"{self.address}{path}", content=content, headers=given)
 
