@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import Connection
@@ -31,8 +32,8 @@ LARGEST_BATCH = 200
 """How many rows one transaction holds at most, so that a batch stays a matter of milliseconds."""
 PAUSE_SECONDS = 0.001
 """Between write transactions, so that another process that waits for the lock gets its turn."""
-LOOKS, LOOK_SECONDS = 8, 0.0001
-"""How often in vain, and how far apart, it is looked whether another has come."""
+PATIENCE_SECONDS = 0.002
+"""How long one waits for the next of those who were just answered."""
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class GroupCommit(Generic[Item, Outcome]):
         self._gathered: list[Waiting] = []
         self._batches: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
         self._is_free = True
+        self._expected = 1
+        """Of how many the next batch will be, if those who were answered ask again."""
+        self._patience: asyncio.TimerHandle | None = None
         self.waiting = 0
         """How many wait for a commit now."""
         self._ended = float("-inf")
@@ -126,7 +130,11 @@ class GroupCommit(Generic[Item, Outcome]):
         loop = waiting.future.get_loop()
         if self._is_free:
             self._is_free = False
-            loop.call_soon(self._hand_over, 0)
+            loop.call_soon(self._gather)
+        elif self._patience and len(self._gathered) >= self._expected:
+            self._patience.cancel()
+            self._patience = None
+            loop.call_soon(self._gather, len(self._gathered))
         # A timer by hand: asyncio.timeout costs several times as much, on every request.
         timer = loop.call_later(seconds, _give_up, waiting.future)
         try:
@@ -135,19 +143,30 @@ class GroupCommit(Generic[Item, Outcome]):
             timer.cancel()
             self.waiting -= 1
 
-    def _hand_over(self, before: int) -> None:
-        """Give the thread what has gathered, once the loop has gone round without another."""
-        count = len(self._gathered)
+    def _gather(self, before: int = 0, *, has_waited: bool = False) -> None:
+        """Give the thread what has gathered, once the loop has gone round without another.
+
+        Waits a moment for those who were just answered, as long as they keep coming: clients that ask one thing
+        after another ask again at once, and whoever is just late for one batch waits for all of the next.
+        """
+        loop, count = asyncio.get_running_loop(), len(self._gathered)
         if before < count < LARGEST_BATCH:
-            asyncio.get_running_loop().call_soon(self._hand_over, count)
+            loop.call_soon(self._gather, count)
+        elif 0 < count < self._expected and not has_waited:
+            self._patience = loop.call_later(PATIENCE_SECONDS, partial(self._gather, count, has_waited=True))
         elif count:
+            self._patience = None
             batch, self._gathered = self._gathered[:LARGEST_BATCH], self._gathered[LARGEST_BATCH:]
             self._batches.put(batch)
         else:
             self._is_free = True
 
+    def _gather_next(self, count: int) -> None:
+        """Go on after a batch of so many."""
+        self._expected = min(count + len(self._gathered), LARGEST_BATCH)
+        self._gather()
+
     def _run(self) -> None:
-        before = 0
         while (batch := self._batches.get()) is not None:
             # Whoever has gone, or has waited too long, is not written: the sender will ask again.
             wanted = [waiting for waiting in batch if not waiting.future.done()]
@@ -157,10 +176,7 @@ class GroupCommit(Generic[Item, Outcome]):
                 # A bug; but this thread lives on, and nobody is left waiting.
                 log.error("A bug: %s", describe(error))
                 _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
-            self._pause()  # here, so that what comes meanwhile is of the next batch
-            self._be_patient(max(before, len(batch)))
-            before = len(batch)
-            batch[0].future.get_loop().call_soon_threadsafe(self._hand_over, 0)
+            batch[0].future.get_loop().call_soon_threadsafe(self._gather_next, len(batch))
         if self._connection is not None:
             self._connection.close()
 
@@ -173,18 +189,6 @@ class GroupCommit(Generic[Item, Outcome]):
     def _pause(self) -> None:
         """Wait until the last transaction is a moment past."""
         time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
-
-    def _be_patient(self, count: int) -> None:
-        """Wait for as many as the larger of the last two batches held, for as long as they keep coming.
-
-        Clients that ask one thing after another ask again once they are answered. Whoever is just late for
-        one batch waits for all of the next.
-        """
-        seen = in_vain = 0
-        while seen < count and in_vain < LOOKS:
-            time.sleep(LOOK_SECONDS)
-            gathered = len(self._gathered)
-            seen, in_vain = gathered, 0 if gathered > seen else in_vain + 1
 
     def _commit_group(self, group: list[Waiting]) -> None:
         if not group:

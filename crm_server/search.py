@@ -43,7 +43,7 @@ TRUNK_DIGITS = 7
 MOST_ASKED = 8
 """Words of one search; more make it no finer."""
 BATCH = 50
-"""Requests that one transaction puts into the index: some milliseconds, for webhooks wait meanwhile."""
+"""Requests that one transaction puts into the index."""
 COMMON = 10_000
 """A word that more requests than this have finds nothing quickly."""
 KEPT_FOR = timedelta(days=1)
@@ -137,8 +137,8 @@ def texts_of(payload: Mapping[str, Any]) -> list[tuple[Path, str]]:
     return sorted(fields, key=lambda field: SEARCHED.index(field[0][-1]))
 
 
-def waiting(connection: Connection) -> Sequence[Any]:
-    """Read the oldest requests that are not in the index, a batch at most."""
+def waiting(connection: Connection, most: int = BATCH) -> Sequence[Any]:
+    """Read the oldest requests that are not in the index, so many at most."""
     newest = select(func.coalesce(func.max(search_documents.c.sequence), 0)).scalar_subquery()
     c = approvals.c
     statement = (
@@ -146,7 +146,7 @@ def waiting(connection: Connection) -> Sequence[Any]:
         .outerjoin(search_documents, search_documents.c.sequence == c.sequence)
         .where(c.sequence > newest, search_documents.c.sequence.is_(None))
         .order_by(c.sequence)
-        .limit(BATCH)
+        .limit(most)
     )
     return connection.execute(statement).all()
 

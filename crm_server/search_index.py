@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -17,6 +18,8 @@ LOOK_SECONDS = 0.25
 """How often it is looked for new requests."""
 SHARE, BUSY_SHARE = 2, 20
 """So many times as long as a batch took, the processor and the writer are left to others; while webhooks come."""
+BUSY_BATCH = 5
+"""Requests that one transaction puts into the index while webhooks come, which wait for it."""
 FORGET_SECONDS = 600.0
 """How often searches whose day is over are erased."""
 AWAY_SECONDS = 5.0
@@ -34,8 +37,8 @@ async def keep_indexed(queue: ApprovalQueue) -> None:
                 await queue.write(lambda connection: search.forget(connection, utc_now()))
                 forgotten = time.monotonic()
             began = time.monotonic()
-            indexed = await index_some(queue)
-            share = BUSY_SHARE if queue.is_receiving else SHARE
+            share, most = (BUSY_SHARE, BUSY_BATCH) if queue.is_receiving else (SHARE, search.BATCH)
+            indexed = await index_some(queue, most)
             await asyncio.sleep(share * (time.monotonic() - began) if indexed else LOOK_SECONDS)
         except Unavailable:
             await asyncio.sleep(AWAY_SECONDS)
@@ -45,19 +48,19 @@ async def keep_indexed(queue: ApprovalQueue) -> None:
             await asyncio.sleep(AWAY_SECONDS)
 
 
-async def index_some(queue: ApprovalQueue) -> int:
-    """Put the oldest requests that are not there into the index; return how many."""
-    documents = await queue.read(read_documents)
+async def index_some(queue: ApprovalQueue, most: int) -> int:
+    """Put the oldest requests that are not there into the index, so many at most; return how many."""
+    documents = await queue.read(partial(read_documents, most=most))
     if documents:
         await queue.write(lambda connection: search.add(connection, documents))
     return len(documents)
 
 
-def read_documents(connection: Connection) -> list[search.Document]:
+def read_documents(connection: Connection, most: int = search.BATCH) -> list[search.Document]:
     """Read what is not in the index, as documents; out of the writer's way."""
     return [
         search.document(row.sequence, row.event, row.contract, payload_of(row))
-        for row in search.waiting(connection)
+        for row in search.waiting(connection, most)
     ]
 
 

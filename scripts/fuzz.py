@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--max-examples", type=int, default=60, help="per operation (default: %(default)s)")
+    parser.add_argument("--max-examples", type=int, default=40, help="per operation (default: %(default)s)")
     parser.add_argument("--seed", default="1", help="a number, or `random` (default: %(default)s)")
     options = parser.parse_args(argv)
     seed = secrets.randbits(SEED_BITS) if options.seed == "random" else int(options.seed)
