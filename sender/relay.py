@@ -68,6 +68,10 @@ STAYS_BUSY = 1.0
 AHEAD = 8
 """Events that are claimed ahead for each thread, so that claims and results are written in batches."""
 
+ENOUGH, GATHER = 3, 0.008
+"""As long as each thread has so many events to send, what they have done waits so many seconds, to be written
+together: a transaction for each event costs as much as its delivery."""
+
 HEARTBEAT = 1.0
 """Seconds between two signs of life, and between two tries to empty SQLite's log."""
 
@@ -252,12 +256,20 @@ class Relay:
             self._send_due(pool, self._pace.window - len(self._in_flight), self._pace.asked_for)
         if self._in_flight:
             self._busy_until = now + STAYS_BUSY
-            done, self._in_flight = wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
-            self._unrecorded += [future.result() for future in done]
+            self._gather()
             self._record()
             time.sleep(PAUSE)
         else:
             self._commits.wait(POLL if now < self._busy_until else IDLE_POLL, TOLD_POLL)
+
+    def _gather(self) -> None:
+        """Take what the threads have done; as long as they have enough to do, wait for more to write together."""
+        wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
+        if len(self._in_flight) > self._threads * ENOUGH:
+            time.sleep(GATHER)
+        done = {future for future in self._in_flight if future.done()}
+        self._in_flight -= done
+        self._unrecorded += [future.result() for future in done]
 
     def _may_send(self, now: float) -> bool:
         if self._halt.is_set() and self._in_flight:

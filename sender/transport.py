@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
@@ -317,11 +318,33 @@ class _DeadlineTransport(httpx.HTTPTransport):
     """httpx's transport over a network that keeps one deadline for a whole exchange."""
 
     def __init__(self, network: _DeadlineBackend) -> None:
-        self._pool = httpcore.ConnectionPool(  # in place of the one that httpx would make
-            max_connections=1,
-            keepalive_expiry=30.0,
-            network_backend=network,
-        )
+        self._pool = _OneConnection(network)  # type: ignore[assignment]  # for the one that httpx would make
+
+
+class _OneConnection:
+    """As much of httpcore's pool as one connection needs; the whole takes a tenth of an attempt."""
+
+    def __init__(self, network: _DeadlineBackend) -> None:
+        self._network = network
+        self._connection: httpcore.HTTPConnection | None = None
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        if self._connection is None or self._connection.is_closed() or self._connection.has_expired():
+            self.close()
+            self._connection = httpcore.HTTPConnection(
+                request.url.origin, keepalive_expiry=30.0, network_backend=self._network
+            )
+        return self._connection.handle_request(request)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _DeadlineBackend(httpcore.NetworkBackend):
@@ -377,8 +400,10 @@ class _DeadlineStream(httpcore.NetworkStream):
         self._network = network
         self._stream = stream
         self._kept_back = b""
+        self._unsent = bytearray()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._send()
         if self._kept_back:
             data, self._kept_back = self._kept_back, b""
             return data
@@ -391,8 +416,16 @@ class _DeadlineStream(httpcore.NetworkStream):
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), WRITE):  # a time-out is per part, too, when the CRM reads slowly
-            self._stream.write(buffer[start : start + WRITE], self._network.left(httpcore.WriteTimeout))
+        # Head and body go as one packet when the answer is asked for: a call into the system for each would
+        # take a tenth of an attempt, and have the CRM wake up twice.
+        self._unsent += buffer
+
+    def _send(self) -> None:
+        unsent, self._unsent = bytes(self._unsent), bytearray()
+        # A CRM may answer and close before it has read all: what it says counts, as httpcore has it.
+        with suppress(httpcore.WriteError):
+            for start in range(0, len(unsent), WRITE):  # a time-out is per part when the CRM reads slowly
+                self._stream.write(unsent[start : start + WRITE], self._network.left(httpcore.WriteTimeout))
 
     def close(self) -> None:
         self._stream.close()
