@@ -133,7 +133,7 @@ class GroupCommit(Generic[Item, Outcome]):
             loop.call_soon(self._gather)
         elif self._patience and len(self._gathered) >= self._expected:
             self._patience.cancel()
-            self._patience = None
+            self._patience = None  # not again, before it has gathered
             loop.call_soon(self._gather, len(self._gathered))
         # A timer by hand: asyncio.timeout costs several times as much, on every request.
         timer = loop.call_later(seconds, _give_up, waiting.future)
@@ -150,12 +150,12 @@ class GroupCommit(Generic[Item, Outcome]):
         after another ask again at once, and whoever is just late for one batch waits for all of the next.
         """
         loop, count = asyncio.get_running_loop(), len(self._gathered)
+        self._patience = None
         if before < count < LARGEST_BATCH:
             loop.call_soon(self._gather, count)
         elif 0 < count < self._expected and not has_waited:
             self._patience = loop.call_later(PATIENCE_SECONDS, partial(self._gather, count, has_waited=True))
         elif count:
-            self._patience = None
             batch, self._gathered = self._gathered[:LARGEST_BATCH], self._gathered[LARGEST_BATCH:]
             self._batches.put(batch)
         else:
