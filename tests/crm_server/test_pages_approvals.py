@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crm_server.staff import RANKS
-from tests.crm_server.answers import ask, post
+from tests.crm_server.answers import ask, post, until
 from tests.crm_server.visitors import PASSWORD, Html, Visitor, logged_in
 from tests.factories import customer_registration, repair_request
 from tests.servers import Crm
@@ -90,11 +90,8 @@ def test_a_search_stands_in_no_address_and_is_still_in_its_box(crm: Crm, approve
     assert answer.status_code == 303
     path = answer.headers["location"]
     assert re.fullmatch(r"/approvals\?order=newest&search=[0-9a-f-]{36}", path)
-    for _ in range(100):  # the index follows the queue
-        html = approver.html(path)
-        if listed(html):
-            break
-    assert listed(html) == [approval]
+    assert until(lambda: listed(approver.html(path))) == [approval]  # the index follows the queue
+    html = approver.html(path)
     assert html.all("input", name="text")[0]["value"] == "sentinelson"
     assert approver.post(path.replace("approvals", "approvals/search"), {"text": " "}).headers[
         "location"
