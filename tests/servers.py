@@ -2,7 +2,9 @@
 
 import atexit
 import functools
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,12 +41,25 @@ START_SECONDS = 60
 STOP_SECONDS = 15
 
 
+FIRST_PORT, PORTS = 20_000, 1_500
+"""Of each process that runs tests. They lie below those that systems give to whoever asks for any port: one
+of those may be taken between the look and the start."""
+
+
+@functools.cache
+def _ports() -> Iterator[int]:
+    first = FIRST_PORT + PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    start = random.randrange(PORTS)  # another run may look beside this one
+    return (first + (start + number) % PORTS for number in itertools.count())
+
+
 def free_port() -> int:
     """Return a port of the loopback interface on which nobody listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in _ports():
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("There is no free port.")
 
 
 @dataclass
