@@ -59,18 +59,17 @@ def main(argv: list[str] | None = None) -> int:
             ThreadPoolExecutor() as sides,
         ):
 
-            def fuzz(contract: dict[str, Any], name: str, settings: Path, address: str) -> int:
+            def fuzz(contract: dict[str, Any], name: str, settings: Path, address: str, **secret: str) -> int:
                 path = Path(folder) / f"{name}.json"
                 path.write_text(json.dumps(contract))
-                return schemathesis(path, settings, environment, address, seed, options.max_examples)
+                return schemathesis(path, settings, environment | secret, address, seed, options.max_examples)
 
             def fuzz_crm() -> int:
                 code = fuzz(readable_contract(), "webhooks", SETTINGS, webhooks)
                 # What the webhooks brought, staff now decide.
-                environment["STAFF_TOKEN"] = staff_token(environment, Path(folder))
-                return code | fuzz(
-                    yaml.safe_load(STAFF_CONTRACT.read_bytes()), "staff", STAFF_SETTINGS, staff
-                )
+                token = staff_token(environment, Path(folder))
+                contract = yaml.safe_load(STAFF_CONTRACT.read_bytes())
+                return code | fuzz(contract, "staff", STAFF_SETTINGS, staff, STAFF_TOKEN=token)
 
             def fuzz_site() -> int:
                 code = fuzz(readable_contract(), "door", SETTINGS, f"{site}/webhooks")

@@ -55,7 +55,7 @@ def _ports() -> Iterator[int]:
 
 def free_port() -> int:
     """Return a port of the loopback interface on which nobody listens now."""
-    for port in _ports():
+    for port in itertools.islice(_ports(), PORTS):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
