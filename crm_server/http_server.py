@@ -170,6 +170,8 @@ async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, le
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+        # A worker blocks it until now, for it may have come while there was no handler.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     if leash is not None:
         loop.add_reader(leash, stop)
     async with asyncio.TaskGroup() as answering:

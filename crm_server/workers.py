@@ -18,13 +18,13 @@ def run(count: int, work: Callable[[int, int], None]) -> int:
     """Run some processes until SIGTERM or SIGINT, or until one ends; return the exit code.
 
     `work` is given a number from 0, and a file descriptor that can be read once this process is gone,
-    however it ended. It must end on SIGTERM too.
+    however it ended. It must end on SIGTERM too, and unblock it and SIGINT once it can: before, they would kill.
     """
     leash, held = os.pipe()
 
     def begin(number: int) -> None:
         os.close(held)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         work(number, leash)
 
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)

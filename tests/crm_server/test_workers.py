@@ -14,7 +14,7 @@ from tests.crm_server.answers import Answer, ask, post, until
 from tests.crm_server.conftest import staff_token
 from tests.crm_server.test_metrics import scrape, value
 from tests.factories import customer_registration, repair_request
-from tests.servers import Crm, start_crm
+from tests.servers import Crm, start_crm, start_serve
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +147,14 @@ def test_sigterm_ends_all_with_0(two: Crm) -> None:
     workers = worker_ids(two)
     assert two.stop() == 0
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_sigterm_ends_processes_that_are_just_starting_with_0_too(two: Crm) -> None:
+    two.stop()
+    log = two.directory / "starting.log"
+    two.process = start_serve(two.directory, two.env, two.port, log, workers=2)
+    until(lambda: len(worker_ids(two)) == 2)
+    assert two.stop() == 0, log.read_text()
 
 
 def test_when_the_first_process_is_killed_the_others_end_and_free_the_port(two: Crm) -> None:
