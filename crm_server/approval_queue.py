@@ -1,21 +1,19 @@
 """The approval queue: receive, list, approve, reject, one transaction each; every statement on it."""
 
 import asyncio
-import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Insert,
     Row,
     Select,
     bindparam,
-    case,
     delete,
     func,
     insert,
@@ -31,8 +29,7 @@ from crm_server.audit_trail import Actor
 from crm_server.database import (
     BUSY_SECONDS,
     Database,
-    execute_many,
-    insert_or_ignore,
+    insert_new,
     new_id,
     utc_now,
 )
@@ -89,18 +86,12 @@ PROBE_SECONDS = 1.0
 
 
 # Statements of every batch; to build one costs more than to run it.
-newest = approvals.alias("newest")
-NEWEST = (
-    select(newest.c.received_at)
-    .order_by(newest.c.sequence.desc())
-    .limit(literal_column("1"))
-    .scalar_subquery()
-)
-RECEIVED_AT = case((bindparam("now") < NEWEST, NEWEST), else_=bindparam("now"))
-"""The time, or that of the newest request when the clock has jumped back: the queue is never reordered."""
+NEWEST = select(approvals.c.received_at).order_by(approvals.c.sequence.desc()).limit(literal_column("1"))
 STORED = select(approvals.c.id).where(approvals.c.id.in_(bindparam("ids", expanding=True)))
 ERASURE_KEY = select(erasure_state.c.key).where(erasure_state.c.erasures > literal_column("0"))
 """What the identities of erased requests are disguised by; nothing as long as nothing was erased."""
+STATE = select(NEWEST.scalar_subquery(), ERASURE_KEY.scalar_subquery())
+"""When the newest request was received, and that key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,14 +243,14 @@ class ApprovalQueue:
 
 def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Receipt | Conflict]:
     """Store those events that are new, in the order of their identities, and judge the others."""
-    order = sorted(
-        range(len(events)), key=lambda i: (events[i].identity.event, events[i].identity.natural_key)
-    )
-    now = utc_now()
-    rows = [new_row(event, now) for event in events]
-    stored = store(connection, [rows[i] for i in order])
+    newest, erasure_key = connection.execute(STATE).one()
+    # The queue is never reordered, when the clock has jumped back neither.
+    at = max(utc_now(), newest or "")
+    rows = [new_row(event, at) for event in events]
+    stored = store(connection, sorted(rows, key=itemgetter("event", "natural_key")))
     new = {row["id"]: event.identity for row, event in zip(rows, events, strict=True) if row["id"] in stored}
-    stored -= withdraw_erased(connection, new)
+    if erasure_key:
+        stored -= withdraw_erased(connection, erasure_key, new)
     return [
         Receipt(row["id"], duplicate=False, identity=event.identity)
         if row["id"] in stored
@@ -268,7 +259,7 @@ def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Rec
     ]
 
 
-def new_row(event: ReceivedEvent, now: str) -> dict[str, Any]:
+def new_row(event: ReceivedEvent, at: str) -> dict[str, Any]:
     """Return the row of a request that waits for approval."""
     identity = event.identity
     return {
@@ -280,36 +271,23 @@ def new_row(event: ReceivedEvent, now: str) -> dict[str, Any]:
         "payload": event.payload,
         "digest": identity.digest,
         "status": "pending_approval",
+        "received_at": at,
         "received_by": event.by,
         "received_from": event.origin,
         "about": event.about,
-        "now": now,
     }
-
-
-@functools.cache
-def store_statement(dialect: str) -> Insert:
-    """Return the statement that `store` runs."""
-    return insert_or_ignore(dialect, approvals).values(received_at=RECEIVED_AT)
 
 
 def store(connection: Connection, rows: list[dict[str, Any]]) -> set[str]:
     """Insert the rows whose identity is new; return the ids of those."""
     ids = [row["id"] for row in rows]
-    result = execute_many(connection, store_statement(connection.dialect.name), rows)
-    if result.rowcount == len(rows):
+    if insert_new(connection, approvals, rows) == len(rows):
         return set(ids)
     return set(connection.execute(STORED, {"ids": ids}).scalars())
 
 
-def withdraw_erased(connection: Connection, stored: dict[str, Identity]) -> set[str]:
-    """Delete those just stored that were known before and are erased; return their ids.
-
-    Asked after they are stored: on PostgreSQL somebody may erase one while we wait to insert it again.
-    """
-    key = connection.execute(ERASURE_KEY).scalar()
-    if key is None or not stored:
-        return set()
+def withdraw_erased(connection: Connection, key: str, stored: dict[str, Identity]) -> set[str]:
+    """Delete those just stored that were known before and are erased; return their ids."""
     disguised = {approval_id: disguise(key, identity) for approval_id, identity in stored.items()}
     c = approvals.c
     keys = c.event.in_(EVENTS) & c.natural_key.in_([each.natural_key for each in disguised.values()])

@@ -1,10 +1,9 @@
 """The engine: pragmas, transactions, and the one function in which SQLite and PostgreSQL differ."""
 
-import functools
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +12,6 @@ from typing import Any
 from sqlalchemy import (
     URL,
     Connection,
-    CursorResult,
-    Dialect,
     Engine,
     ExceptionContext,
     Insert,
@@ -275,23 +272,18 @@ def insert_or_ignore(dialect: str, table: Table) -> Insert:
     return statement.execution_options(preserve_rowcount=True)
 
 
-def execute_many(connection: Connection, statement: Insert, rows: list[dict[str, Any]]) -> CursorResult[Any]:
-    """Execute a statement that is made once, with each of some rows that have the same names.
+def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
+    """Insert those of some rows that nothing is in the way of; return how many.
 
-    The driver is given the rows as they are: SQLAlchemy takes as long to prepare them as SQLite to store them.
+    All have the same names, and are one statement: after each the thread waits for its turn with the interpreter,
+    and SQLAlchemy takes longer to prepare them than SQLite to store them.
     """
-    compiled = compile_once(statement, connection.dialect, tuple(rows[0]))
-    constants = compiled.params
-    whole = [constants | row for row in rows] if len(constants) > len(rows[0]) else rows
-    names = compiled.positiontup
-    parameters: Any = [tuple(row[name] for name in names) for row in whole] if names else whole
-    return connection.exec_driver_sql(str(compiled), parameters)
-
-
-@functools.cache
-def compile_once(statement: Insert, dialect: Dialect, columns: tuple[str, ...]) -> Any:
-    """Return a statement's text with its parameters' names, and the values of those that are constants."""
-    return statement.compile(dialect=dialect, column_keys=columns)
+    mark = {"qmark": "?", "pyformat": "%s"}[connection.dialect.paramstyle]
+    places = f"({', '.join([mark] * len(rows[0]))})"
+    names, all_places = ", ".join(rows[0]), ", ".join([places] * len(rows))
+    statement = f"INSERT INTO {table.name} ({names}) VALUES {all_places} ON CONFLICT DO NOTHING"  # noqa: S608  # our names
+    values = tuple(value for row in rows for value in row.values())
+    return connection.exec_driver_sql(statement, values).rowcount
 
 
 def is_database_error(error: BaseException) -> bool:

@@ -6,13 +6,11 @@ commit that holds their row, and everybody is answered: at worst with Unavailabl
 
 import asyncio
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import Connection
@@ -33,7 +31,7 @@ LARGEST_BATCH = 200
 PAUSE_SECONDS = 0.001
 """Between write transactions, so that another process that waits for the lock gets its turn."""
 PATIENCE_SECONDS = 0.002
-"""How long one waits for the next of those who were just answered."""
+"""How long the next of those who were just answered is waited for."""
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +79,10 @@ class GroupCommit(Generic[Item, Outcome]):
         self._database = database
         self._write = write
         self._gathered: list[Waiting] = []
-        self._batches: queue.SimpleQueue[list[Waiting] | None] = queue.SimpleQueue()
-        self._is_free = True
-        self._expected = 1
-        """Of how many the next batch will be, if those who were answered ask again."""
-        self._patience: asyncio.TimerHandle | None = None
+        self._gathering = threading.Condition()
+        self._wanted = 0
+        """So many wake the thread; 0 when it is awake."""
+        self._closed = False
         self.waiting = 0
         """How many wait for a commit now."""
         self._ended = float("-inf")
@@ -99,9 +96,9 @@ class GroupCommit(Generic[Item, Outcome]):
 
     async def close(self) -> None:
         """Write what waits, then end the thread."""
-        while self._gathered and self.alive:
-            await asyncio.sleep(PAUSE_SECONDS)
-        self._batches.put(None)
+        with self._gathering:
+            self._closed = True
+            self._gathering.notify()
         if self._thread:
             await asyncio.to_thread(self._thread.join, 2 * BUSY_SECONDS)
 
@@ -126,48 +123,21 @@ class GroupCommit(Generic[Item, Outcome]):
         if self.waiting >= self._most_waiting or not self.alive:
             raise Unavailable("Too many requests wait for the database.")
         self.waiting += 1
-        self._gathered.append(waiting)
-        loop = waiting.future.get_loop()
-        if self._is_free:
-            self._is_free = False
-            loop.call_soon(self._gather)
-        elif self._patience and len(self._gathered) >= self._expected:
-            self._patience.cancel()
-            self._patience = None  # not again, before it has gathered
-            loop.call_soon(self._gather, len(self._gathered))
+        with self._gathering:
+            self._gathered.append(waiting)
+            if len(self._gathered) == self._wanted:
+                self._gathering.notify()
         # A timer by hand: asyncio.timeout costs several times as much, on every request.
-        timer = loop.call_later(seconds, _give_up, waiting.future)
+        timer = waiting.future.get_loop().call_later(seconds, _give_up, waiting.future)
         try:
             return await waiting.future
         finally:
             timer.cancel()
             self.waiting -= 1
 
-    def _gather(self, before: int = 0, *, has_waited: bool = False) -> None:
-        """Give the thread what has gathered, once the loop has gone round without another.
-
-        Waits a moment for those who were just answered, as long as they keep coming: clients that ask one thing
-        after another ask again at once, and whoever is just late for one batch waits for all of the next.
-        """
-        loop, count = asyncio.get_running_loop(), len(self._gathered)
-        self._patience = None
-        if before < count < LARGEST_BATCH:
-            loop.call_soon(self._gather, count)
-        elif 0 < count < self._expected and not has_waited:
-            self._patience = loop.call_later(PATIENCE_SECONDS, partial(self._gather, count, has_waited=True))
-        elif count:
-            batch, self._gathered = self._gathered[:LARGEST_BATCH], self._gathered[LARGEST_BATCH:]
-            self._batches.put(batch)
-        else:
-            self._is_free = True
-
-    def _gather_next(self, count: int) -> None:
-        """Go on after a batch of so many."""
-        self._expected = min(count + len(self._gathered), LARGEST_BATCH)
-        self._gather()
-
     def _run(self) -> None:
-        while (batch := self._batches.get()) is not None:
+        enough = 1
+        while batch := self._next_batch(enough):
             # Whoever has gone, or has waited too long, is not written: the sender will ask again.
             wanted = [waiting for waiting in batch if not waiting.future.done()]
             try:
@@ -176,9 +146,31 @@ class GroupCommit(Generic[Item, Outcome]):
                 # A bug; but this thread lives on, and nobody is left waiting.
                 log.error("A bug: %s", describe(error))
                 _answer(wanted, [Unavailable("The CRM failed.")] * len(wanted))
-            batch[0].future.get_loop().call_soon_threadsafe(self._gather_next, len(batch))
+            # If those who were answered ask again.
+            enough = min(len(batch) + len(self._gathered), LARGEST_BATCH)
         if self._connection is not None:
             self._connection.close()
+
+    def _next_batch(self, enough: int) -> list[Waiting]:
+        """Wait for somebody, and for others as long as they keep coming, until they are enough; none is the end.
+
+        Clients that ask one thing after another ask again as soon as they are answered, and whoever is just late
+        for one batch waits for all of the next.
+        """
+        with self._gathering:
+            while not (self._gathered or self._closed):
+                self._sleep(1)
+            count = 0
+            while count < len(self._gathered) < enough:
+                count = len(self._gathered)
+                self._sleep(enough, PATIENCE_SECONDS)
+            batch, self._gathered = self._gathered[:LARGEST_BATCH], self._gathered[LARGEST_BATCH:]
+        return batch
+
+    def _sleep(self, wanted: int, seconds: float | None = None) -> None:
+        self._wanted = wanted
+        self._gathering.wait(seconds)
+        self._wanted = 0
 
     def _commit(self, wanted: list[Waiting]) -> None:
         self._commit_group([waiting for waiting in wanted if waiting.job is None])

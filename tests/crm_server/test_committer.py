@@ -147,6 +147,20 @@ def test_a_job_has_a_transaction_of_its_own(database: Database) -> None:
     run(database, test)
 
 
+def test_the_end_waits_for_what_is_being_written_and_for_no_more(database: Database) -> None:
+    async def test(ledger: Ledger, commits: Commits) -> None:
+        first = await occupy(ledger, commits)
+        ended = asyncio.create_task(commits.close())
+        await asyncio.sleep(0.01)
+        assert not ended.done()
+        ledger.gate.set()
+        assert await first == 2
+        await ended
+        assert not commits.alive
+
+    run(database, test)
+
+
 def test_after_the_end_nothing_is_taken(database: Database) -> None:
     kept: list[Commits] = []
 
