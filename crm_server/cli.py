@@ -41,6 +41,9 @@ HIGHEST_PORT = 65535
 AUDIT_PAGE = 1000
 EMPTY_SECONDS = 3.0
 """How long to wait for the programs that keep erased bytes in the database's log."""
+GARBAGE = 20_000
+"""So many new objects make the collector look for garbage: those of some hundred requests, which mostly go by
+themselves. Python's 700 are those of a few that wait for their commit, so it would look all the time."""
 
 log = logging.getLogger(__name__)
 
@@ -250,6 +253,7 @@ def run_serve(settings: Settings, options: argparse.Namespace) -> int:
         print(f"crm-server: {doors[part][2]} on {address}", flush=True)
     gc.collect()
     gc.freeze()  # what is loaded now stays; the collector need not look through it again and again
+    gc.set_threshold(GARBAGE)
 
     def work(number: int = 0, leash: int | None = None) -> None:
         memory.be(number)

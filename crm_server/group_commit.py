@@ -180,7 +180,8 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def _pause(self) -> None:
         """Wait until the last transaction is a moment past."""
-        time.sleep(max(0.0, self._ended + PAUSE_SECONDS - time.monotonic()))
+        if (seconds := self._ended + PAUSE_SECONDS - time.monotonic()) > 0:
+            time.sleep(seconds)  # not for nothing: each time the interpreter must be got back from the loop
 
     def _commit_group(self, group: list[Waiting]) -> None:
         if not group:

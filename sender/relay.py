@@ -65,12 +65,12 @@ the database tells of commits."""
 STAYS_BUSY = 1.0
 """Seconds for which the next event is expected soon."""
 
-AHEAD = 8
+AHEAD = 16
 """Events that are claimed ahead for each thread, so that claims and results are written in batches."""
 
-ENOUGH, GATHER = 3, 0.008
-"""As long as each thread has so many events to send, what they have done waits so many seconds, to be written
-together: a transaction for each event costs as much as its delivery."""
+ENOUGH, GATHER = 3, 0.04
+"""As long as each thread has so many events to send, what they have done waits so many seconds at most, to be
+written together: a transaction for each event costs as much as its delivery."""
 
 HEARTBEAT = 1.0
 """Seconds between two signs of life, and between two tries to empty SQLite's log."""
@@ -265,11 +265,17 @@ class Relay:
     def _gather(self) -> None:
         """Take what the threads have done; as long as they have enough to do, wait for more to write together."""
         wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
-        if len(self._in_flight) > self._threads * ENOUGH:
-            time.sleep(GATHER)
+        until = time.monotonic() + GATHER
+        while self._has_enough() and time.monotonic() < until:
+            time.sleep(POLL)
         done = {future for future in self._in_flight if future.done()}
         self._in_flight -= done
         self._unrecorded += [future.result() for future in done]
+
+    def _has_enough(self) -> bool:
+        """Say whether no thread will soon have nothing to send."""
+        to_send = sum(not future.done() for future in self._in_flight)
+        return to_send > self._threads * ENOUGH and not (self._halt.is_set() or self._stopping)
 
     def _may_send(self, now: float) -> bool:
         if self._halt.is_set() and self._in_flight:

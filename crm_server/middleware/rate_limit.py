@@ -10,6 +10,7 @@ import importlib
 import logging
 import math
 import time
+from collections import Counter as Tally
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,12 @@ REDIS_SECONDS = 0.25
 """How long Redis may take; then it is away."""
 AWAY_SECONDS = 5.0
 """How long an absent Redis is left alone before it is asked again."""
+TELL_SECONDS = 0.01
+"""How long hits far from the limit gather before Redis is told of them."""
+NEAR, UNTOLD = 2, 100
+"""From a half of the limit on Redis is asked about each hit, and whenever it has not heard of a hundredth."""
+FRESH_SECONDS = 0.05
+"""How long it is believed what Redis said."""
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,8 @@ class Batch:
     seconds: int
     most: int
     count: int = 0
+    is_awaited: bool = False
+    """Whether somebody waits for what Redis says."""
     before: int | None = None
     """How many hits the window had before; None when Redis did not say."""
     wait: int = 0
@@ -47,8 +56,9 @@ class Batch:
 class SharedCounters:
     """Counters in Redis. While it is away nobody waits for it, and each server counts for itself.
 
-    What comes while a command is under way goes out with the next one, as one: a command costs more than
-    the rest of a request.
+    A command costs more than the rest of a request. So while the limit is far nobody waits for one, and what
+    comes meanwhile goes out with the next, as one. Only when half the limit comes within FRESH_SECONDS by way of
+    another server may this one let through what Redis has not heard of: a hundredth of the limit.
     """
 
     def __init__(self, url: str) -> None:
@@ -70,6 +80,11 @@ class SharedCounters:
         self.away = False
         self._ask_again = 0.0
         self._batches: dict[str, Batch] = {}
+        self._heard: dict[str, tuple[float, int]] = {}
+        """When Redis last said how many hits each window had, and how many."""
+        self._untold: Tally[str] = Tally()
+        """Of which Redis has not said that it counted them."""
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def hit(self, key: str, seconds: int, most: int) -> int | None:
@@ -80,18 +95,39 @@ class SharedCounters:
             return None
         batch = self._batches.setdefault(key, Batch(seconds, most))
         batch.count += 1
-        place = batch.count
-        if not self._is_busy():
-            self._task = asyncio.create_task(self._count())
+        self._untold[key] += 1
+        if self._is_far(key, most):
+            self._tell_soon()
+            return 0
+        place, batch.is_awaited = batch.count, True
+        self._tell()
         await batch.done.wait()
         if batch.before is None:
             return None
         return batch.wait if batch.before + place > most else 0
 
+    def _is_far(self, key: str, most: int) -> bool:
+        """Say whether the limit is so far that a hit need not wait until it is counted."""
+        at, total = self._heard.get(key, (float("-inf"), 0))
+        untold = self._untold[key]
+        is_fresh = time.monotonic() - at < FRESH_SECONDS
+        return is_fresh and UNTOLD * untold <= most and NEAR * (total + untold) <= most
+
+    def _tell_soon(self) -> None:
+        self._timer = self._timer or asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if not self._is_busy():
+            self._task = asyncio.create_task(self._count())
+
     async def close(self) -> None:
-        """Close the connections."""
-        if self._task:
-            await self._task
+        """Tell what is not told, and close the connections."""
+        while self._is_busy() or self._batches:
+            self._tell()
+            await asyncio.wait({self._task} if self._task else ())
         client: Any = self._redis.bridge  # redis-py's, which the library types as any client's
         await client.get_connection().aclose()
 
@@ -99,16 +135,24 @@ class SharedCounters:
         return self._task is not None and not self._task.done()
 
     async def _count(self) -> None:
-        while self._batches:
-            key = next(iter(self._batches))
-            batch = self._batches.pop(key)
-            try:
-                if not self.away:
-                    await self._count_batch(key, batch)
-            except Exception as error:
-                self._miss(error)
-            finally:
-                batch.done.set()
+        """Have Redis count what is there now, and what somebody waits for meanwhile."""
+        for key in list(self._batches):
+            await self._count_one(key)
+        while awaited := [key for key, batch in self._batches.items() if batch.is_awaited]:
+            await self._count_one(awaited[0])
+        if self._batches:
+            self._tell_soon()
+
+    async def _count_one(self, key: str) -> None:
+        batch = self._batches.pop(key)
+        try:
+            if not self.away:
+                await self._count_batch(key, batch)
+        except Exception as error:
+            self._miss(error)
+        finally:
+            self._untold[key] -= batch.count
+            batch.done.set()
 
     async def _count_batch(self, key: str, batch: Batch) -> None:
         async with asyncio.timeout(REDIS_SECONDS):
@@ -116,7 +160,7 @@ class SharedCounters:
             if total > batch.most:
                 ends = await self._redis.get_expiry(key)
                 batch.wait = max(1, math.ceil(ends - time.time()))
-        batch.before = total - batch.count
+        self._heard[key], batch.before = (time.monotonic(), total), total - batch.count
 
     async def _ask(self) -> None:
         """See whether Redis takes writes again."""

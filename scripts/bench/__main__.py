@@ -78,10 +78,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     options = parser.parse_args()
     found: list[Measurement] = []
-    for work in options.works or WORKS:
-        print(f"measuring {work} …", file=sys.stderr, flush=True)
-        found += importlib.import_module(f"scripts.bench.{work}").measure(options.rounds, options.seconds)
-    print(write(found, TARGETS, ROOT / "var" / "bench"))
+    try:
+        for work in options.works or WORKS:
+            print(f"measuring {work} …", file=sys.stderr, flush=True)
+            found += importlib.import_module(f"scripts.bench.{work}").measure(options.rounds, options.seconds)
+    finally:
+        if found:  # the failure of one work does not cost the others
+            print(write(found, TARGETS, ROOT / "var" / "bench"))
     return 0
 
 

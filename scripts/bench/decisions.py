@@ -35,6 +35,7 @@ def measure(rounds: int, seconds: float) -> list[Measurement]:
                     quiet = decide_for(staff, seconds)
                     with loading(port, CONNECTIONS, seconds / UNDER_LOAD) as load:
                         busy = decide_for(staff, seconds)
+                        load.communicate()
                     if load.returncode:
                         raise RuntimeError("the load failed; see above")
                     for who, times in (("ours", busy), ("in quiet", quiet)):

@@ -29,7 +29,9 @@ class Requests:
     """Requests that are alike but for the event; signed (Standard Webhooks) where there is a secret."""
 
     def __init__(self, host: str, path: str, key: str, secret: str | None) -> None:
-        self._body = json.dumps(REPAIR).replace(REPAIR["repair"]["websiteRepairId"], KEY.decode()).encode()
+        # The ticket's number too: staff would have to choose another for a second request with the same.
+        repair = REPAIR["repair"] | dict.fromkeys(["websiteRepairId", "ticketNumber"], KEY.decode())
+        self._body = json.dumps(REPAIR | {"repair": repair}).encode()
         self._head = (
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\nContent-Type: "
             f"application/json\r\nContent-Length: {len(self._body)}\r\nwebhook-id: {ID.decode()}\r\n"

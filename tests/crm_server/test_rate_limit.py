@@ -213,6 +213,9 @@ def test_a_redis_that_takes_no_writes_is_away_until_it_does(
         assert await is_counted()
         with server.client() as client:
             client.config_set("maxmemory", 1)
+            async with asyncio.timeout(15):
+                while await is_counted():  # far from the limit, before it has heard
+                    await asyncio.sleep(0.01)
             for _ in range(50):  # over which it is asked several times
                 assert not await is_counted()
                 await asyncio.sleep(0.01)
@@ -226,6 +229,31 @@ def test_a_redis_that_takes_no_writes_is_away_until_it_does(
         asyncio.run(use(server))
     said = [record.getMessage() for record in caplog.records]
     assert ["away" in line for line in said] == [True, False], said
+
+
+def test_far_from_the_limit_nobody_waits_for_redis_and_every_hit_is_told_to_it() -> None:
+    most = 10_000
+
+    async def use(server: Redis) -> list[bool]:
+        counters = SharedCounters(server.url)
+        waited = []
+        for _ in range(most // 2 + 200):
+            before = asyncio.get_running_loop().time()
+            hit = asyncio.ensure_future(counters.hit("key", 3600, most))
+            await asyncio.sleep(0)
+            waited.append(not hit.done())
+            assert await hit == 0
+            await asyncio.sleep(max(0.0, before + 0.0002 - asyncio.get_running_loop().time()))
+        await counters.close()
+        return waited
+
+    with start_redis() as server:
+        waited = asyncio.run(use(server))
+        with server.client() as client:
+            [stored] = [int(client.get(key) or 0) for key in client.keys("*")]
+    assert stored == len(waited) == most // 2 + 200
+    assert sum(waited[: most // 2]) < most // 4
+    assert all(waited[most // 2 :])
 
 
 def test_a_redis_that_hangs_is_away(tmp_path: Path) -> None:

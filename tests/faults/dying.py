@@ -7,7 +7,6 @@ A point is one of these; the program is struck when it comes there for the NUMBE
     before MODULE:FUNCTION    a function is called
     after MODULE:FUNCTION     a function has done its work, and its caller does not know yet
     statement WORDS           an SQL statement that starts with these words is about to run
-    row WORDS                 the same, counted within one transaction
 """
 
 from __future__ import annotations
@@ -47,11 +46,6 @@ class Fate:
                 time.sleep(self._lingers)
                 os.kill(os.getpid(), self._blow)
 
-    def starts_anew(self) -> None:
-        """Count from the start again."""
-        with self._lock:
-            self._passed = 0
-
 
 def lay(point: str, fate: Fate) -> None:
     """Put a fate in the way of a program that will run in this process."""
@@ -59,7 +53,7 @@ def lay(point: str, fate: Fate) -> None:
     if kind in {"before", "after"}:
         wrap_function(what, fate, after=kind == "after")
     else:
-        watch_statements(what, fate, in_one_transaction=kind == "row")
+        watch_statements(what, fate)
 
 
 def wrap_function(name: str, fate: Fate, *, after: bool) -> None:
@@ -90,12 +84,10 @@ def wrap_function(name: str, fate: Fate, *, after: bool) -> None:
     setattr(owner, attribute, mortal)
 
 
-def watch_statements(words: str, fate: Fate, *, in_one_transaction: bool) -> None:
+def watch_statements(words: str, fate: Fate) -> None:
     """Have every SQLite connection of this process tell of each statement before it runs."""
 
     def look(statement: str) -> None:
-        if in_one_transaction and statement.startswith("BEGIN"):
-            fate.starts_anew()
         if statement.lstrip().startswith(words):
             fate.comes_near()
 

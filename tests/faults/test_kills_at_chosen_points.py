@@ -100,7 +100,7 @@ def assert_the_promise(site: Site, crm: Crm) -> None:
 ANSWERED, UNANSWERED = range(1), range(1, 5)
 # The first answers are those to health and to the note of the key's first use: the fifth is a batch's.
 SERVER = {
-    "between the rows of a batch": ("row INSERT INTO approvals", 3, ANSWERED),
+    "between a batch's beginning and its rows": ("statement INSERT INTO approvals", 2, ANSWERED),
     "between a batch's rows and its commit": ("after crm_server.approval_queue:receive", 2, ANSWERED),
     "between a commit and its first answer": ("before crm_server.group_commit:_answer", 5, UNANSWERED),
     "between two answers of a batch": ("after crm_server.app:Dispatch.__call__", 5, UNANSWERED),
