@@ -11,7 +11,7 @@ from crm_server.settings import Network
 
 LONGEST = 64
 """Of an address; the zone of one (RFC 4007) could be of any length."""
-REMEMBERED = 4096
+remember = lru_cache(4096)
 """Of so many addresses it is remembered what was found: to read one costs as much as to check a key."""
 
 Address = IPv4Address | IPv6Address
@@ -37,8 +37,8 @@ class Networks:
         self.app = app
         self._open_to_all = frozenset(open_to_all)
         self._proxies = tuple(proxies)
-        self._is_allowed = lru_cache(REMEMBERED)(lambda address: not allowed or is_in(address, allowed))
-        self._is_proxy = lru_cache(REMEMBERED)(lambda address: is_in(address, self._proxies))
+        self._is_allowed = remember(lambda address: not allowed or is_in(address, allowed))
+        self._is_proxy = remember(lambda address: is_in(address, self._proxies))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or raise the 403."""

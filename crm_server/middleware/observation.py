@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crm_server.logs import request_id
 from crm_server.metrics import UNKNOWN, Metrics
-from crm_server.middleware.networks import is_in
+from crm_server.middleware.networks import is_in, remember
 from crm_server.settings import Network
 from crm_server.tracing import Tracing
 
@@ -61,7 +61,8 @@ class Observation:
         self, app: ASGIApp, *, metrics: Metrics, proxies: Collection[Network], unrouted: str = UNKNOWN
     ) -> None:
         """Wrap an app; `unrouted` stands for the operation where no contract names one."""
-        self.app, self._metrics, self._proxies, self._unrouted = app, metrics, tuple(proxies), unrouted
+        self.app, self._metrics, self._unrouted = app, metrics, unrouted
+        self._is_proxy = remember(lambda address: is_in(address, proxies)) if proxies else None
         self._tracing = Tracing()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +93,7 @@ class Observation:
 
     def id_of(self, scope: Scope) -> str:
         """Return the id that a trusted proxy gave a request, or a new one."""
-        if self._proxies and scope.get("client") and is_in(scope["client"][0], self._proxies):
+        if self._is_proxy and scope.get("client") and self._is_proxy(scope["client"][0]):
             given = [value for name, value in scope["headers"] if name == ID_HEADER]
             if len(given) == 1 and ID.fullmatch(given[0]):
                 return str(given[0], "ascii")

@@ -27,11 +27,11 @@ REDIS_SECONDS = 0.25
 """How long Redis may take; then it is away."""
 AWAY_SECONDS = 5.0
 """How long an absent Redis is left alone before it is asked again."""
-TELL_SECONDS = 0.01
+TELL_SECONDS = 0.025
 """How long hits far from the limit gather before Redis is told of them."""
 NEAR, UNTOLD = 2, 100
 """From a half of the limit on Redis is asked about each hit, and whenever it has not heard of a hundredth."""
-FRESH_SECONDS = 0.05
+FRESH_SECONDS = 0.1
 """How long it is believed what Redis said."""
 
 log = logging.getLogger(__name__)
@@ -198,6 +198,7 @@ class Limit:
         self._seconds, self._most = self._limit.get_expiry(), self._limit.amount
         self._what, self._shared = what, shared
         self._windows: dict[str, tuple[float, int]] = {}
+        self._keys: dict[str, str] = {}
 
     async def hit(self, name: str) -> int:
         """Count a hit; return 0, or the seconds to wait (1 or more) when there were too many.
@@ -206,8 +207,9 @@ class Limit:
         """
         wait = None
         if self._shared:
-            key = self._limit.key_for(self._what, name)
-            wait = await self._shared.hit(key, self._seconds, self._most)
+            if name not in self._keys:
+                self._keys[name] = self._limit.key_for(self._what, name)
+            wait = await self._shared.hit(self._keys[name], self._seconds, self._most)
         if wait is None:
             wait = self._hit_here(name)
         if wait and self._refused:
