@@ -73,7 +73,10 @@ ENOUGH, GATHER = 3, 0.04
 written together: a transaction for each event costs as much as its delivery."""
 
 HEARTBEAT = 1.0
-"""Seconds between two signs of life, and between two tries to empty SQLite's log."""
+"""Seconds between two signs of life."""
+
+EMPTY = 3.0
+"""Seconds between two tries to empty SQLite's log while events come, which wait for it; else it is done at once."""
 
 DAY = 86_400.0
 """Seconds between two warnings that the CRM gives up a release."""
@@ -192,7 +195,7 @@ class Relay:
         self._stuck_since: float | None = None
         self._versions: tuple[str, ...] | None = None
         self._warn_at: dict[str, float] = {}
-        self._next_beat = 0.0
+        self._next_beat = self._empty_at = 0.0
         self._busy_until = 0.0
         self._looks = 0
         self._last_customer = ""
@@ -267,7 +270,7 @@ class Relay:
         wait(self._in_flight, timeout=POLL, return_when=FIRST_COMPLETED)
         until = time.monotonic() + GATHER
         while self._has_enough() and time.monotonic() < until:
-            time.sleep(POLL)
+            time.sleep(GATHER / 4)
         done = {future for future in self._in_flight if future.done()}
         self._in_flight -= done
         self._unrecorded += [future.result() for future in done]
@@ -518,7 +521,9 @@ class Relay:
         if self._watch and counts:
             self._watch(counts)
         self._held = {waited_for: self._held.get(waited_for, Backoff()) for waited_for in held}
-        empty_log(self._engine, self._clock)
+        if now >= min(self._busy_until, self._empty_at):
+            self._empty_at = now + EMPTY
+            empty_log(self._engine, self._clock)
 
     def _is_drained(self) -> bool:
         """Say whether a drain has nothing left to do, or has waited long enough for the CRM."""
