@@ -68,7 +68,7 @@ lint: install ## Check style, types and who imports whom
 
 .PHONY: test
 test: install ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder -m "not long"
 
 .PHONY: fuzz
 fuzz: install ## Throw what the contract allows and forbids at a real server (ARGS="--seed random" to search on)

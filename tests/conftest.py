@@ -4,16 +4,30 @@
 """
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import postgresql
+
+ROOT = Path(__file__).parent
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40, database=None)
 settings.register_profile(
     "search", deadline=None, max_examples=1_000, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+LONGEST = ("wheel", "demo", "end_to_end", "docs", "browser", "contract")
+"""Where a test may take half a minute: begun last, one of them would run on alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the longest begin first."""
+    turns = {folder: turn for turn, folder in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path.parts[len(ROOT.parts)], len(turns)))
 
 
 def pytest_sessionfinish() -> None:

@@ -171,6 +171,7 @@ def test_a_webhook_that_a_crm_set_back_no_longer_has_holds_only_its_release(
         assert site.row(payment)["held_for"] == CURRENT
         receiver.event = receipt
         [later] = site.book()
+        eventually(lambda: site.status(later) == "held", "it is not sent, for its release is not spoken")
         site.rows(
             "UPDATE crm_outbox SET contract = '1.0.0', status = 'pending', held_for = NULL WHERE id = ?",
             later,
