@@ -1,8 +1,9 @@
 """Alerts: what people should know, told once and again when it is over.
 
 Conditions are decided by a pure function of what is so and of what people were told last. That is
-kept in the outbox, so that of several relays one tells. It runs beside the relay, in a thread with a
-connection of its own: whatever the receiver of alerts does, deliveries do not wait for it.
+kept in the outbox, so that of several that look one tells. It runs beside the relay, in a thread with a
+connection of its own: whatever the receiver of alerts does, deliveries do not wait for it. It runs beside
+the dashboard too, for a relay that is down tells nobody.
 
 Told by the log, and by `CRM_ALERT_URL` where it is set: `{"text": …}` with fields, which receivers
 made for Slack take. No notice holds anything of an event but counts.
@@ -25,7 +26,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from sender import erasure, outbox
-from sender.database import open_engine, reading, words_of
+from sender.database import open_engine, reading, time_of, words_of
 from sender.delivery import Answer, cause_of
 from sender.errors import NotMigrated
 from sender.outbox import Told, Trouble
@@ -74,6 +75,8 @@ class Snapshot:
     oldest: float | None
     """When the oldest that is not delivered was enqueued."""
     trouble: Trouble
+    relays: int = 1
+    """How many look at the outbox."""
     may_wait: float = 900.0
     """Seconds after which an event should be delivered."""
     retention_days: int = 90
@@ -144,7 +147,11 @@ def find(snapshot: Snapshot, known: Mapping[str, Told]) -> dict[Condition, Findi
         if waited > snapshot.may_wait:
             found["pending-too-old"] = Finding(
                 f"The oldest of {_deliveries(snapshot.undelivered)} has waited for {waited / 60:.0f} minutes. "
-                "See why with: crm-sender status",
+                + (
+                    "See why with: crm-sender status"
+                    if snapshot.relays
+                    else "No relay runs: start crm-sender relay"
+                ),
                 snapshot.undelivered,
             )
     if trouble.failed:
@@ -229,7 +236,7 @@ class Watch:
         self._complaint: str | None = None
 
     def run(self) -> None:
-        """Look every few seconds until told to stop. Raises nothing: the relay must go on."""
+        """Look every few seconds until told to stop. Raises nothing: what it runs beside must go on."""
         while not self._stopped.wait(LOOK):
             try:
                 self.look()
@@ -268,12 +275,15 @@ class Watch:
         now = self._clock()
         with reading(self._engine) as connection:
             counts = outbox.counts(connection)
+            at = time_of(connection, self._clock)
+            relays, _ = outbox.running_relays(connection, at, self._settings.lease)
             snapshot = Snapshot(
                 now,
                 None if health.ok else health.words,
                 counts.pending + counts.held,
                 outbox.oldest_pending(connection),
                 outbox.trouble(connection, now - UNTOUCHED_AFTER),
+                relays,
                 self._settings.alert_pending_seconds,
                 self._settings.outbox_retention_days,
             )
@@ -289,7 +299,7 @@ class Watch:
             erasure.expire(self._engine, self._settings.outbox_retention_days * DAY, self._clock)
 
     def _tell(self, snapshot: Snapshot) -> None:
-        """Decide again where no other relay can at the same time, write it down, and log it."""
+        """Decide again where nobody else can at the same time, write it down, and log it."""
         with self._engine.begin() as connection:
             changes = decide(snapshot, outbox.told_for_change(connection, CONDITIONS))
             for condition, (known, notice) in changes.items():
@@ -330,7 +340,7 @@ def test_notice() -> str:
 def watching(settings: SenderSettings, clock: Callable[[], float]) -> Iterator[None]:
     """Look in a thread of its own for as long as the block lasts."""
     watch = Watch(settings, clock)
-    thread = threading.Thread(target=watch.run, name="crm-relay-alerts")
+    thread = threading.Thread(target=watch.run, name="crm-alerts")
     thread.start()
     try:
         yield

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 
 from generated.operations import WEBHOOKS
 from sender import erasure, outbox
-from sender.alerts import post, test_notice
+from sender.alerts import post, test_notice, watching
 from sender.crm import CRM, METHOD_OF
 from sender.database import open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
@@ -470,7 +470,8 @@ def _dashboard(options: argparse.Namespace, settings: SenderSettings) -> int:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}{options.base_path}"
     say = partial(print, f"crm-sender: serving on {address}/admin", flush=True)
     try:
-        asyncio.run(serve(app, listener, say))
+        with watching(settings, time.time):
+            asyncio.run(serve(app, listener, say))
     finally:
         engine.dispose()
     return 0

@@ -283,6 +283,17 @@ def test_an_outage_of_days_is_told_as_one_and_daily(watched: Watched, receiver: 
     assert watched.statuses == ["delivered"]
 
 
+def test_what_waits_because_no_relay_runs_is_told_with_the_cure(watched: Watched) -> None:
+    watched.book()
+    too_long = watched.settings.alert_pending_seconds + 1
+    assert watched.look(too_long) == [("pending-too-old", "new")]
+    assert watched.posted[0]["text"].endswith(
+        "has waited for 15 minutes. No relay runs: start crm-sender relay"
+    )
+    watched.drain()
+    assert watched.look(15) == [("pending-too-old", "over")]
+
+
 def test_a_refused_key_is_told_with_its_cure(watched: Watched, receiver: Receiver) -> None:
     receiver.event = receiver.test = problem(401, "unauthorized")
     watched.book()
