@@ -44,8 +44,8 @@ MOST_ASKED = 8
 """Words of one search; more make it no finer."""
 BATCH = 50
 """Requests that one transaction puts into the index."""
-COMMON = 10_000
-"""A word that more requests than this have finds nothing quickly."""
+COMMON = 100_000
+"""Of a word that more requests have than this some are soon found by reading one after the other."""
 KEPT_FOR = timedelta(days=1)
 """How long the words of a search are kept."""
 LAST_CHARACTER = "\U0010ffff"
