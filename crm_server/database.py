@@ -275,8 +275,8 @@ def insert_or_ignore(dialect: str, table: Table) -> Insert:
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert those of some rows that nothing is in the way of; return how many.
 
-    All have the same names, and are one statement: after each the thread waits for its turn with the interpreter,
-    and SQLAlchemy takes longer to prepare them than SQLite to store them.
+    All have the same names, in the same order. They are one statement, for after each the thread waits for its
+    turn with the interpreter; and SQLAlchemy would take longer to prepare them than SQLite to store them.
     """
     mark = {"qmark": "?", "pyformat": "%s"}[connection.dialect.paramstyle]
     places = f"({', '.join([mark] * len(rows[0]))})"

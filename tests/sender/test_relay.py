@@ -82,10 +82,12 @@ def test_a_backlog_with_a_wrong_key_waits_whole_and_goes_when_the_key_is_right(
 ) -> None:
     receiver.event = receiver.test = problem(401, "unauthorized")
     crm, ids = site.crm(), []
-    with open_engine(site.url).begin() as connection:
+    engine = open_engine(site.url)
+    with engine.begin() as connection:
         for number in range(1_000):
             event = repair_request(customer__websiteUserId=f"customer-{number % 200}")
             ids.append(crm.repair_requested(event, connection))
+    engine.dispose()
     with running(Relay(site.settings())):
         eventually(lambda: len(receiver.tests) >= 3, "three probes")
         assert set(site.statuses()) == {"held", "pending"}
