@@ -11,7 +11,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Column, Connection, Engine, Insert, NullPool, Table, create_engine, event, text
+from sqlalchemy import (
+    JSON,
+    URL,
+    Column,
+    Connection,
+    Engine,
+    FromClause,
+    Insert,
+    NullPool,
+    String,
+    Table,
+    bindparam,
+    cast,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+    type_coerce,
+)
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -266,6 +285,22 @@ def insert_or_add(dialect: str, table: Table, number: Column[Any]) -> Insert:
     summed = {number: number + statement.excluded[number.name]}
     added: Insert = statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=summed)
     return added
+
+
+def given_rows(dialect: str, *columns: Column[Any]) -> FromClause:
+    """Return a table of the objects in the JSON array `rows`, a parameter: one statement for many rows."""
+    rows = bindparam("rows", type_=String)
+    if dialect == "postgresql":
+        return (
+            func.json_to_recordset(cast(rows, JSON))
+            .table_valued(*columns, name="given")
+            .render_derived(with_types=True)
+        )
+    each = func.json_each(rows).table_valued("value")
+    fields = [
+        type_coerce(func.json_extract(each.c.value, f"$.{c.name}"), c.type).label(c.name) for c in columns
+    ]
+    return select(*fields).subquery("given")
 
 
 def commits_by_itself(connection: Connection) -> bool:

@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import sha256
 from typing import Any, Literal
 
 from sqlalchemy import (
     CTE,
+    Column,
     ColumnElement,
     CompoundSelect,
     Connection,
     Dialect,
+    Executable,
     Float,
     FromClause,
+    Insert,
     Integer,
+    Result,
     Row,
     ScalarSelect,
     Select,
     String,
     Text,
     TypeDecorator,
+    Update,
     and_,
     bindparam,
     case,
@@ -37,7 +43,6 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    tuple_,
     type_coerce,
     union_all,
     update,
@@ -45,7 +50,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from generated.operations import WEBHOOKS
-from sender.database import cover_of, insert_or_add, insert_or_ignore, uncovered
+from sender.database import cover_of, given_rows, insert_or_add, insert_or_ignore, uncovered
 from sender.delivery import Decision, Delivery, Status
 from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent
 from sender.events import Event
@@ -370,51 +375,92 @@ def claim(
     return [Delivery(*row[1:]) for row in sorted(rows)]
 
 
-# The fence: who lost the lease records nothing.
-_IS_MINE = tuple_(outbox.c.id, outbox.c.lease_token).in_(bindparam("leases", expanding=True))
-_STILL_LEASED = (
-    select(outbox.c.id, outbox.c.lease_token, outbox.c.enqueued_at)
-    .where(_IS_MINE, outbox.c.status == "pending")
-    .with_for_update()  # no words to SQLite
+_LEASE = (Column("event_id", String), Column("token", String))
+_DECIDED = (
+    *_LEASE,
+    Column("status", String),
+    Column("attempts", Integer),
+    Column("due_at", Float),
+    Column("held_for", String),
+    Column("held_by", Integer),
+    Column("reason", String),
+    Column("answer", String),
+    Column("finished_at", Float),
+    Column("receipt_id", String),
 )
-_RECORD = (
-    update(outbox)
-    .where(outbox.c.id == bindparam("of_id"))
-    .values(
-        status=bindparam("to_status"),
-        payload=case((bindparam("to_status") == "delivered", None), else_=outbox.c.payload),
-        attempts=bindparam("to_attempts"),
-        due_at=bindparam("to_due_at"),
-        held_for=bindparam("to_held_for"),
-        held_by=bindparam("to_held_by"),
-        reason=bindparam("to_reason"),
-        answer=bindparam("to_answer"),
-        finished_at=bindparam("to_finished_at"),
-        receipt_id=bindparam("to_receipt_id"),
-        lease_token=None,
-        lease_until=None,
+_ENTRY = (
+    Column("event_id", String),
+    Column("at", Float),
+    Column("actor", String),
+    Column("verb", String),
+    Column("detail", String),
+)
+
+
+def _is_leased_by(given: FromClause) -> ColumnElement[bool]:
+    """The fence: who lost the lease records nothing."""
+    return and_(outbox.c.id == given.c.event_id, outbox.c.lease_token == given.c.token)
+
+
+@cache
+def _still_leased(dialect: str) -> Select[Any]:
+    given = given_rows(dialect, *_LEASE)
+    return (
+        select(outbox.c.id, outbox.c.lease_token, outbox.c.enqueued_at)
+        .join_from(given, outbox, _is_leased_by(given))
+        .where(outbox.c.status == "pending")
+        .with_for_update(of=outbox)  # no words to SQLite
     )
-)
-_GIVE_BACK = update(outbox).where(_IS_MINE).values(lease_token=None, lease_until=None)
+
+
+@cache
+def _give_back(dialect: str) -> Update:
+    given = given_rows(dialect, *_LEASE)
+    return update(outbox).where(_is_leased_by(given)).values(lease_token=None, lease_until=None)
+
+
+@cache
+def _record(dialect: str) -> Update:
+    given = given_rows(dialect, *_DECIDED)
+    decided = {column.name: given.c[column.name] for column in _DECIDED[len(_LEASE) :]}
+    kept = case((given.c.status == "delivered", None), else_=outbox.c.payload)
+    ended = {"payload": kept, "lease_token": None, "lease_until": None}
+    return update(outbox).where(outbox.c.id == given.c.event_id).values(decided | ended)
+
+
+@cache
+def _add_to_trail(dialect: str) -> Insert:
+    return trail.insert().from_select(
+        [column.name for column in _ENTRY], select(given_rows(dialect, *_ENTRY))
+    )
+
+
+def _execute(
+    connection: Connection, statement: Callable[[str], Executable], rows: Sequence[object]
+) -> Result[Any]:
+    """Execute a statement on rows that are given: a round trip for each costs more than what it does."""
+    return connection.execute(statement(connection.dialect.name), {"rows": json.dumps(rows)})
 
 
 def give_back(connection: Connection, deliveries: Sequence[Delivery]) -> None:
     """End the leases of events that were not sent."""
     if deliveries:
-        connection.execute(_GIVE_BACK, {"leases": _leases(deliveries)})
+        _execute(connection, _give_back, [_lease_of(delivery) for delivery in deliveries])
 
 
 def record(
     connection: Connection, decisions: Sequence[tuple[Delivery, Decision]], now: float, actor: str
 ) -> list[bool]:
     """Write what became of attempts. Return for each whether its lease still held, so that it was written."""
-    leases = _leases([delivery for delivery, _ in decisions])
-    rows = connection.execute(_STILL_LEASED, {"leases": leases}) if leases else ()
-    enqueued = {(event_id, token): enqueued_at for event_id, token, enqueued_at in rows}
-    held = [lease in enqueued for lease in leases]
+    if not decisions:
+        return []
+    rows = _execute(connection, _still_leased, [_lease_of(delivery) for delivery, _ in decisions])
+    enqueued = {(row.id, row.lease_token): row.enqueued_at for row in rows}
+    held = [(delivery.id, delivery.lease_token) in enqueued for delivery, _ in decisions]
     written = [decided for decided, is_held in zip(decisions, held, strict=True) if is_held]
-    if written:
-        connection.execute(_RECORD, [_recorded(delivery, decision, now) for delivery, decision in written])
+    if not written:
+        return held
+    _execute(connection, _record, [_recorded(delivery, decision, now) for delivery, decision in written])
     entries = [
         (delivery.id, "attempted" if decision.status == "pending" else decision.status, decision.words)
         for delivery, decision in written
@@ -433,22 +479,21 @@ def record(
     return held
 
 
-def _leases(deliveries: Sequence[Delivery]) -> list[tuple[str, str]]:
-    return [(delivery.id, delivery.lease_token) for delivery in deliveries]
+def _lease_of(delivery: Delivery) -> dict[str, Any]:
+    return {"event_id": delivery.id, "token": delivery.lease_token}
 
 
 def _recorded(delivery: Delivery, decision: Decision, now: float) -> dict[str, Any]:
-    return {
-        "of_id": delivery.id,
-        "to_status": decision.status,
-        "to_attempts": decision.attempts,
-        "to_due_at": now + decision.due_in,
-        "to_held_for": decision.held_for,
-        "to_held_by": decision.held_by,
-        "to_reason": decision.reason,
-        "to_answer": decision.answer,
-        "to_finished_at": now if decision.status in {"delivered", "failed"} else None,
-        "to_receipt_id": decision.receipt_id,
+    return _lease_of(delivery) | {
+        "status": decision.status,
+        "attempts": decision.attempts,
+        "due_at": now + decision.due_in,
+        "held_for": decision.held_for,
+        "held_by": decision.held_by,
+        "reason": decision.reason,
+        "answer": decision.answer,
+        "finished_at": now if decision.status in {"delivered", "failed"} else None,
+        "receipt_id": decision.receipt_id,
     }
 
 
@@ -456,13 +501,11 @@ def _write_trail(
     connection: Connection, entries: Sequence[tuple[str, str, str]], now: float, actor: str
 ) -> None:
     if entries:
-        connection.execute(
-            trail.insert(),
-            [
-                {"event_id": event_id, "at": now, "actor": actor, "verb": verb, "detail": detail}
-                for event_id, verb, detail in entries
-            ],
-        )
+        rows = [
+            {"event_id": event_id, "at": now, "actor": actor, "verb": verb, "detail": detail}
+            for event_id, verb, detail in entries
+        ]
+        _execute(connection, _add_to_trail, rows)
 
 
 def _count_hour(connection: Connection, verbs: Sequence[str], delays: Sequence[float], now: float) -> None:

@@ -65,6 +65,9 @@ the database tells of commits."""
 STAYS_BUSY = 1.0
 """Seconds for which the next event is expected soon."""
 
+THREADS = 8
+"""How many send at once: the CRM commits together what comes together. With more the interpreter is the bound."""
+
 AHEAD = 16
 """Events that are claimed ahead for each thread, so that claims and results are written in batches."""
 
@@ -170,7 +173,7 @@ class Relay:
         self,
         settings: SenderSettings | None = None,
         *,
-        threads: int = 4,
+        threads: int = THREADS,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -15,9 +15,9 @@ from scripts.bench.postgresql import cluster, new_database
 from scripts.bench.processes import KEY, our_server
 from scripts.bench.report import Measurement
 from scripts.bench.site import Site, new_repair
+from sender.relay import THREADS, Relay
 
 WORK, ON_POSTGRESQL = "relay", "relay on PostgreSQL"
-THREADS = 4
 EVENTS = 2_000
 
 
@@ -44,10 +44,8 @@ def ours(folder: Path, port: int, url: str | None = None) -> float:
     with site.engine.begin() as connection:
         for _ in range(EVENTS):
             site.crm.repair_requested(new_repair(), connection)
-    from sender import Relay
-
     started = perf_counter()
-    summary = Relay(site.settings, threads=THREADS).run(drain=True)
+    summary = Relay(site.settings).run(drain=True)
     took = perf_counter() - started
     if summary.delivered != EVENTS:
         raise RuntimeError(f"not all were delivered: {summary}")

@@ -97,7 +97,7 @@ def assert_the_promise(site: Site, crm: Crm) -> None:
     assert ask(site, "SELECT delivered FROM crm_outbox_state") == [len(ended)] == [delivered(site)]
 
 
-ANSWERED, UNANSWERED = range(1), range(1, 5)
+ANSWERED, UNANSWERED = range(1), range(1, relay.THREADS + 1)
 # The first answers are those to health and to the note of the key's first use: the fifth is a batch's.
 SERVER = {
     "between a batch's beginning and its rows": ("statement INSERT INTO approvals", 2, ANSWERED),

@@ -17,6 +17,7 @@ import pytest
 from generated.operations import CURRENT
 from sender import Relay
 from sender.database import open_engine
+from sender.relay import THREADS
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import customer_registration, payment_status, repair_request
 from tests.receiver import (
@@ -91,7 +92,7 @@ def test_a_backlog_with_a_wrong_key_waits_whole_and_goes_when_the_key_is_right(
     with running(Relay(site.settings())):
         eventually(lambda: len(receiver.tests) >= 3, "three probes")
         assert set(site.statuses()) == {"held", "pending"}
-        assert len(receiver.events) <= 4
+        assert len(receiver.events) <= THREADS
         receiver.event, receiver.test = receipt, TEST_OK
         eventually(lambda: set(site.statuses()) == {"delivered"}, "all goes", 40)
     order: dict[str, list[str]] = defaultdict(list)
@@ -419,10 +420,10 @@ def test_a_stop_records_what_is_in_flight_and_gives_back_the_rest(site: Site, re
     relay = Relay(site.settings())
     with running(relay):
         assert arrived.wait(10)
-        eventually(lambda: len(receiver.events) == 4, "four in flight")
+        eventually(lambda: len(receiver.events) == THREADS, "all threads send")
         relay.stop()
         go_on.set()
-    assert site.statuses().count("delivered") == 4 == len(receiver.events)
+    assert site.statuses().count("delivered") == THREADS == len(receiver.events)
     assert site.rows("SELECT * FROM crm_outbox WHERE lease_token IS NOT NULL") == []
 
 
@@ -431,12 +432,12 @@ def test_a_slow_down_resumes_with_one_in_flight_whatever_ended_meanwhile(
 ) -> None:
     asked, resumed, first_answered = threading.Event(), threading.Event(), threading.Event()
     too_early: list[str] = []
-    [patient, *_] = site.book(8)
+    [patient, *_] = site.book(2 * THREADS)
 
     def answer(request: Request) -> Reply:
         if not asked.is_set():
             if request.id == patient:
-                eventually(lambda: len(receiver.events) == 4, "four in flight")
+                eventually(lambda: len(receiver.events) == THREADS, "all threads send")
                 asked.set()
                 return reply(429, retry_after="1")
             asked.wait(10)
@@ -450,7 +451,7 @@ def test_a_slow_down_resumes_with_one_in_flight_whatever_ended_meanwhile(
         return receipt(request)
 
     receiver.event = answer
-    assert site.drain().delivered == 8
+    assert site.drain().delivered == 2 * THREADS
     assert too_early == []
 
 
