@@ -30,7 +30,7 @@ LARGEST_BATCH = 200
 """How many rows one transaction holds at most, so that a batch stays a matter of milliseconds."""
 PAUSE_SECONDS = 0.001
 """Between write transactions, so that another process that waits for the lock gets its turn."""
-PATIENCE_SECONDS = 0.001
+PATIENCE_SECONDS = 0.0005
 """How long the next of those who were just answered is waited for."""
 
 log = logging.getLogger(__name__)
