@@ -30,10 +30,10 @@ from sender.database import (
     PAUSE,
     Commits,
     begin_claim,
+    begin_look,
     begin_work,
     open_engine,
     reading,
-    time_of,
     words_of,
 )
 from sender.delivery import (
@@ -295,9 +295,8 @@ class Relay:
         `after`: a customer after whom the others get their turn, so that one event cannot hold them up.
         """
         with reading(self._engine) as connection:
-            found = outbox.look(
-                connection, self._due(time_of(connection, self._clock)), self._share(limit, after)
-            )
+            due = self._due(begin_look(connection, self._clock))
+            found = outbox.look(connection, due, self._share(limit, after))
         if not found:
             return []
         if not self._in_flight:

@@ -6,8 +6,11 @@ import os
 import time
 from statistics import median
 
+import pytest
+from sqlalchemy import text
+
 from sender import Relay, outbox
-from sender.database import open_engine, reading
+from sender.database import begin_look, open_engine, reading
 from tests.crm_server.conftest import ON_BOTH
 from tests.factories import repair_request
 from tests.receiver import Receiver
@@ -87,3 +90,20 @@ def test_a_look_at_a_long_backlog_costs_what_one_at_a_short_one_does(site: Site)
         cost[name] = median(times)
     engine.dispose()
     assert cost["long"] < 4 * cost["short"]
+
+
+@pytest.mark.engines("postgresql")
+def test_a_look_reads_no_more_of_a_backlog_for_want_of_statistics(site: Site) -> None:
+    book_backlog(site, *(f"customer-{number}" for number in range(2 * BACKLOG)))
+    engine = open_engine(site.url)
+    with reading(engine) as connection:
+        now = begin_look(connection, time.time)
+        found = outbox.look(connection, outbox.Due(now, 10, 3_600), outbox.Share(32, 8, 24, ""))
+        read = connection.scalar(
+            text(
+                "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'crm_outbox'"
+            )
+        )
+    engine.dispose()
+    assert len(found) == 32
+    assert read < BACKLOG / 2
