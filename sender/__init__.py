@@ -10,6 +10,7 @@ with Session.begin() as session:
 ```
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from generated.webhooks import (
@@ -47,9 +48,10 @@ from sender.errors import (
     WrongState,
 )
 from sender.settings import SenderSettings
-from sender.tables import metadata, outbox_identity
+from sender.tables import outbox_identity
 
 if TYPE_CHECKING:
+    from sender.indexes import metadata
     from sender.relay import Relay, Summary
 
 __all__ = [
@@ -92,10 +94,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load the relay when it is asked for (PEP 562): booking code never sends, and is spared httpx."""
-    if name not in {"Relay", "Summary"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sender import relay  # noqa: PLC0415
+_LATER = {"Relay": "sender.relay", "Summary": "sender.relay", "metadata": "sender.indexes"}
 
-    return getattr(relay, name)
+
+def __getattr__(name: str) -> Any:
+    """Load what booking code does not use when it is asked for (PEP 562): it is spared httpx and all drivers."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     bindparam,
     cast,
+    column,
     create_engine,
     event,
     func,
@@ -297,19 +298,18 @@ def insert_or_add(dialect: str, table: Table, number: Column[Any]) -> Insert:
 
 
 def given_rows(dialect: str, *columns: Column[Any]) -> FromClause:
-    """Return a table of the objects in the JSON array `rows`, a parameter: one statement for many rows."""
+    """Return a table with these columns: the objects in `rows`, a parameter that is a JSON array of them.
+
+    So many rows are one statement.
+    """
     rows = bindparam("rows", type_=String)
     if dialect == "postgresql":
-        return (
-            func.json_to_recordset(cast(rows, JSON))
-            .table_valued(*columns, name="given")
-            .render_derived(with_types=True)
-        )
-    each = func.json_each(rows).table_valued("value")
-    fields = [
-        type_coerce(func.json_extract(each.c.value, f"$.{c.name}"), c.type).label(c.name) for c in columns
-    ]
-    return select(*fields).subquery("given")
+        typed = [column(c.name, c.type) for c in columns]
+        return func.json_to_recordset(cast(rows, JSON)).table_valued(*typed).render_derived(with_types=True)
+    each = func.json_each(rows).table_valued("value").c.value
+    return select(
+        *[type_coerce(func.json_extract(each, f"$.{c.name}"), c.type).label(c.name) for c in columns]
+    ).subquery()
 
 
 def commits_by_itself(connection: Connection) -> bool:

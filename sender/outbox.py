@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from sqlalchemy import (
     CTE,
-    Column,
     ColumnElement,
     CompoundSelect,
     Connection,
@@ -375,31 +374,24 @@ def claim(
     return [Delivery(*row[1:]) for row in sorted(rows)]
 
 
-_LEASE = (Column("event_id", String), Column("token", String))
+_LEASE = (outbox.c.id, outbox.c.lease_token)
 _DECIDED = (
-    *_LEASE,
-    Column("status", String),
-    Column("attempts", Integer),
-    Column("due_at", Float),
-    Column("held_for", String),
-    Column("held_by", Integer),
-    Column("reason", String),
-    Column("answer", String),
-    Column("finished_at", Float),
-    Column("receipt_id", String),
+    outbox.c.status,
+    outbox.c.attempts,
+    outbox.c.due_at,
+    outbox.c.held_for,
+    outbox.c.held_by,
+    outbox.c.reason,
+    outbox.c.answer,
+    outbox.c.finished_at,
+    outbox.c.receipt_id,
 )
-_ENTRY = (
-    Column("event_id", String),
-    Column("at", Float),
-    Column("actor", String),
-    Column("verb", String),
-    Column("detail", String),
-)
+_ENTRY = (trail.c.event_id, trail.c.at, trail.c.actor, trail.c.verb, trail.c.detail)
 
 
 def _is_leased_by(given: FromClause) -> ColumnElement[bool]:
     """The fence: who lost the lease records nothing."""
-    return and_(outbox.c.id == given.c.event_id, outbox.c.lease_token == given.c.token)
+    return and_(outbox.c.id == given.c.id, outbox.c.lease_token == given.c.lease_token)
 
 
 @cache
@@ -421,18 +413,16 @@ def _give_back(dialect: str) -> Update:
 
 @cache
 def _record(dialect: str) -> Update:
-    given = given_rows(dialect, *_DECIDED)
-    decided = {column.name: given.c[column.name] for column in _DECIDED[len(_LEASE) :]}
+    given = given_rows(dialect, outbox.c.id, *_DECIDED)
+    decided = {column: given.c[column.name] for column in _DECIDED}
     kept = case((given.c.status == "delivered", None), else_=outbox.c.payload)
-    ended = {"payload": kept, "lease_token": None, "lease_until": None}
-    return update(outbox).where(outbox.c.id == given.c.event_id).values(decided | ended)
+    ended = {outbox.c.payload: kept, outbox.c.lease_token: None, outbox.c.lease_until: None}
+    return update(outbox).where(outbox.c.id == given.c.id).values(decided | ended)
 
 
 @cache
 def _add_to_trail(dialect: str) -> Insert:
-    return trail.insert().from_select(
-        [column.name for column in _ENTRY], select(given_rows(dialect, *_ENTRY))
-    )
+    return trail.insert().from_select(_ENTRY, select(given_rows(dialect, *_ENTRY)))
 
 
 def _execute(
@@ -480,11 +470,12 @@ def record(
 
 
 def _lease_of(delivery: Delivery) -> dict[str, Any]:
-    return {"event_id": delivery.id, "token": delivery.lease_token}
+    return {"id": delivery.id, "lease_token": delivery.lease_token}
 
 
 def _recorded(delivery: Delivery, decision: Decision, now: float) -> dict[str, Any]:
-    return _lease_of(delivery) | {
+    return {
+        "id": delivery.id,
         "status": decision.status,
         "attempts": decision.attempts,
         "due_at": now + decision.due_in,

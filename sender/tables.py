@@ -21,18 +21,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
 metadata = MetaData()
-"""For a site that migrates by its own Alembic; see `outbox_identity`."""
+"""As the relay and booking code need it; `indexes.py` has it whole."""
 
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
 VERSION_TABLE = "crm_outbox_version"
 """Where our own migrations note how far they are."""
-
-UNDELIVERED = "status IN ('pending', 'held')"
 
 outbox = Table(
     "crm_outbox",
@@ -71,27 +68,7 @@ outbox = Table(
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="crm_outbox_lease"),
     CheckConstraint("lease_token IS NULL OR status = 'pending'", name="crm_outbox_lease_pending"),
     CheckConstraint("status NOT IN ('failed', 'held') OR reason IS NOT NULL", name="crm_outbox_reason"),
-    # What is delivered costs the relay nothing: these indexes do not hold it.
-    Index(
-        "crm_outbox_undelivered",
-        "order_key",
-        "sequence",
-        sqlite_where=text(UNDELIVERED),
-        postgresql_where=text(UNDELIVERED),
-    ),
-    Index(
-        "crm_outbox_unfinished",
-        "status",
-        "sequence",
-        sqlite_where=text("status IN ('pending', 'held', 'failed')"),
-        postgresql_where=text("status IN ('pending', 'held', 'failed')"),
-    ),
-    Index(
-        "crm_outbox_leased",
-        "order_key",
-        sqlite_where=text("lease_until IS NOT NULL"),
-        postgresql_where=text("lease_until IS NOT NULL"),
-    ),
+    # More of them are in `indexes.py`.
     Index("crm_outbox_reference", "reference"),
     Index("crm_outbox_finished_at", "finished_at"),
     sqlite_autoincrement=True,

@@ -16,7 +16,7 @@ from scripts.bench.report import Measurement
 from scripts.bench.site import Site, new_repair
 from scripts.bench.webhooks import run_load
 from sender import outbox
-from sender.database import open_engine, reading
+from sender.database import begin_look, open_engine, reading
 from sender.integration.deliveries import PAGE_SIZE
 from sender.integration.overview import READ
 from sender.statistics import hour_of
@@ -94,8 +94,8 @@ def measure_site(site: Site) -> dict[str, float]:
         site.book(event, event["repair"]["websiteRepairId"])
 
     def claim() -> None:
-        due = outbox.Due(time.time(), lease=10, longest_delay=3600)
         with reading(engine) as connection:
+            due = outbox.Due(begin_look(connection, time.time), lease=10, longest_delay=3600)
             found = outbox.look(connection, due, outbox.Share(1, 0, 1, ""))
         with engine.begin() as connection:
             outbox.claim(connection, due, "bench", time.time() + 10, [sequence for sequence, _ in found])

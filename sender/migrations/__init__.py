@@ -10,6 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from sender import tables
 from sender.errors import OutboxError
+from sender.indexes import metadata
 
 _OUR_TRIGGERS = {
     "sqlite": text(
@@ -30,8 +31,8 @@ def require_complete(connection: Connection) -> None:
 
     Raises OutboxError when they are not as this release needs them.
     """
-    ours = {"include_name": lambda name, kind, _: kind != "table" or name in tables.metadata.tables}
-    differences = compare_metadata(MigrationContext.configure(connection, opts=ours), tables.metadata)
+    ours = {"include_name": lambda name, kind, _: kind != "table" or name in metadata.tables}
+    differences = compare_metadata(MigrationContext.configure(connection, opts=ours), metadata)
     if differences:
         raise OutboxError(
             "the outbox's tables were made by the site's own migrations, and this release has others: make the "

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from sender.tables import VERSION_TABLE, metadata
+from sender.indexes import metadata
+from sender.tables import VERSION_TABLE
 
 if context.is_offline_mode():
     context.configure(

@@ -371,6 +371,7 @@ def test_importing_the_sender_loads_no_web_framework_and_nothing_that_sends() ->
         "sender.relay",
         "httpx",
         "sqlalchemy.orm",
+        "sqlalchemy.dialects.postgresql",
         "connexion",
         "starlette",
         "granian",

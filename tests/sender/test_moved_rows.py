@@ -13,8 +13,9 @@ from sqlalchemy import Engine, update
 from sender import outbox
 from sender.database import open_engine, truncate_log
 from sender.events import Event
-from sender.tables import metadata, outbox_identity
+from sender.indexes import metadata
 from sender.tables import outbox as table
+from sender.tables import outbox_identity
 from tests.end_to_end.chaos import left_in_files
 
 MARK = "QZSECRETQZ"
