@@ -39,6 +39,7 @@ def stop_after(seconds):
     os.kill(os.getpid(), signal.SIGTERM)
 
 for number in range(12):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # uvloop leaves its own, to which the signal would go
     stopping = threading.Thread(target=stop_after, args=[number * 0.002])
     stopping.start()
     run()
