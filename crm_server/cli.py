@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 HIGHEST_PORT = 65535
 AUDIT_PAGE = 1000
-EMPTY_SECONDS = 3.0
-"""How long to wait for the programs that keep erased bytes in the database's log."""
 GARBAGE = 20_000
 """So many new objects make the collector look for garbage: those of some hundred requests, which mostly go by
 themselves. Python's 700 are those of a few that wait for their commit, so it would look all the time."""
@@ -494,7 +492,7 @@ def run_erase_person(settings: Settings, options: argparse.Namespace) -> int:
     with database.writing() as connection:
         erasure.erase(connection, person, actor())
     print("Erased.")
-    if erasure.empty_log(database, EMPTY_SECONDS):
+    if erasure.empty_log(database, erasure.EMPTY_SECONDS):
         return 0
     print(
         "crm-server: some program reads from the database, so erased bytes are left in its log for now. A server"

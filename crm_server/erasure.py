@@ -54,6 +54,8 @@ AT_ONCE = 200
 """Values that one statement compares with."""
 PAUSE_SECONDS = 0.05
 """Between two tries to empty the log."""
+EMPTY_SECONDS = 3.0
+"""How long one who erases a person waits for readers, which keep erased bytes in the log."""
 EXPIRED_AT_ONCE = 50
 """Requests that one transaction of retention erases: webhooks wait meanwhile."""
 

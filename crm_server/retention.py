@@ -51,8 +51,18 @@ async def expire_all(queue: ApprovalQueue, days: int) -> None:
         began = time.monotonic()
 
 
-async def empty_log(queue: ApprovalQueue) -> bool:
-    """Empty SQLite's log of what was erased; return whether nothing of it is left."""
+async def empty_log(queue: ApprovalQueue, seconds: float = 0.0) -> bool:
+    """Empty SQLite's log of what was erased, or try so long; return whether nothing of it is left."""
+    until = time.monotonic() + seconds
+    while not await try_to_empty_log(queue):
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(erasure.PAUSE_SECONDS)
+    return True
+
+
+async def try_to_empty_log(queue: ApprovalQueue) -> bool:
+    """Empty the log unless somebody reads or writes this moment; return whether nothing is left in it."""
     since, erasures = await queue.read(erasure.erasing_since)
     if since is None:
         return True

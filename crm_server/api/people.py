@@ -28,7 +28,7 @@ async def erase_person(queue: ApprovalQueue, scope: Scope) -> Answer:
         erased = await queue.write(partial(erasure.erase, person=person, actor=actor))
     except PersonChanged as error:
         raise Problem("person-changed", str(error)) from None
-    return Answer(200, {**erased.ids(), "bytes_left": not await empty_log(queue)})
+    return Answer(200, {**erased.ids(), "bytes_left": not await empty_log(queue, erasure.EMPTY_SECONDS)})
 
 
 async def found(queue: ApprovalQueue, scope: Scope) -> Person:

@@ -58,7 +58,12 @@ async def erase(visit: Visit) -> Response:
         erased = await visit.queue.write(partial(erase_seen, person=person, visit=visit))
     except PersonChanged as error:
         return await shown(visit, person, HTTPStatus.CONFLICT, fault=str(error))
-    return page(visit, "erased.html", erased=erased, bytes_left=not await empty_log(visit.queue))
+    return page(
+        visit,
+        "erased.html",
+        erased=erased,
+        bytes_left=not await empty_log(visit.queue, erasure.EMPTY_SECONDS),
+    )
 
 
 def erase_seen(connection: Any, person: Person, visit: Visit) -> Held:

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -69,7 +70,10 @@ def erase_over_http(crm: Crm, tokens: Tokens, email: str) -> Any:
 
 
 def left_of(crm: Crm, word: str) -> list[str]:
-    """Return the files of the database that hold a word, in whatever case."""
+    """Return the files of the database that hold a word, in whatever case.
+
+    To close such a file ends the locks that this process has on it, and so its readers' snapshots.
+    """
     files = crm.database.parent.glob(f"{crm.database.name}*")
     return [file.name for file in files if word.lower().encode() in file.read_bytes().lower()]
 
@@ -164,6 +168,7 @@ def test_somebody_with_two_ids_on_the_website_is_erased_by_either(crm: Crm, toke
     done = erase_over_http(crm, tokens, "two-ids@example.com")
     assert later in done["approvals"]
     assert crm.rows("SELECT * FROM customer_website_users WHERE website_user_id = ?", user) == []
+    assert not done["bytes_left"]
     assert left_of(crm, user) == []
 
 
@@ -349,6 +354,21 @@ def test_a_readers_snapshot_delays_it_which_is_said_and_the_server_goes_on(crm: 
         assert left_of(crm, "snapshot@example.com")
         reader.rollback()
     until(lambda: left_of(crm, "snapshot@example.com") == [])
+
+
+def test_who_erases_over_http_waits_for_a_reader_of_a_moment(crm: Crm, tokens: Tokens) -> None:
+    receive(crm, "repair-request", repair_request(customer__email="moment@example.com"))
+    with closing(sqlite3.connect(crm.database, check_same_thread=False)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM approvals").fetchall()
+        leaving = Timer(0.5, reader.rollback)
+        leaving.start()
+        try:
+            done = erase_over_http(crm, tokens, "moment@example.com")
+        finally:
+            leaving.join()
+    assert not done["bytes_left"]
+    assert left_of(crm, "moment@example.com") == []
 
 
 @ON_BOTH
