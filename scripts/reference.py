@@ -33,6 +33,7 @@ from scripts.generate import (
     ContractError,
     frozen_releases,
     load_contracts,
+    read_yaml,
 )
 from scripts.processes import Broken
 
@@ -81,9 +82,7 @@ def build(folder: Path) -> None:
     node.install()
     releases = load_contracts()
     contracts = {f"webhooks-{version}": contract for version, contract in reversed(releases.items())}
-    contracts |= {
-        path.stem: yaml.safe_load(path.read_bytes()) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)
-    }
+    contracts |= {path.stem: read_yaml(path.read_bytes()) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)}
     pairs = list(itertools.pairwise(releases))
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:  # which wait for programs

@@ -20,7 +20,7 @@ import yaml
 from scripts import generate
 from scripts.contract.__main__ import against_releases, fault_of
 from scripts.contract.comparison import Comparison
-from scripts.generate import CONTRACT, RELEASES, ROOT, ContractError
+from scripts.generate import CONTRACT, RELEASES, ROOT, ContractError, read_yaml
 from scripts.processes import Broken
 
 CHANGELOG = CONTRACT.with_name("CHANGELOG.md")
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.parse_args(argv)
     try:
-        version: str = yaml.safe_load(CONTRACT.read_bytes())["info"]["version"]
+        version: str = read_yaml(CONTRACT.read_bytes())["info"]["version"]
         comparison = require_fine(version)
         files = freeze(version, comparison, datetime.now(UTC).date())
     except (NotReleased, ContractError, Broken, yaml.YAMLError) as error:
@@ -56,7 +56,7 @@ def require_fine(version: str) -> Comparison:
     """Return what changed since the last release. Raises NotReleased, ContractError or Broken."""
     if run("git", "status", "--porcelain"):
         raise NotReleased("there are uncommitted changes; commit them first (git status)")
-    comparisons = against_releases(yaml.safe_load(CONTRACT.read_bytes()))
+    comparisons = against_releases(read_yaml(CONTRACT.read_bytes()))
     if version in comparisons:
         raise NotReleased(f"{version} is released already, and nothing changed since that is due for another")
     if fault := fault_of(version, comparisons):

@@ -13,7 +13,7 @@ import sys
 import yaml
 
 from scripts.contract.comparison import Comparison, Finding, compare
-from scripts.generate import CONTRACT, ROOT, Contract, ContractError, frozen_releases
+from scripts.generate import CONTRACT, ROOT, Contract, ContractError, frozen_releases, read_yaml
 from scripts.processes import Broken
 
 SHOWN = CONTRACT.relative_to(ROOT)
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.parse_args(argv)
     try:
-        today: Contract = yaml.safe_load(CONTRACT.read_bytes())
+        today = read_yaml(CONTRACT.read_bytes())
         return report(today["info"]["version"], against_releases(today))
     except (ContractError, Broken, yaml.YAMLError) as error:
         print(f"contract: {error}", file=sys.stderr)
@@ -42,7 +42,7 @@ def against_releases(today: Contract) -> dict[str, Comparison]:
 
     Raises ContractError when a released file was changed, Broken when Redocly's diff does not run.
     """
-    releases = {path.stem: yaml.safe_load(raw) for path, raw in frozen_releases()}
+    releases = {path.stem: read_yaml(raw) for path, raw in frozen_releases()}
     compared = compare([(release, today) for release in releases.values()])
     return dict(zip(releases, compared, strict=True))
 

@@ -8,15 +8,14 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from scripts.contract.comparison import Comparison, compare
-from scripts.generate import RELEASES
+from scripts.generate import RELEASES, read_yaml
 from tests.contract.corpus import CASES, Case
 
 pytestmark = pytest.mark.long  # CI compares the contract itself; this is about who compares
 
-BASE: dict[str, Any] = json.loads(json.dumps(yaml.safe_load((RELEASES / "1.0.0.yaml").read_bytes())))
+BASE: dict[str, Any] = json.loads(json.dumps(read_yaml((RELEASES / "1.0.0.yaml").read_bytes())))
 
 
 def edited(case: Case) -> dict[str, Any]:
