@@ -29,7 +29,7 @@ from sender.delivery import cause_of
 from sender.errors import NotMigrated, SettingsError
 from sender.settings import SenderSettings, given
 from sender.tables import VERSION_TABLE
-from sender.transport import Health, Transport
+from sender.transport import NO_TLS, NOT_ACCEPTED, Health, Transport
 from sender.troubles import AUTHENTICATION_FAILED, CONNECTION_REFUSED, trouble_of
 
 OTHERS = 0o077
@@ -314,6 +314,12 @@ def _in_words(words: str) -> tuple[str, str, str]:
     """Return symptom, cause and solution of an answer: the guide's, where it has the issue."""
     if known := _in_the_guides_words(words):
         return known
+    if words.startswith(NOT_ACCEPTED):
+        what = "the certificate at CRM_WEBHOOK_URL is of another name, over, or of an authority unknown here"
+        return words, what, "mend it where TLS ends, or name its authority: CRM_CA_FILE"
+    if words.startswith(NO_TLS):
+        what = "what listens there speaks no TLS that we do"
+        return words, what, "check scheme and port of CRM_WEBHOOK_URL"
     status = int(words[:3]) if words[:3].isdecimal() else 0
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return words, "more than WEBHOOK_RATE_LIMIT, or many wrong keys from here", "wait a minute"

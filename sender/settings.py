@@ -56,6 +56,9 @@ class SenderSettings(BaseModel):
     """Seconds before each retry; as many retries as entries."""
     timeout: float = Field(5.0, gt=0, le=300)
     """Seconds of one attempt, from connect to the last byte."""
+    ca_file: str | None = None
+    """A PEM file of the authorities that may vouch for the CRM at an https:// address, in place of those that
+    browsers trust."""
     when_away: Literal["wait", "fail"] = "wait"
     """`fail` counts attempts also while the CRM is away."""
     signing_secret: SecretStr | None = None
@@ -83,7 +86,8 @@ class SenderSettings(BaseModel):
             return cls.model_validate({name: value for name, (value, _) in given(env_file).items()})
         except ValidationError as error:
             lines = (
-                f"CRM_{str(fault['loc'][0]).upper() if fault['loc'] else 'settings'}: {fault['msg']}"
+                f"CRM_{str(fault['loc'][0]).upper() if fault['loc'] else 'settings'}: "
+                f"{fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise SettingsError("; ".join(lines)) from None
@@ -159,6 +163,15 @@ class SenderSettings(BaseModel):
         if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
             parsed = parsed.set(database=str(Path(parsed.database).absolute()))
         return parsed.render_as_string(hide_password=False)
+
+    @field_validator("ca_file")
+    @classmethod
+    def _file(cls, path: str | None) -> str | None:
+        if path is None:
+            return None
+        if not Path(path).is_file():
+            raise ValueError("names no file")
+        return str(Path(path).absolute())
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -42,6 +43,8 @@ WRITE = 16_384
 
 REFUSED = "Connection refused"
 
+NOT_ACCEPTED, NO_TLS = "Certificate not accepted", "No TLS"
+
 USER_AGENT = "revivatech-crm-link/"
 """How a relay's `user-agent` begins; the outbox's own door knows it by that."""
 
@@ -66,7 +69,8 @@ class Health:
 class Transport:
     """A connection to the CRM, for one thread.
 
-    Raises SettingsError when httpx cannot send to the address that the settings name.
+    Raises SettingsError when httpx cannot send to the address that the settings name, or nobody can be trusted by
+    the file that they name.
     """
 
     def __init__(self, settings: SenderSettings) -> None:
@@ -80,9 +84,11 @@ class Transport:
         self._urls: dict[str, httpx.URL] = {}
         self._tracing = Tracing()
         self._network = _DeadlineBackend()
+        is_tls = settings.webhook_url.startswith("https:")
+        tls = _tls(settings.ca_file) if is_tls or settings.ca_file else None
         # Without httpx's Client, which costs as much again: no proxy or .netrc of the environment sees or
         # replaces the key, no cookie is kept, no redirect followed, no URL logged.
-        self._http = _DeadlineTransport(self._network)
+        self._http = _DeadlineTransport(self._network, tls)
         self._headers = {
             **_authorization(settings),
             "user-agent": f"{USER_AGENT}{CURRENT}",
@@ -292,11 +298,32 @@ def _fault(error: httpx.TransportError, network: _DeadlineBackend) -> Fault:
         return Fault("refused", REFUSED)
     if any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in causes):
         return Fault("network", "Connection reset")
+    if tls := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
+        return Fault("network", _tls_words(tls))
     if isinstance(error, httpx.ConnectError):
         return Fault("network", "Cannot connect")
     if isinstance(error, httpx.RemoteProtocolError):
         return Fault("network", "Connection closed before the whole answer")
     return Fault("network", type(error).__name__)
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{NOT_ACCEPTED}: {error.verify_message.rstrip('.')}"
+    return f"{NO_TLS}: {(error.reason or 'closed by the other side').replace('_', ' ').lower()}"
+
+
+@cache  # to read them takes as long as some ten attempts
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    """Return what says who is trusted: the authorities of a PEM file, or those that browsers trust."""
+    if ca_file is None:
+        return httpx.create_ssl_context(trust_env=False)
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise SettingsError("CRM_CA_FILE: holds no certificate in PEM") from None
+    except OSError as error:
+        raise SettingsError(f"CRM_CA_FILE: {error.strerror}") from None
 
 
 def _causes(error: BaseException | None) -> Iterable[BaseException]:
@@ -317,22 +344,23 @@ def _addresses(host: str, port: int) -> list[str]:
 class _DeadlineTransport(httpx.HTTPTransport):
     """httpx's transport over a network that keeps one deadline for a whole exchange."""
 
-    def __init__(self, network: _DeadlineBackend) -> None:
-        self._pool = _OneConnection(network)  # type: ignore[assignment]  # for the one that httpx would make
+    def __init__(self, network: _DeadlineBackend, tls: ssl.SSLContext | None = None) -> None:
+        pool = _OneConnection(network, tls)
+        self._pool = pool  # type: ignore[assignment]  # for the one that httpx would make
 
 
 class _OneConnection:
     """As much of httpcore's pool as one connection needs; the whole takes a tenth of an attempt."""
 
-    def __init__(self, network: _DeadlineBackend) -> None:
-        self._network = network
+    def __init__(self, network: _DeadlineBackend, tls: ssl.SSLContext | None) -> None:
+        self._network, self._tls = network, tls
         self._connection: httpcore.HTTPConnection | None = None
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         if self._connection is None or self._connection.is_closed() or self._connection.has_expired():
             self.close()
             self._connection = httpcore.HTTPConnection(
-                request.url.origin, keepalive_expiry=30.0, network_backend=self._network
+                request.url.origin, self._tls, keepalive_expiry=30.0, network_backend=self._network
             )
         return self._connection.handle_request(request)
 

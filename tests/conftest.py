@@ -13,7 +13,7 @@ from tests import postgresql
 
 ROOT = Path(__file__).parent
 
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=40, database=None)
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30, database=None)
 settings.register_profile(
     "search", deadline=None, max_examples=1_000, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

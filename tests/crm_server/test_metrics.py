@@ -16,14 +16,14 @@ from crm_server.webhook_keys import fingerprint
 from tests.crm_server.answers import ask, post, send, until
 from tests.crm_server.conftest import assert_nothing_private
 from tests.factories import customer_registration, payment_status, repair_request
-from tests.servers import KEY, Crm, clean_environment, start_crm
+from tests.servers import KEY, NO_TLS, Crm, clean_environment, start_crm
 
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def page(crm: Crm) -> str:
     """Return what `/metrics` answers."""
-    answer = httpx.get(f"http://127.0.0.1:{crm.port}/metrics", timeout=10)
+    answer = httpx.get(f"http://127.0.0.1:{crm.port}/metrics", timeout=10, verify=NO_TLS)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return answer.text

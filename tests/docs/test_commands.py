@@ -23,7 +23,7 @@ from tests.contract.contracts import package_json
 from tests.docs.documents import DOCUMENTS, README, blocks, spans, table
 from tests.end_to_end.chaos import wait_until
 from tests.postgresql import shared_postgresql
-from tests.servers import ROOT, STOP_SECONDS, clean_environment, free_port, new_postgresql
+from tests.servers import NO_TLS, ROOT, STOP_SECONDS, clean_environment, free_port, new_postgresql
 
 PROGRAMS = {"crm-sender": "sender", "crm-server": "crm_server"}
 CURL = "tests.docs.curl"
@@ -102,7 +102,7 @@ class Terminal:
     def answers(self, page: str) -> bool:
         """Say whether an address of a page answers well."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.on_our_ports(page)}").is_success
+            return httpx.get(f"http://127.0.0.1:{self.on_our_ports(page)}", verify=NO_TLS).is_success
         except httpx.TransportError:
             return False
 
