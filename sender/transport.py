@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib.resources import files
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -332,12 +334,26 @@ def _causes(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _addresses(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, in the order in which they are to be tried."""
+def _addresses(host: str, port: int, seconds: float) -> list[str]:
+    """Return the addresses of a host, in the order in which they are to be tried, if they are known in time.
+
+    Nothing can interrupt the system's resolver: one that is asked for too long is left to end by itself.
+    """
+    answers: SimpleQueue[list[Any] | Exception] = SimpleQueue()
+
+    def resolve() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:  # the second for a name that is none
+            answers.put(error)
+
+    threading.Thread(target=resolve, name="resolver", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # the second for a name that is none
-        raise httpcore.ConnectError(error) from error
+        found = answers.get(timeout=seconds)
+    except Empty:
+        raise httpcore.ConnectTimeout("the name's addresses did not come in time") from None
+    if isinstance(found, Exception):
+        raise httpcore.ConnectError(found) from found
     return [str(address[0]) for *_, address in found]
 
 
@@ -410,7 +426,7 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         self.connected = True
-        addresses = _addresses(host, port)
+        addresses = _addresses(host, port, self.left(httpcore.ConnectTimeout))
         failure: Exception = httpcore.ConnectError("the name has no address")
         for untried, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             # Left to itself each address would get the whole time, and a silent one leave none to the next.

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -426,6 +427,25 @@ def test_a_name_whose_addresses_are_all_silent_is_tried_for_one_deadline(
             started = time.monotonic()
             assert transport.health(timeout=0.5).words == "timeout"
         assert time.monotonic() - started < 10  # and not 40 times as long
+
+
+def test_a_resolver_that_hangs_is_waited_for_until_the_deadline(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    real = socket.getaddrinfo
+
+    def hang(host: str, *arguments: Any, **more: Any) -> list[Any]:
+        if host == "crm.example":
+            go_on.wait(60)
+        return list(real("127.0.0.1", *arguments, **more))
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with Transport(site.settings(webhook_url="http://crm.example/webhooks")) as transport:
+        started = time.monotonic()
+        assert transport.health(timeout=0.5).words == "timeout"
+    assert time.monotonic() - started < 30  # it hangs twice as long
+    go_on.set()
 
 
 @pytest.mark.parametrize("name", ["crm.example", f"{'a' * 64}.example"], ids=["unknown", "no name"])
