@@ -295,7 +295,7 @@ def run_migrate(settings: Settings, options: argparse.Namespace) -> int:
     """Create the database or bring it up to date."""
     database = Database(settings.url)
     migrate(database)
-    print(f"crm-server: {settings.url.render_as_string(hide_password=True)} is up to date")
+    print(f"crm-server: {settings.shown_database} is up to date")
     return 0
 
 
@@ -514,7 +514,7 @@ def run_backup(settings: Settings, options: argparse.Namespace) -> int:
 def run_restore(settings: Settings, options: argparse.Namespace) -> int:
     """Put a backup in the place of the database."""
     aside, again = backup.restore(Database(settings.url), options.file, actor())
-    print(f"crm-server: {settings.url.render_as_string(hide_password=True)} is what {options.file} holds.")
+    print(f"crm-server: {settings.shown_database} is what {options.file} holds.")
     if again:
         print(f"crm-server: {again} records in it had been erased since, and are erased again.")
     if aside:

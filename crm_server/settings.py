@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     def _check_database_url(cls, value: SecretStr) -> SecretStr:
         try:
             url = make_url(value.get_secret_value())
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # the second for a port that is none
             url = URL.create("nothing")
         is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
         if not is_file and url.get_backend_name() != "postgresql":
@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         if url.get_backend_name() == "postgresql":
             return url.set(drivername="postgresql+psycopg")
         return url.set(drivername="sqlite", database=str(Path(url.database or "").resolve()))
+
+    @property
+    def shown_database(self) -> str:
+        """The database's address as it may be shown: a driver may be given passwords in the query, too."""
+        secrets = [name for name in self.url.query if "password" in name.lower()]
+        return self.url.difference_update_query(secrets).render_as_string(hide_password=True)
 
 
 def split(value: Any, read: Callable[[str], Any], message: str) -> Any:

@@ -286,14 +286,19 @@ def _faults(rules: BodyRules, value: Any) -> Iterator[Fault]:
 
 
 def _excerpt(schema: Schema, value: Any) -> Any:
-    """Return a value without what is beyond MOST_JUDGED items of a list or unknown names of an object."""
+    """Return a value without what is beyond MOST_JUDGED items of a list or unknown names of an object.
+
+    One more than the contract allows is always there, for that is a fault too.
+    """
     match value:
         case list():
-            return [_excerpt(schema.get("items", {}), item) for item in value[:MOST_JUDGED]]
+            most = max(MOST_JUDGED, schema.get("maxItems", 0) + 1)
+            return [_excerpt(schema.get("items", {}), item) for item in value[:most]]
         case dict():
+            most = max(MOST_JUDGED, schema.get("maxProperties", 0) + 1)
             properties = schema.get("properties", {})
             known = {name: _excerpt(properties[name], value[name]) for name in properties if name in value}
-            others = itertools.islice((name for name in value if name not in properties), MOST_JUDGED)
+            others = itertools.islice((name for name in value if name not in properties), most)
             return known | {name: value[name] for name in others}
     return value
 
@@ -314,12 +319,13 @@ def _faults_of(rules: BodyRules, value: Any, schema_location: str, location: str
     # What would have to be unescaped stands below open maps, where no pointer leads.
     place = tuple(location.split("/")[1:])
     match keyword:
-        case "required":
-            for name in parent["required"]:
-                if name not in _at(value, place):
+        case "required" | "additionalProperties":
+            # Both, whichever it is called: of one required name jsonschema-rs tells as if it were one too many.
+            names = _at(value, place)
+            for name in parent.get("required", ()):
+                if name not in names:
                     yield Fault(_pointer(rules, (*place, name)), "is required", _type_of(parent, name))
-        case "additionalProperties":
-            unknown = [name for name in _at(value, place) if name not in parent["properties"]]
+            unknown = [name for name in names if name not in parent["properties"]]
             named = [name for name in unknown if _FIELD_NAME.fullmatch(name)]
             for name in named:
                 yield Fault(_pointer(rules, (*place, name)), "is not in the contract", _EXPECTED_FIELDS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictStr
 
-from generated.base import AwareDatetime, ContractModel, SomeFields
+from generated.base import AwareDatetime, ContractModel, SomeFields, StrictInt
 
 
 class Approving(ContractModel):

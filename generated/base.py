@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 
@@ -27,6 +27,14 @@ class _WholeMinutes:
 
 AwareDatetime = Annotated[pydantic.AwareDatetime, _WholeMinutes()]
 """A time as RFC 3339 can write it."""
+
+
+def _without_fraction(number: Any) -> Any:
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+StrictInt = Annotated[pydantic.StrictInt, BeforeValidator(_without_fraction)]
+"""An integer as JSON Schema has it, which takes 1.0 for one (Validation, section 6.1.1)."""
 
 
 class ContractModel(BaseModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import ConfigDict, Field, StrictBool, StrictStr
 from typing_extensions import TypeAliasType
 
-from generated.base import AwareDatetime, ContractModel
+from generated.base import AwareDatetime, ContractModel, StrictInt
 
 
 class Testing(ContractModel):

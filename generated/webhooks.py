@@ -10,13 +10,12 @@ from pydantic import (
     Field,
     StrictBool,
     StrictFloat,
-    StrictInt,
     StrictStr,
     StringConstraints,
 )
 from typing_extensions import TypeAliasType
 
-from generated.base import AwareDatetime, ContractModel, SomeFields
+from generated.base import AwareDatetime, ContractModel, SomeFields, StrictInt
 
 SettingNumber = TypeAliasType(
     "SettingNumber",

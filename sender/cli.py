@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sender.doctor import Finding
 
 ENV_FILE = ".env"
+HIGHEST_PORT = 65535
 
 log = logging.getLogger("crm_sender")
 
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
             start_logging("text")
             return _doctor(options)
         settings = SenderSettings.read(ENV_FILE)
+        require_shared(settings)
         start_logging(settings.log_format)
         return int(options.run(options, settings))
     except InvalidEvent as error:
@@ -73,6 +75,13 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"crm-sender: {error.strerror}: {error.filename}", file=sys.stderr)
     return 1
+
+
+def require_shared(settings: SenderSettings) -> None:
+    """Raise SettingsError for an outbox in memory: each program would have one of its own."""
+    url = make_url(settings.outbox_url)
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise SettingsError("CRM_OUTBOX_URL: an outbox in memory is nobody else's; name a file")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         data=False,
     )
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    sub.add_argument("--port", type=int, default=3010, help="port to listen on (default: %(default)s)")
+    sub.add_argument("--port", type=_port, default=3010, help="port to listen on (default: %(default)s)")
     sub.add_argument(
         "--base-path",
         type=_base_path,
@@ -160,6 +169,13 @@ def _add_filter(sub: argparse.ArgumentParser) -> None:
 
 def _answer(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= HIGHEST_PORT:
+        raise ValueError
+    return number
 
 
 def _time(text: str) -> float:

@@ -38,6 +38,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.dml import ReturningInsert
 
 from sender.errors import NotMigrated
+from sender.settings import without_secrets
 
 BUSY_WAIT = 4.0
 """Seconds to wait for SQLite's one writer, or for a lock of PostgreSQL's: less than an attempt may take."""
@@ -202,7 +203,7 @@ def address_of(connection: Connection) -> str:
         is_sqlite = connection.dialect.name == "sqlite"
         ask = "SELECT file FROM pragma_database_list" if is_sqlite else "SELECT current_database()"
         url = url.set(database=connection.exec_driver_sql(ask).scalar())
-    return url.render_as_string(hide_password=True)
+    return without_secrets(url)
 
 
 def _make_private(path: Path) -> None:

@@ -113,13 +113,16 @@ def serialise(name: str, source: ContractModel | Mapping[str, Any]) -> str:
     raise InvalidEvent(name, [Fault(pointer_to(_unwritable(source)), problem, "what JSON can hold")])
 
 
-def _unwritable(value: Any) -> Path:
-    """Return where a field stands that JSON cannot hold, such as a datetime: two names deep at most."""
+def _unwritable(value: Any, deep: int = 3) -> Path:
+    """Return where a field stands that JSON cannot hold, such as a datetime, by two names at most.
+
+    No field of the contract stands deeper; a mapping that holds itself has no end.
+    """
     for name, part in value.items() if isinstance(value, Mapping) else ():
         if not (isinstance(name, str) and name.isidentifier()):
             continue
-        if isinstance(part, Mapping) and _unwritable(part):
-            return (name, *_unwritable(part)[:1])
+        if isinstance(part, Mapping) and deep > 1 and (within := _unwritable(part, deep - 1)):
+            return (name, *within[:1])
         is_odd = isinstance(part, float) and not math.isfinite(part)
         if is_odd or not isinstance(part, str | int | float | list | Mapping | None):
             return (name,)

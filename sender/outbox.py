@@ -1004,6 +1004,8 @@ def erased(connection: Connection, erasures: int, now: float) -> None:
 
 def is_missing_table(error: Exception) -> bool:
     """Say whether an error of the database means that the outbox's tables, or columns of them, are not there."""
-    return isinstance(error, OperationalError | ProgrammingError) and (
-        any(words in str(error.orig) for words in ("no such table", "no such column", "does not exist"))
-    )
+    if not isinstance(error, OperationalError | ProgrammingError):
+        return False
+    # An unknown table, column and schema, of PostgreSQL; a database or a role may be unknown too.
+    is_unknown = getattr(error.orig, "sqlstate", None) in {"42P01", "42703", "3F000"}
+    return is_unknown or any(words in str(error.orig) for words in ("no such table", "no such column"))

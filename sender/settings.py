@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from sender.errors import SettingsError
@@ -154,7 +154,7 @@ class SenderSettings(BaseModel):
     def _absolute(cls, url: str) -> str:
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # the second for a port that is none
             raise ValueError("is not a database URL such as sqlite:///var/outbox.sqlite3") from None
         backend = parsed.drivername.partition("+")[0]
         if backend not in {"sqlite", "postgresql"}:
@@ -203,7 +203,13 @@ class SenderSettings(BaseModel):
     @property
     def shown_outbox(self) -> str:
         """`CRM_OUTBOX_URL` without its password."""
-        return make_url(self.outbox_url).render_as_string(hide_password=True)
+        return without_secrets(make_url(self.outbox_url))
+
+
+def without_secrets(url: URL) -> str:
+    """Return a database's address as it may be shown: a driver may be given passwords in the query, too."""
+    secrets = [name for name in url.query if "password" in name.lower()]
+    return url.difference_update_query(secrets).render_as_string(hide_password=True)
 
 
 def given(env_file: str | None = None) -> dict[str, tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from crm_server.validation import describe_faults, load_rules
 from generated.operations import CURRENT, WEBHOOKS
 from sender.validation import find_faults
-from tests.factories import customer_profile, customer_registration, repair_request
+from tests.contract.contracts import example
+from tests.factories import customer_profile, customer_registration, payment_status, repair_request
 from tests.servers import ROOT
 
 RULES = load_rules()[CURRENT]
@@ -43,6 +46,11 @@ BODIES: dict[str, tuple[str, Any]] = {
         "repair-request",
         repair_request(**{f"repair__x {number}": 1 for number in range(2000)}),
     ),
+    "a single name missing": (
+        "customer-registration",
+        customer_registration(metadata__timestamp=...),
+    ),
+    "all missing below": ("payment-status", payment_status(customer__websiteUserId=..., metadata__x=1)),
     "a setting's name": ("customer-registration", customer_registration(customer__preferences={"": True})),
 }
 
@@ -56,6 +64,33 @@ def test_both_sides_describe_faults_alike(case: str) -> None:
     theirs = describe_faults(RULES[name], body).faults
     assert ours == [(fault.pointer, fault.detail, fault.expected) for fault in theirs]
     assert ours
+
+
+def objects(
+    schema: Any, value: Any, place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield each object of a valid body that has required names, with its place and its schema."""
+    if isinstance(value, dict):
+        if schema.get("required"):
+            yield place, schema, value
+        for name, part in schema.get("properties", {}).items():
+            if name in value:
+                yield from objects(part, value[name], (*place, name))
+
+
+@pytest.mark.parametrize("name", WEBHOOKS)
+def test_whatever_required_name_is_missing_is_named_alone_and_with_others(name: str) -> None:
+    whole, schema = example(name), RULES[name].schema
+    for place, part, _ in list(objects(schema, whole)):
+        required = part["required"]
+        for missing in [*([each] for each in required), required]:
+            body = copy.deepcopy(whole)
+            *_, spoiled = (found for at, _, found in objects(schema, body) if at == place)
+            for each in missing:
+                del spoiled[each]
+            expected = {"".join(f"/{step}" for step in (*place, each)) for each in missing}
+            assert {fault.pointer for fault in find_faults(body, WEBHOOKS[name], CURRENT)} == expected
+            assert {fault.pointer for fault in describe_faults(RULES[name], body).faults} == expected
 
 
 def keywords(schema: Any) -> set[str]:
@@ -84,6 +119,7 @@ FULL_OF_FAULTS = """
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from tests.conformance.test_faults import CURRENT, RULES, WEBHOOKS, describe_faults, find_faults
+from tests.contract.contracts import example
 from tests.factories import customer_profile, customer_registration
 name = "customer-registration"
 body = customer_registration(customer__preferences={f"\\n{number}": "v" * 300 for number in range(3000)})

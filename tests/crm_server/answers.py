@@ -216,7 +216,7 @@ def resolve(value: Any, contract: str) -> Any:
     return found
 
 
-def until(condition: Any, seconds: float = 15) -> Any:
+def until(condition: Any, seconds: float = 45) -> Any:
     """Poll until a condition is true; return what it returned."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -105,6 +105,7 @@ def test_a_set_that_has_changed_is_shown_anew_and_nothing_is_decided(
     assert (answer.status, answer.type) == (409, "preview-changed")
     assert answer.json["preview"]["count"] == seen["count"] - 1
     assert decide(bulk, token, "approve", {**seen, "count": 0}).type == "preview-changed"
+    assert decide(bulk, token, "approve", {**seen, "count": 0.0}).type == "preview-changed"
     assert decide(bulk, token, "approve", answer.json["preview"]).type == "preview-changed", "another filter"
     report = finished(
         bulk, token, decide(bulk, token, "approve", answer.json["preview"], event="repair-request")

@@ -10,6 +10,7 @@ from crm_server.errors import ConfigurationError
 from crm_server.settings import load_settings
 from tests.crm_server.answers import post
 from tests.factories import repair_request
+from tests.postgresql import shared_postgresql
 from tests.servers import PROGRAM, Crm, clean_environment, start_crm
 
 
@@ -146,6 +147,14 @@ def test_postgresql_without_its_driver_says_what_to_install(empty: Crm) -> None:
     done = start_alone(empty, "migrate")
     assert done.returncode == 1
     assert done.stderr == "crm-server: PostgreSQL needs a driver: install psycopg[binary].\n"
+
+
+def test_a_password_in_the_query_of_an_address_is_not_shown(empty: Crm) -> None:
+    cluster = shared_postgresql()
+    empty.env["CRM_DATABASE_URL"] = f"{cluster.url(cluster.create())}&password=sentinel"
+    done = empty.cli("migrate")
+    assert done.returncode == 0
+    assert "sentinel" not in done.stdout + done.stderr
 
 
 def test_a_relative_path_is_shown_as_an_absolute_one(empty: Crm) -> None:

@@ -212,7 +212,7 @@ def running(relay: Relay) -> Iterator[Relay]:
         raise raised[0]
 
 
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """Wait until a condition holds and return what it returned, or fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

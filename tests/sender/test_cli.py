@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from generated.operations import CURRENT, WEBHOOKS
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
@@ -257,6 +258,7 @@ def test_retry_checks_again_what_todays_contract_says(site: Site, receiver: Rece
     [
         [], ["retry"], ["retry", "--all", "x"], ["unknown"], ["enqueue", "unknown", "-"], ["relay", "--fast"],
         ["delivered"], ["delivered", "--since", "yesterday"], ["delivered", "--since", "0001-01-01T00:00"],
+        ["dashboard", "--port", "99999"], ["dashboard", "--port", "-1"],
     ],
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )  # fmt: skip
@@ -359,6 +361,9 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_SIGNING_SECRET", "whsec_"),
         ("CRM_OUTBOX_URL", "sentinel"),
         ("CRM_OUTBOX_URL", "sentinel://host/db"),
+        ("CRM_OUTBOX_URL", "postgresql://user@host:sentinel/db"),
+        ("CRM_OUTBOX_URL", "sqlite://"),
+        ("CRM_OUTBOX_URL", "sqlite:///:memory:"),
         ("CRM_RETRY_SCHEDULE", "1,sentinel"),
         ("CRM_RETRY_SCHEDULE", "-1"),
         ("CRM_RETRY_SCHEDULE", "nan"),
@@ -406,6 +411,25 @@ def test_an_outbox_that_is_not_migrated_names_the_command(site: Site, command: l
     assert done.returncode == 1
     assert "crm-sender migrate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.engines("postgresql")
+def test_a_password_in_the_query_of_an_address_is_not_shown(site: Site) -> None:
+    secret = f"{site.url}&password=sentinel"
+    for command in (["status"], ["status", "--json"], ["migrate"], ["doctor"], ["relay", "--drain"]):
+        done = site.cli(*command, CRM_OUTBOX_URL=secret)
+        assert done.returncode in {0, 1}
+        assert "sentinel" not in done.stdout + done.stderr
+
+
+@pytest.mark.engines("postgresql")
+def test_a_database_that_is_not_there_is_not_said_to_want_tables(site: Site) -> None:
+    url = make_url(site.url).set(database="nowhere").render_as_string(hide_password=False)
+    for command in (["status"], ["migrate"]):
+        done = site.cli(*command, CRM_OUTBOX_URL=url)
+        assert done.returncode == 1
+        assert 'database "nowhere" does not exist' in done.stderr
+        assert "create its tables" not in done.stderr
 
 
 def _corrupt(path: Path) -> None:

@@ -242,6 +242,13 @@ def test_an_invalid_event_is_refused_with_all_pointers_and_no_value_before_anyth
     assert seen == []
 
 
+def test_a_mapping_that_holds_itself_is_refused(site: Site, own_engine: Engine) -> None:
+    payload = repair_request()
+    payload["repair"]["notes"] = payload["repair"]["address"] = payload["repair"]
+    with Session(own_engine) as session, pytest.raises(InvalidEvent, match="cannot be written as JSON"):
+        site.crm().repair_requested(payload, session)
+
+
 def test_what_is_neither_model_nor_mapping_is_a_mistake_of_the_caller(site: Site) -> None:
     with pytest.raises(TypeError, match="takes a RepairRequest or a mapping, not str") as caught:
         site.crm().repair_requested(SENTINEL)  # type: ignore[arg-type]

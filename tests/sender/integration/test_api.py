@@ -98,6 +98,7 @@ def failures(failing: Server) -> Server:
         (None, 3, 0),
         ({}, 3, 0),
         ({"answer": 400}, 2, 0),
+        ({"answer": 400.0}, 2, 0),
         ({"event": "customer-registration"}, 0, 0),
         ({"since": "2020-01-01T00:00:00Z", "event": "repair-request"}, 3, 0),
         ({"since": "2999-01-01T00:00:00+01:00"}, 0, 0),
@@ -131,6 +132,11 @@ def test_what_its_contract_refuses_is_not_sent_again_and_the_others_are(failures
         (b'{"answer": 7, "colour": "red"}', "invalid-request", ["/answer", "/colour"]),
         (b'{"since": "yesterday"}', "invalid-request", ["/since"]),
         (b'{"ids": ["a b"]}', "invalid-request", ["/ids/0"]),
+        (
+            json.dumps({"ids": [f"id-{number}" for number in range(1001)]}).encode(),
+            "invalid-request",
+            ["/ids"],
+        ),
     ],
 )
 def test_a_filter_that_the_contract_does_not_have_is_refused_with_all_faults(
