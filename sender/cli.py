@@ -40,6 +40,7 @@ from sender.receipts import with_decisions
 from sender.relay import Relay
 from sender.settings import SHORT_TOKEN, SenderSettings
 from sender.status import status_of, test_integration
+from sender.transport import Transport
 
 if TYPE_CHECKING:
     from sender.doctor import Finding
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             start_logging("text")
             return _doctor(options)
         settings = SenderSettings.read(ENV_FILE)
-        require_shared(settings)
+        require_usable(settings)
         start_logging(settings.log_format)
         return int(options.run(options, settings))
     except InvalidEvent as error:
@@ -77,8 +78,10 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
-def require_shared(settings: SenderSettings) -> None:
-    """Raise SettingsError for an outbox in memory: each program would have one of its own."""
+def require_usable(settings: SenderSettings) -> None:
+    """Raise SettingsError for an outbox in memory, for each program would have one of its own, or a useless file."""
+    if settings.ca_file:
+        Transport(settings).close()
     url = make_url(settings.outbox_url)
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         raise SettingsError("CRM_OUTBOX_URL: an outbox in memory is nobody else's; name a file")

@@ -29,7 +29,7 @@ from sender.delivery import cause_of
 from sender.errors import NotMigrated, SettingsError
 from sender.settings import SenderSettings, given
 from sender.tables import VERSION_TABLE
-from sender.transport import NO_TLS, NOT_ACCEPTED, Health, Transport
+from sender.transport import NO_TLS, NOT_ACCEPTED, TLS_FAILED, Health, Transport, addresses
 from sender.troubles import AUTHENTICATION_FAILED, CONNECTION_REFUSED, trouble_of
 
 OTHERS = 0o077
@@ -258,7 +258,7 @@ def _crm(settings: SenderSettings) -> Iterator[Finding]:
     address = urlsplit(settings.webhook_url)
     port = address.port or {"http": 80, "https": 443}[address.scheme]
     try:
-        socket.create_connection((str(address.hostname), port), CONNECT_TIMEOUT).close()
+        _connect(str(address.hostname), port)
     except (socket.gaierror, UnicodeError):
         wrong = CONNECTION_REFUSED.symptom, f"no address is known for {address.hostname}"
         yield Finding(
@@ -283,6 +283,18 @@ def _crm(settings: SenderSettings) -> Iterator[Finding]:
                 yield Finding("key", "fine", f"{name}: a test passes")
             else:
                 yield Finding("key", "broken", f"{name}: {words}", *_in_words(words))
+
+
+def _connect(host: str, port: int) -> None:
+    """Connect to any address of a host. Raises OSError, the last one's, and UnicodeError for a name that is none."""
+    failure = OSError("the name has no address")
+    for address in addresses(host, port, CONNECT_TIMEOUT):
+        try:
+            socket.create_connection((address, port), CONNECT_TIMEOUT).close()
+            return
+        except OSError as error:
+            failure = error
+    raise failure
 
 
 def _health(health: Health) -> Iterator[Finding]:
@@ -317,8 +329,14 @@ def _in_words(words: str) -> tuple[str, str, str]:
     if words.startswith(NOT_ACCEPTED):
         what = "the certificate at CRM_WEBHOOK_URL is of another name, over, or of an authority unknown here"
         return words, what, "mend it where TLS ends, or name its authority: CRM_CA_FILE"
+    if words.startswith(TLS_FAILED):
+        return (
+            words,
+            "where TLS ends it was refused or broken off",
+            "see the log there; we have no certificate to give",
+        )
     if words.startswith(NO_TLS):
-        what = "what listens there speaks no TLS that we do"
+        what = "what listens there speaks no TLS"
         return words, what, "check scheme and port of CRM_WEBHOOK_URL"
     status = int(words[:3]) if words[:3].isdecimal() else 0
     if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -57,8 +57,8 @@ class SenderSettings(BaseModel):
     timeout: float = Field(5.0, gt=0, le=300)
     """Seconds of one attempt, from connect to the last byte."""
     ca_file: str | None = None
-    """A PEM file of the authorities that may vouch for the CRM at an https:// address, in place of those that
-    browsers trust."""
+    """A PEM file of the authorities that may vouch for the CRM at an https:// address, in place of those that the
+    system and browsers trust."""
     when_away: Literal["wait", "fail"] = "wait"
     """`fail` counts attempts also while the CRM is away."""
     signing_secret: SecretStr | None = None
@@ -169,7 +169,11 @@ class SenderSettings(BaseModel):
     def _file(cls, path: str | None) -> str | None:
         if path is None:
             return None
-        if not Path(path).is_file():
+        try:
+            is_file = Path(path).is_file()
+        except OSError:  # a certificate itself is too long for a name, and a folder may be closed to us
+            is_file = False
+        if not is_file:
             raise ValueError("names no file")
         return str(Path(path).absolute())
 

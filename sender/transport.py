@@ -45,7 +45,7 @@ WRITE = 16_384
 
 REFUSED = "Connection refused"
 
-NOT_ACCEPTED, NO_TLS = "Certificate not accepted", "No TLS"
+NOT_ACCEPTED, NO_TLS, TLS_FAILED = "Certificate not accepted", "No TLS", "TLS failed"
 
 USER_AGENT = "revivatech-crm-link/"
 """How a relay's `user-agent` begins; the outbox's own door knows it by that."""
@@ -77,8 +77,8 @@ class Transport:
 
     def __init__(self, settings: SenderSettings) -> None:
         try:
-            httpx.URL(settings.webhook_url)
-        except httpx.InvalidURL:
+            _ = httpx.URL(settings.webhook_url).host
+        except (httpx.InvalidURL, UnicodeError):  # the second for a host such as xn--a
             raise SettingsError("CRM_WEBHOOK_URL: no request can be sent to this URL") from None
         self._settings = settings
         secret = settings.signing_secret
@@ -312,14 +312,18 @@ def _fault(error: httpx.TransportError, network: _DeadlineBackend) -> Fault:
 def _tls_words(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{NOT_ACCEPTED}: {error.verify_message.rstrip('.')}"
-    return f"{NO_TLS}: {(error.reason or 'closed by the other side').replace('_', ' ').lower()}"
+    reason = str(getattr(error, "reason", None) or "ended by the other side")
+    words = reason.replace("_", " ").lower()
+    return f"{NO_TLS}: {words}" if reason == "WRONG_VERSION_NUMBER" else f"{TLS_FAILED}: {words}"
 
 
-@cache  # to read them takes as long as some ten attempts
 def _tls(ca_file: str | None) -> ssl.SSLContext:
-    """Return what says who is trusted: the authorities of a PEM file, or those that browsers trust."""
+    """Return what says who is trusted: the authorities of a PEM file, or those of the system and of browsers.
+
+    For one thread: httpcore writes to it at each connection, while another may be read from it.
+    """
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return httpcore.default_ssl_context()
     try:
         return ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
@@ -334,26 +338,29 @@ def _causes(error: BaseException | None) -> Iterable[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _addresses(host: str, port: int, seconds: float) -> list[str]:
-    """Return the addresses of a host, in the order in which they are to be tried, if they are known in time.
+def addresses(host: str, port: int, seconds: float) -> list[str]:
+    """Return the addresses of a host, in the order in which they are to be tried.
 
-    Nothing can interrupt the system's resolver: one that is asked for too long is left to end by itself.
+    Nothing can interrupt the system's resolver: one that is asked for too long is left to end by itself. Raises
+    TimeoutError then, and OSError, or UnicodeError for a name that is none.
     """
     answers: SimpleQueue[list[Any] | Exception] = SimpleQueue()
 
     def resolve() -> None:
         try:
             answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:  # the second for a name that is none
+        except Exception as error:  # whoever waits is to have it, whatever it is
             answers.put(error)
 
-    threading.Thread(target=resolve, name="resolver", daemon=True).start()
     try:
+        threading.Thread(target=resolve, name="resolver", daemon=True).start()
         found = answers.get(timeout=seconds)
     except Empty:
-        raise httpcore.ConnectTimeout("the name's addresses did not come in time") from None
+        raise TimeoutError("the addresses did not come in time") from None
+    except RuntimeError as error:  # there can be no more threads
+        raise OSError(str(error)) from None
     if isinstance(found, Exception):
-        raise httpcore.ConnectError(found) from found
+        raise found
     return [str(address[0]) for *_, address in found]
 
 
@@ -426,9 +433,14 @@ class _DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         self.connected = True
-        addresses = _addresses(host, port, self.left(httpcore.ConnectTimeout))
+        try:
+            found = addresses(host, port, self.left(httpcore.ConnectTimeout))
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(error) from error
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(error) from error
         failure: Exception = httpcore.ConnectError("the name has no address")
-        for untried, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        for untried, address in zip(range(len(found), 0, -1), found, strict=True):
             # Left to itself each address would get the whole time, and a silent one leave none to the next.
             share = self.left(httpcore.ConnectTimeout) / untried
             try:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pytest
 
 from sender import Relay
+from sender.doctor import examine
 from sender.transport import MAX_ANSWER, Transport
 from tests.faults.proxy import Proxy, assert_arrived, slowly, stored, swallowed, whole
 from tests.receiver import Answer, Reply, Request, always, html, problem, reply, start_receiver
@@ -441,11 +442,17 @@ def test_a_resolver_that_hangs_is_waited_for_until_the_deadline(
         return list(real("127.0.0.1", *arguments, **more))
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    with Transport(site.settings(webhook_url="http://crm.example/webhooks")) as transport:
-        started = time.monotonic()
-        assert transport.health(timeout=0.5).words == "timeout"
-    assert time.monotonic() - started < 30  # it hangs twice as long
-    go_on.set()
+    settings = site.settings(webhook_url="http://crm.example/webhooks")
+    monkeypatch.setenv("CRM_WEBHOOK_URL", settings.webhook_url)
+    monkeypatch.setenv("CRM_OUTBOX_URL", settings.outbox_url)
+    started = time.monotonic()
+    try:
+        with Transport(settings) as transport:
+            assert transport.health(timeout=0.5).words == "timeout"
+        assert [each.found for each in examine() if each.subject == "network"] == ["timeout"]
+        assert time.monotonic() - started < 30  # it hangs twice as long
+    finally:
+        go_on.set()
 
 
 @pytest.mark.parametrize("name", ["crm.example", f"{'a' * 64}.example"], ids=["unknown", "no name"])

@@ -18,6 +18,8 @@ from tests.sender.test_transport import delivery
 from tests.servers import ROOT, STOP_SECONDS, Crm, start_crm
 from tests.tls import Authority, TlsProxy, start_tls
 
+PASTED = f"-----BEGIN PRIVATE KEY-----\n{'A' * 5000}\n"
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
@@ -160,8 +162,9 @@ def test_a_kept_connection_that_ended_is_made_anew_and_the_event_not_counted(
         (None, "CRM_CA_FILE: names no file"),
         ("", "CRM_CA_FILE: holds no certificate in PEM"),
         ((ROOT / "README.md").read_text(encoding="utf-8"), "CRM_CA_FILE: holds no certificate in PEM"),
+        (PASTED, "CRM_CA_FILE: names no file"),
     ],
-    ids=["missing", "empty", "something else"],
+    ids=["missing", "empty", "something else", "itself"],
 )
 def test_a_file_of_no_authority_is_a_wrong_setting(
     site: Site, tmp_path: Path, content: str | None, words: str
@@ -169,8 +172,10 @@ def test_a_file_of_no_authority_is_a_wrong_setting(
     file = tmp_path / "authority.pem"
     if content is not None:
         file.write_text(content, encoding="utf-8")
-    for command in (("test",), ("relay", "--drain"), ("status",)):
-        done = site.cli(*command, CRM_CA_FILE=str(file))
+    given = content if content == PASTED else str(file)
+    for command in (("test",), ("relay", "--drain"), ("status",), ("dashboard", "--port", "0")):
+        done = site.cli(*command, CRM_CA_FILE=given)
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+        assert "PRIVATE" not in done.stderr
