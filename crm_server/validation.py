@@ -108,7 +108,7 @@ def parse_json(raw: bytes) -> tuple[str, Any]:
         _refuse(f"is not UTF-8 at byte {error.start}")
     if not text.strip(" \t\r\n"):
         _refuse("is empty")
-    if text.count("[") + text.count("{") > DEEPEST and _depth(text) > DEEPEST:
+    if text.count("[") + text.count("{") > DEEPEST and _is_too_deep(text):
         _refuse("is nested too deep", f"at most {DEEPEST} levels")
     value = _decode(_STRICT, text)
     if "\\u" in text and not _is_text(value):
@@ -127,16 +127,18 @@ def _refuse(detail: str, expected: str = _EXPECTED_JSON) -> NoReturn:
     raise InvalidJson((Fault("", detail, expected),), 1) from None
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
+def _is_too_deep(text: str) -> bool:
+    """Tell it at the first bracket too many: a body of the largest size may have a million."""
+    depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         match match[0]:
             case "[" | "{":
                 depth += 1
-                deepest = max(deepest, depth)
+                if depth > DEEPEST:
+                    return True
             case "]" | "}":
                 depth -= 1
-    return deepest
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def parse(text: str) -> Any:
 
     Raises InvalidJSON, whose message holds no value.
     """
-    if text.count("[") + text.count("{") > MAX_DEPTH and nesting(text) > MAX_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_too_deep(text):
         raise InvalidJSON(f"is nested deeper than {MAX_DEPTH}")
     try:
         text.encode()
@@ -73,9 +73,9 @@ def parse(text: str) -> Any:
     return value
 
 
-def nesting(text: str) -> int:
-    """Return how deep the brackets of a JSON text nest, those in strings aside."""
-    depth = deepest = 0
+def is_too_deep(text: str) -> bool:
+    """Say whether the brackets of a JSON text nest too deep, those in strings aside; at the first too many."""
+    depth = 0
     in_string = escaped = False
     for char in text:
         if in_string:
@@ -85,10 +85,11 @@ def nesting(text: str) -> int:
             in_string = True
         elif char in "[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif char in "]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
