@@ -29,7 +29,7 @@ def test_what_came_of_a_repair_is_read_on_its_way_to_the_ticket(chromium: Browse
         examine(page)
         page.get_by_role("link", name="repair request").click()
         expect(page.get_by_role("heading", name="On the website")).to_be_visible()
-        expect(page.get_by_text(HOSTILE)).to_be_visible()
+        expect(page.get_by_role("region", name="On the website").get_by_text(HOSTILE)).to_be_visible()
         examine(page)
         page.keyboard.press("a")
         expect(page.locator(".meta").first).to_contain_text("approved")
