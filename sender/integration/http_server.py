@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -34,6 +34,8 @@ STOP_SECONDS = 6
 """How long the server waits for those who still send or read, once it is told to stop."""
 THREAD_SECONDS = 1.0
 """How long the server's threads are waited for, which end at once after it has stopped."""
+STATUS = Path("/proc/self/status")
+"""What Linux says of this process (proc(5))."""
 
 log = logging.getLogger("crm_sender.integration")
 
@@ -113,21 +115,25 @@ async def serve(app: ASGIApp, listener: socket.socket, say: Callable[[], None]) 
     await wait_for_threads(threads)
 
 
-def native_threads() -> set[int]:
-    """Return the threads of this process that are not Python's; none where the system lists none."""
+def native_threads() -> int:
+    """Return how many threads of this process are not Python's; none where the system does not say.
+
+    The kernel's own count: a list of them lacks some that live when others end while it is read.
+    """
     try:
-        all_ = {int(name) for name in os.listdir("/proc/self/task")}
+        status = STATUS.read_text()
     except FileNotFoundError:
-        return set()
-    return all_ - {thread.native_id for thread in threading.enumerate() if thread.native_id}
+        return 0
+    count = next(line for line in status.splitlines() if line.startswith("Threads:"))
+    return int(count.split()[1]) - threading.active_count()
 
 
-async def wait_for_threads(before: set[int]) -> None:
-    """Wait until the native threads have ended that were not there before.
+async def wait_for_threads(before: int) -> None:
+    """Wait until there are no more native threads than there were before.
 
     granian says that it has stopped before its threads have. One that asks for the interpreter while that
     ends, as one does that was just starting, aborts the process.
     """
     deadline = time.monotonic() + THREAD_SECONDS
-    while native_threads() - before and time.monotonic() < deadline:
+    while native_threads() > before and time.monotonic() < deadline:
         await asyncio.sleep(0.001)
