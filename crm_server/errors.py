@@ -180,6 +180,10 @@ class UnknownStaff(Refused):
     """Nobody of the staff has this name, or who has it is disabled."""
 
 
+class LastAdmin(Refused):
+    """Nobody else could change who may do what."""
+
+
 class StaffNotAdded(Refused):
     """The name is taken, or it is no name."""
 

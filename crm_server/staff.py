@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
 from crm_server.database import insert_or_ignore, new_id, utc_now
-from crm_server.errors import Refused, StaffNotAdded, UnknownStaff
+from crm_server.errors import LastAdmin, Refused, StaffNotAdded, UnknownStaff
 from crm_server.tables import staff, staff_sessions, staff_tokens
 
 Role = Literal["viewer", "approver", "admin"]
@@ -125,8 +125,10 @@ def set_password(connection: Connection, name: str, password_hash: str, actor: A
 def set_role(connection: Connection, name: str, role: Role, actor: Actor) -> None:
     """Let somebody do more or less, from now on.
 
-    Raises UnknownStaff.
+    Raises UnknownStaff, and LastAdmin.
     """
+    if role != "admin":
+        _keep_an_admin(connection, name)
     found = _find(connection, name)
     if found.role != role:
         connection.execute(update(staff).where(staff.c.id == found.id).values(role=role))
@@ -146,8 +148,9 @@ def revoke(connection: Connection, name: str, actor: Actor) -> None:
 def disable(connection: Connection, name: str, actor: Actor) -> None:
     """Shut somebody out, at once and for good; what they did keeps their name.
 
-    Raises UnknownStaff.
+    Raises UnknownStaff, and LastAdmin.
     """
+    _keep_an_admin(connection, name)
     revoke(connection, name, actor)
     found = _find(connection, name)
     _end_sessions(connection, found.id)
@@ -172,6 +175,14 @@ def _find(connection: Connection, name: str) -> Row[Any]:
     if row is None:
         raise UnknownStaff(f"There is nobody called {name}.")
     return row
+
+
+def _keep_an_admin(connection: Connection, name: str) -> None:
+    """See that there is an admin without one of them, until the transaction ends: two may take it from each other."""
+    admins = staff.c.role == "admin", staff.c.disabled_at.is_(None)
+    names = select(staff.c.name).where(*admins).order_by(staff.c.id).with_for_update()
+    if connection.scalars(names).all() == [name]:
+        raise LastAdmin(f"{name} is the only admin. Make somebody else one first.")
 
 
 def _end_sessions(connection: Connection, staff_id: str) -> None:

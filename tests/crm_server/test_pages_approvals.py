@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from crm_server.staff import RANKS
 from tests.crm_server.answers import ask, post, until
 from tests.crm_server.visitors import PASSWORD, Html, Visitor, logged_in
 from tests.factories import customer_registration, repair_request
-from tests.servers import Crm
+from tests.servers import Crm, start_crm
 
 
 @pytest.fixture(scope="session")
@@ -341,6 +342,19 @@ def test_an_admin_adds_changes_and_shuts_out_people(crm: Crm, admin: Visitor) ->
     rows = crm.rows("SELECT verb FROM audit_trail WHERE actor = 'staff:Page admin' AND record = 'staff'")
     verbs = {row["verb"] for row in rows}
     assert verbs >= {"add", "set-role", "add-token", "revoke", "set-password", "disable"}
+
+
+def test_the_only_admin_is_told_why_they_stay_one(tmp_path: Path) -> None:
+    with start_crm(tmp_path, only="staff") as crm:
+        una = logged_in(crm, "Una", "admin")
+        for change, more in (("disable", {}), ("role", {"role": "approver"})):
+            answer = una.post(f"/staff/{change}", {"name": "Una", **more})
+            assert answer.status_code == 409
+            assert "Una is the only admin. Make somebody else one first." in answer.text
+            assert una.get("/staff").status_code == 200
+        logged_in(crm, "Duo", "admin")
+        assert una.post("/staff/role", {"name": "Una", "role": "approver"}).status_code == 303
+        assert una.get("/staff").status_code == 403
 
 
 def test_the_whole_trail_is_there_for_admins_alone(admin: Visitor, viewer: Visitor) -> None:

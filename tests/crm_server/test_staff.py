@@ -1,6 +1,7 @@
 """`crm-server staff`, as an administrator uses it, and what the server makes of it at once."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,21 @@ def test_a_name_is_taken_once(crm: Crm) -> None:
     done = crm.cli("staff", "add", "Ann", "--role", "admin")
     assert done.returncode == 1
     assert "already" in done.stderr
+
+
+@ON_BOTH
+def test_the_only_admin_stays_one_until_there_is_another(own_crm: Crm) -> None:
+    staff_token(own_crm, "Una", "admin")
+    done = own_crm.cli("staff", "disable", "Una")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "crm-server: Una is the only admin. Make somebody else one first.\n"
+    [una] = own_crm.rows("SELECT disabled_at FROM staff")
+    assert una["disabled_at"] is None
+    staff_token(own_crm, "Duo", "admin")
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda name: own_crm.cli("staff", "disable", name), ["Una", "Duo"]))
+    assert sorted(done.returncode for done in both) == [0, 1]
+    assert "is the only admin" in "".join(done.stderr for done in both)
 
 
 def test_nobody_is_not_somebody(crm: Crm) -> None:
