@@ -68,7 +68,7 @@ def table(found: list[Measurement], targets: Iterable[Target]) -> str:
         sign = "≥" if target.larger_is_better else "≤"
         peer = f"{target.peer}, {target.peer_figure or target.figure}"
         lines.append(
-            f"| {target.work}, {target.figure} | {peer} | {ratio:.2f} | {sign} {target.must:g} | {sign} {target.aim:g} | {verdict} |"
+            f"| {target.work}, {target.figure} | {peer} | {ratio:.2f} | {sign} {target.must:.2g} | {sign} {target.aim:.2g} | {verdict} |"
         )
     return "\n".join(lines) + "\n"
 
