@@ -149,6 +149,25 @@ class Site:
         """Start a `crm-sender relay`; what it logs can be read from its stderr."""
         return Program("sender", ["relay", *arguments], cwd=self.directory, env=self.environment(**over))
 
+    @contextmanager
+    def relaying(self, **over: str) -> Iterator[tuple[Program, list[str]]]:
+        """Run a relay that is a process of its own for the block; give it, and the lines that it logs."""
+        relay = self.start_relay(**over)
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(relay.stderr or ()))
+        reader.start()
+        try:
+            yield relay, lines
+        finally:
+            relay.terminate()
+            relay.wait(20)
+            reader.join(10)
+            for stream in (relay.stdout, relay.stderr):
+                if stream:
+                    stream.close()
+        assert relay.returncode == 0, lines
+        assert not [line for line in lines if SENTINEL in line or "Traceback" in line]
+
 
 def sender_environment(**over: str) -> dict[str, str]:
     """Return this process's environment with none of our settings but these."""

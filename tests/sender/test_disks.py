@@ -6,8 +6,7 @@ import resource
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,31 +17,10 @@ from sender import CRM
 from sender.errors import OutboxError
 from tests.factories import repair_request
 from tests.faults.disks import FAULTS, full, garbled, overwritten
-from tests.programs import Program
 from tests.receiver import Receiver, first, receipt_when
 from tests.sender.site import SENTINEL, Site, eventually
 
 UNUSABLE = "the outbox cannot be used: "
-
-
-@contextmanager
-def relaying(site: Site) -> Iterator[tuple[Program, list[str]]]:
-    """Run a relay that is a process of its own for the block; give it, and the lines that it logs."""
-    relay = site.start_relay()
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(relay.stderr or ()))
-    reader.start()
-    try:
-        yield relay, lines
-    finally:
-        relay.terminate()
-        relay.wait(20)
-        reader.join(10)
-        for stream in (relay.stdout, relay.stderr):
-            if stream:
-                stream.close()
-    assert relay.returncode == 0, lines
-    assert not [line for line in lines if SENTINEL in line or "Traceback" in line]
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -51,7 +29,7 @@ def test_a_relay_whose_outbox_goes_wrong_says_so_and_goes_on_when_it_is_mended(
 ) -> None:
     crm = site.crm()
     before = [crm.repair_requested(repair_request(repair__notes=SENTINEL)) for _ in range(10)]
-    with relaying(site) as (relay, lines):
+    with site.relaying() as (relay, lines):
         eventually(lambda: len(receiver.events) == len(before), "all is sent")
         eventually(lambda: set(site.statuses()) == {"delivered"}, "and recorded")
         with FAULTS[name](site.database, relay.pid):
@@ -83,7 +61,7 @@ def test_a_log_that_is_deleted_takes_no_event_with_it(site: Site, receiver: Rece
     receiver.go_away()
     crm = site.crm()
     events = [crm.repair_requested(repair_request())]
-    with relaying(site) as (relay, _):
+    with site.relaying() as (relay, _):
         eventually(lambda: site.rows("SELECT 1 FROM crm_outbox_relays"), "the relay looks at it")
         events += [crm.repair_requested(repair_request()) for _ in range(3)]
         Path(f"{site.database}-wal").unlink()
@@ -101,7 +79,7 @@ def test_a_disk_that_is_full_when_a_delivery_is_recorded_loses_and_repeats_nothi
     arrived, go_on = threading.Event(), threading.Event()
     receiver.event = first(receipt_when(go_on, arrived))
     [event] = site.book(repair__notes=SENTINEL)
-    with relaying(site) as (relay, lines):
+    with site.relaying() as (relay, lines):
         assert arrived.wait(20)
         with full(site.database, relay.pid):
             go_on.set()

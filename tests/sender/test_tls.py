@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,9 @@ from sender.delivery import Answer, Fault
 from sender.relay import THREADS
 from sender.transport import Transport
 from tests.receiver import Receiver, first, receipt, receipt_when
-from tests.sender.site import Site
+from tests.sender.site import Site, eventually
 from tests.sender.test_transport import delivery
-from tests.servers import ROOT, STOP_SECONDS, Crm, start_crm
+from tests.servers import ROOT, Crm, start_crm
 from tests.tls import Authority, TlsProxy, start_tls
 
 PASTED = f"-----BEGIN PRIVATE KEY-----\n{'A' * 5000}\n"
@@ -62,13 +61,8 @@ def test_an_unknown_authority_gets_nothing_and_no_event_fails(
 ) -> None:
     [event] = site.book()
     words = "Certificate not accepted: unable to get local issuer certificate"
-    relay = site.start_relay(CRM_WEBHOOK_URL=proxy.url)
-    assert relay.stderr
-    try:
-        assert any(words in line for line in relay.stderr)
-    finally:
-        relay.terminate()
-        relay.communicate(STOP_SECONDS)
+    with site.relaying(CRM_WEBHOOK_URL=proxy.url) as (_, lines):
+        eventually(lambda: any(words in line for line in lines), "the relay says so")
     row = site.row(event)
     assert (row["status"], row["attempts"]) == ("pending", 0)
     assert site.json("status", CRM_WEBHOOK_URL=proxy.url)["crm"]["answer"] == words
@@ -111,14 +105,6 @@ def test_a_port_without_tls_is_told(site: Site, crm: Crm) -> None:
     assert "check scheme and port of CRM_WEBHOOK_URL" in doctor.stdout
 
 
-def test_a_peer_that_is_silent_at_the_handshake_is_a_timeout(site: Site) -> None:
-    one = delivery(site)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}/webhooks"
-        with Transport(site.settings(timeout=0.3, webhook_url=url)) as transport:
-            assert transport.send(one) == Fault("timeout", "timeout")
-
-
 def test_plain_http_to_a_port_with_tls_loses_nothing(site: Site, receiver: Receiver, proxy: TlsProxy) -> None:
     with Transport(site.settings(webhook_url=proxy.url.replace("https:", "http:"))) as transport:
         assert isinstance(transport.send(delivery(site)), Fault)
@@ -134,7 +120,7 @@ def test_a_connection_that_is_cut_under_an_event_brings_it_twice_and_counts_it_o
     relay = site.start_relay(
         "--drain", CRM_WEBHOOK_URL=proxy.url, CRM_CA_FILE=str(authority.file), CRM_TIMEOUT="10"
     )
-    assert arrived.wait(10)
+    assert arrived.wait(30)
     proxy.cut()
     go_on.set()
     relay.communicate(30)

@@ -37,6 +37,13 @@ def hurried(site: Site) -> Iterator[Transport]:
         yield transport
 
 
+@pytest.fixture
+def patient(site: Site) -> Iterator[Transport]:
+    """A transport whose attempts end otherwise, however slow the machine is."""
+    with Transport(site.settings(timeout=10.0)) as transport:
+        yield transport
+
+
 def trickle(part: bytes, forever: bytes) -> Iterator[bytes]:
     yield part
     while True:
@@ -67,19 +74,20 @@ def test_a_silent_crm_is_a_timeout(site: Site, receiver: Receiver, hurried: Tran
     assert len(receiver.events) == 1
 
 
-def test_a_peer_that_reads_nothing_is_a_timeout(site: Site) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_peer_that_neither_reads_nor_shakes_hands_is_a_timeout(site: Site, scheme: str) -> None:
     one = delivery(site)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/webhooks"
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/webhooks"
         with Transport(site.settings(timeout=0.3, webhook_url=url)) as transport:
             assert transport.send(one) == Fault("timeout", "timeout")
 
 
 def test_a_refused_connection_is_named_as_the_guide_does(
-    site: Site, receiver: Receiver, hurried: Transport
+    site: Site, receiver: Receiver, patient: Transport
 ) -> None:
     receiver.go_away()
-    assert hurried.send(delivery(site)) == Fault("refused", "Connection refused")
+    assert patient.send(delivery(site)) == Fault("refused", "Connection refused")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +96,7 @@ def test_a_refused_connection_is_named_as_the_guide_does(
     ids=["length", "chunks", "until it closes"],
 )
 def test_a_huge_answer_is_read_to_a_bound(
-    site: Site, receiver: Receiver, hurried: Transport, head: bytes
+    site: Site, receiver: Receiver, patient: Transport, head: bytes
 ) -> None:
     sent = 0
 
@@ -104,17 +112,17 @@ def test_a_huge_answer_is_read_to_a_bound(
         return Reply(parts(), then="close")
 
     receiver.event = flood
-    answer = hurried.send(delivery(site))
+    answer = patient.send(delivery(site))
     assert isinstance(answer, Answer)
     assert len(answer.body) == MAX_ANSWER
     assert sent < 50_000_000
 
 
-def test_a_header_flood_is_a_fault(site: Site, receiver: Receiver, hurried: Transport) -> None:
+def test_a_header_flood_is_a_fault(site: Site, receiver: Receiver, patient: Transport) -> None:
     receiver.event = lambda _: Reply(
         (b"HTTP/1.1 200 OK\r\n", *(b"x: " + b"y" * 9_000 + b"\r\n" for _ in range(99)))
     )
-    assert isinstance(hurried.send(delivery(site)), Fault)
+    assert isinstance(patient.send(delivery(site)), Fault)
 
 
 def test_a_kept_connection_that_died_is_tried_again_at_once_and_not_counted(
@@ -132,10 +140,10 @@ def test_a_kept_connection_that_died_is_tried_again_at_once_and_not_counted(
 
 
 def test_a_fresh_connection_that_dies_is_not_tried_again(
-    site: Site, receiver: Receiver, hurried: Transport
+    site: Site, receiver: Receiver, patient: Transport
 ) -> None:
     receiver.event = always(Reply([], then="reset"))
-    assert hurried.send(delivery(site)) == Fault("network", "Connection reset")
+    assert patient.send(delivery(site)) == Fault("network", "Connection reset")
     assert len(receiver.events) == 1
 
 
@@ -162,19 +170,19 @@ def test_idle_connections_that_the_crm_closed_cost_no_attempt(site: Site, receiv
             assert isinstance(transport.send(delivery(site)), Answer)
 
 
-def test_interim_answers_are_passed_over(site: Site, receiver: Receiver, hurried: Transport) -> None:
+def test_interim_answers_are_passed_over(site: Site, receiver: Receiver, patient: Transport) -> None:
     def interim(request: Request) -> Reply:
         return Reply((b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n", *receipt(request).parts))
 
     receiver.event = interim
-    answer = hurried.send(delivery(site))
+    answer = patient.send(delivery(site))
     assert isinstance(answer, Answer)
     assert answer.status == 202
 
 
-def test_the_key_follows_no_redirect(site: Site, receiver: Receiver, hurried: Transport) -> None:
+def test_the_key_follows_no_redirect(site: Site, receiver: Receiver, patient: Transport) -> None:
     receiver.event = always(reply(307, location=f"{receiver.url}/health"))
-    answer = hurried.send(delivery(site))
+    answer = patient.send(delivery(site))
     assert isinstance(answer, Answer)
     assert answer.status == 307
     assert len(receiver.requests) == 1
