@@ -34,11 +34,11 @@ def matrix() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def everybody(crm: Crm) -> Mapping[str, Visitor]:
     """A browser of each of them."""
+    roles = {role: logged_in(crm, f"Matrix {role}", role) for role in RANKS}
     disabled = logged_in(crm, "Matrix disabled", "admin")
     assert disabled.get("/staff").status_code == 200
     assert crm.cli("staff", "disable", "Matrix disabled").returncode == 0
     wrong = Visitor(crm, cookies=httpx.Cookies({COOKIE: "wrong"}))
-    roles = {role: logged_in(crm, f"Matrix {role}", role) for role in RANKS}
     return dict(zip(STRANGERS, (Visitor(crm), wrong, disabled), strict=True)) | roles
 
 
