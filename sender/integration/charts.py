@@ -10,6 +10,8 @@ from sender.statistics import RUNGS_MS, Period
 
 WIDTH, HEIGHT = 700, 150
 """Of a plot, in its own units."""
+GUTTER = 48
+"""What is left of a plot for the words of its heights, in the same units."""
 LABELS = 7
 """How many of the times below a plot are written, at most."""
 
@@ -42,6 +44,7 @@ class Plot:
     heights: Sequence[Mark]
     width: int = WIDTH
     height: int = HEIGHT
+    gutter: int = GUTTER
 
 
 def plot_counts(periods: Sequence[Period], label: str) -> Plot:
