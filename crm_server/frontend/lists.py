@@ -35,9 +35,9 @@ class Listing:
         """Return its first page."""
         return replace(self, after="")
 
-    def window(self, key: type[int] | type[str]) -> Window:
-        """Return which page is wanted; `key` is what `after` holds."""
-        return Window(PAGE_SIZE, self.order == ORDERS[0], key(self.after) if self.after else None)
+    def window(self) -> Window:
+        """Return which page is wanted."""
+        return Window(PAGE_SIZE, self.order == ORDERS[0], self.after or None)
 
 
 def listing_of(visit: Visit, path: str, after: str, **filters: str) -> Listing:

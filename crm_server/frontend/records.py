@@ -33,7 +33,7 @@ async def list_customers(visit: Visit) -> Response:
     """Show a page of the customers."""
     listing = listing_of(visit, "/customers", ID)
     found = await visit.queue.read(
-        lambda connection: records.records_page(connection, "customer", listing.window(str))
+        lambda connection: records.records_page(connection, "customer", listing.window())
     )
     rows = [record(Customer, visit.staff, row) for row in found.rows]
     return page(visit, "customers.html", listing=listing, found=found, rows=rows, orders=ORDERS)
@@ -79,7 +79,7 @@ async def list_tickets(visit: Visit) -> Response:
     listing = listing_of(visit, "/tickets", ID, status="|".join(TICKET_STATES))
     status = listing.chosen.get("status")
     found = await visit.queue.read(
-        lambda connection: records.records_page(connection, "ticket", listing.window(str), status=status)
+        lambda connection: records.records_page(connection, "ticket", listing.window(), status=status)
     )
     rows = [record(Ticket, visit.staff, row) for row in found.rows]
     return page(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from crm_server.frontend.lists import PAGE_SIZE
 from crm_server.staff import RANKS
 from tests.crm_server.answers import ask, post, until
 from tests.crm_server.visitors import PASSWORD, Html, Visitor, logged_in
@@ -355,6 +356,22 @@ def test_the_only_admin_is_told_why_they_stay_one(tmp_path: Path) -> None:
         logged_in(crm, "Duo", "admin")
         assert una.post("/staff/role", {"name": "Una", "role": "approver"}).status_code == 303
         assert una.get("/staff").status_code == 403
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_more_leads_through_all_of_the_trail(crm: Crm, admin: Visitor, order: str) -> None:
+    for _ in range(60):
+        received(crm)
+    [total] = crm.rows("SELECT (SELECT count(*) FROM audit_trail) + (SELECT count(*) FROM approvals)")
+    seen, link = list[str](), f"/audit?order={order}"
+    for _ in range(-(-total[0] // PAGE_SIZE)):
+        html = admin.html(link)
+        seen += [time["datetime"] for time in html.all("time")]
+        following = html.all("a", rel="next")
+        link = following[0]["href"] if following else ""
+    assert not link
+    assert len(seen) >= total[0]
+    assert seen == sorted(seen, reverse=order == "newest")
 
 
 def test_the_whole_trail_is_there_for_admins_alone(admin: Visitor, viewer: Visitor) -> None:
