@@ -2,8 +2,8 @@
 
 import hmac
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server import sessions
@@ -42,13 +42,9 @@ class Sessions:
 
 
 def session_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the token in a request's cookie."""
+    """Return the token in a request's cookies, which may hold anything of other programs on the host."""
     text = "; ".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
-    try:
-        found = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found else None
+    return cookie_parser(text).get(COOKIE)
 
 
 def require_own_origin(scope: Scope) -> None:

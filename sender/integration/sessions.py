@@ -12,8 +12,8 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 
+from starlette.requests import cookie_parser
 from starlette.types import Scope
 
 COOKIE = "crm_link_admin"
@@ -88,13 +88,9 @@ def is_over(session: Session, now: float) -> bool:
 
 
 def session_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the token in a request's cookie."""
+    """Return the token in a request's cookies, which may hold anything of other programs on the host."""
     text = "; ".join(value.decode("latin-1") for name, value in headers if name == b"cookie")
-    try:
-        found = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found else None
+    return cookie_parser(text).get(COOKIE)
 
 
 def is_own_origin(scope: Scope) -> bool:

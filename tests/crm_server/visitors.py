@@ -16,6 +16,8 @@ from tests.crm_server.conftest import in_database
 from tests.servers import NO_TLS, Crm
 
 PASSWORD = "correct horse battery staple"
+OTHERS_COOKIES = ("theme=dark mode", 'prefs={"a":1}', "k[]=1", "no-name", 'quote="open', "a/b=c,d")
+"""What other programs on the same host have browsers keep."""
 
 
 class Html(HTMLParser):

@@ -13,7 +13,7 @@ from generated.operations import CURRENT, WEBHOOKS
 from sender.integration.sessions import IDLE, LONGEST, Sessions
 from sender.testing import receipt_id
 from sender.troubles import AUTHENTICATION_FAILED, CONNECTION_REFUSED, TROUBLES, VALIDATION_ERRORS
-from tests.crm_server.visitors import Html
+from tests.crm_server.visitors import OTHERS_COOKIES, Html
 from tests.factories import booking_status, payment_status, repair_request
 from tests.receiver import Receiver, problem
 from tests.sender.integration.admins import AT_FAULT, Admin, Shop, logged_in, start_dashboard, start_shop
@@ -117,6 +117,13 @@ def test_a_form_needs_an_equal_origin_and_the_sessions_token(address: str, admin
         assert admin.send("POST", "/admin/test", {"csrf": wrong}, origin=address).status_code == 403
     assert Admin(address).log_in(origin="http://evil.example").status_code == 403
     assert admin.post("/admin/test").status_code == 200
+
+
+@pytest.mark.parametrize("other", OTHERS_COOKIES)
+def test_what_other_programs_keep_on_the_host_shuts_nobody_out(address: str, other: str) -> None:
+    [own] = [f"{name}={value}" for name, value in logged_in(address).cookies.items()]
+    for cookie in (f"{other}; {own}", f"{own}; {other}"):
+        assert Admin(address).send("GET", "/admin", cookie=cookie).status_code == 200
 
 
 def test_a_session_ends_at_the_log_out_and_with_the_dashboard(site: Site) -> None:
