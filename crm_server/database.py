@@ -185,16 +185,28 @@ def open_engine(url: URL) -> Engine:
 
 def open_postgresql(url: URL) -> Engine:
     """Return an engine on PostgreSQL."""
-    given = {name: value for name, value in DEAD_PEER.items() if name not in url.query}
+    given = {n: value for n, value in {**DEAD_PEER, "client_encoding": "UTF8"}.items() if n not in url.query}
     try:
         engine = create_engine(
             url, hide_parameters=True, isolation_level="REPEATABLE READ", connect_args=given
         )
     except ModuleNotFoundError:
         raise ConfigurationError("PostgreSQL needs a driver: install psycopg[binary].") from None
+    # First of all: SQLAlchemy's own questions to one in SQL_ASCII end in errors that say nothing.
+    event.listen(engine, "connect", require_utf8, insert=True)
     event.listen(engine, "begin", begin_postgresql)
     event.listen(engine, "handle_error", leave_values_out)
     return engine
+
+
+def require_utf8(connection: Any, _: object) -> None:
+    """Raise ConfigurationError unless a database can hold every name that there is."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"The database's encoding is {encoding}, which cannot hold every text."
+            " Create another: createdb --encoding UTF8 --template template0 NAME."
+        )
 
 
 def begin_postgresql(connection: Connection) -> None:

@@ -37,7 +37,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, Integr
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.dml import ReturningInsert
 
-from sender.errors import NotMigrated
+from sender.errors import NotMigrated, SettingsError
 from sender.settings import without_secrets
 
 BUSY_WAIT = 4.0
@@ -89,13 +89,19 @@ def open_engine(url: str, *, create: bool = False, ping: bool = True) -> Engine:
     With `ping` a connection that PostgreSQL has ended meanwhile is replaced before it is used, for one
     more way there and back; without, the first transaction after that fails.
 
-    Raises NotMigrated when SQLite's file is not there, unless it is to be created.
+    Raises NotMigrated when SQLite's file is not there, unless it is to be created. A connection to
+    PostgreSQL raises SettingsError unless its database can hold every text.
     """
     parsed = _with_our_driver(url)
     if parsed.get_backend_name() != "sqlite":
         own = parsed.drivername == "postgresql+psycopg"
-        given = {name: value for name, value in DEAD_PEER.items() if own and name not in parsed.query}
-        return create_engine(parsed, hide_parameters=True, pool_pre_ping=ping, connect_args=given)
+        ours = {**DEAD_PEER, "client_encoding": "UTF8"} if own else {}
+        given = {name: value for name, value in ours.items() if name not in parsed.query}
+        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=ping, connect_args=given)
+        if own:
+            # First of all: SQLAlchemy's own questions to one in SQL_ASCII end in errors that say nothing.
+            event.listen(engine, "connect", _require_utf8, insert=True)
+        return engine
     engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
@@ -121,6 +127,15 @@ def glancing(url: str) -> Iterator[Connection]:
         _require_file(Path(parsed.database))
     with create_engine(parsed, hide_parameters=True, poolclass=NullPool).connect() as connection:
         yield connection
+
+
+def _require_utf8(connection: Any, _: object) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SettingsError(
+            f"CRM_OUTBOX_URL names a database whose encoding is {encoding}, which cannot hold every text;"
+            " create another: createdb --encoding UTF8 --template template0 NAME"
+        )
 
 
 def _with_our_driver(url: str) -> URL:

@@ -58,10 +58,10 @@ class PostgreSQL:
         """The folder of its own programs, which are of its release."""
         return Path(self.server.bin_path)
 
-    def create(self, template: str = "template0") -> str:
+    def create(self, template: str = "template0", more: str = "") -> str:
         """Create a database as another is; return its name."""
         name = f"crm_{os.getpid()}_{next(NUMBERS)}"
-        run(self.url(), f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        run(self.url(), f'CREATE DATABASE "{name}" TEMPLATE "{template}" {more}')
         return name
 
     def start(self) -> None:

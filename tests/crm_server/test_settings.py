@@ -157,6 +157,30 @@ def test_a_password_in_the_query_of_an_address_is_not_shown(empty: Crm) -> None:
     assert "sentinel" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("command", [("migrate",), ("approvals", "list")])
+def test_a_database_that_cannot_hold_every_name_is_refused(
+    empty: Crm, encoding: str, command: tuple[str, ...]
+) -> None:
+    cluster = shared_postgresql()
+    name = cluster.create(more=f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'")
+    empty.env["CRM_DATABASE_URL"] = cluster.url(name)
+    done = empty.cli(*command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"crm-server: The database's encoding is {encoding}, which cannot hold every text."
+        " Create another: createdb --encoding UTF8 --template template0 NAME.\n"
+    )
+
+
+def test_what_the_client_would_speak_otherwise_is_utf8(empty: Crm) -> None:
+    cluster = shared_postgresql()
+    empty.env |= {"CRM_DATABASE_URL": cluster.url(cluster.create()), "PGCLIENTENCODING": "LATIN1"}
+    empty.migrate()
+    assert empty.cli("staff", "add", "Zoë €", "--role", "viewer").returncode == 0
+    assert "Zoë €" in empty.cli("staff", "list").stdout
+
+
 def test_a_relative_path_is_shown_as_an_absolute_one(empty: Crm) -> None:
     empty.env["CRM_DATABASE_URL"] = "sqlite:///here.sqlite3"
     assert str(empty.directory / "here.sqlite3") in empty.cli("migrate").stdout
