@@ -154,8 +154,9 @@ def found_ids(connection: Connection, kind: Kind, sought: Sought) -> CompoundSel
     text = sought.words.strip()
     if kind == "ticket":
         return union(made, select(tickets.c.id).where(tickets.c.ticket_number == text))
-    now = func.lower(customers.c.email) == (text.lower() if sought.personal else None)
-    return union(made, select(customers.c.id).where(now))
+    if not sought.personal:
+        return union(made)
+    return union(made, select(customers.c.id).where(func.lower(customers.c.email) == text.lower()))
 
 
 def tickets_of(connection: Connection, customer_id: str) -> list[Found[Any]]:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from crm_server.approval_queue import EVENTS
 from crm_server.frontend.visits import Visit
+from crm_server.idempotency import in_utc
 from crm_server.problems import SAFE_HEADERS, Problem, not_found
 
 PAGE_HEADERS: Mapping[str, str] = {
@@ -43,7 +44,8 @@ def words(name: str) -> str:
 
 
 def time(at: str) -> Markup:
-    """Return a time to the minute; the script writes it as the reader's own."""
+    """Return a time to the minute, as it is in UTC; the script writes it as the reader's own."""
+    at = in_utc(at)
     return Markup('<time datetime="{}">{} {} UTC</time>').format(at, at[:10], at[11:16])
 
 

@@ -81,7 +81,7 @@ def test_a_pending_repair_shows_what_came_since_and_each_leads_to_the_other(
 
 
 def test_a_ticket_and_its_job_sheet_show_the_last_payment_and_booking(crm: Crm, approver: Visitor) -> None:
-    repair = repair_request(repair__currency="EUR")
+    repair = repair_request(repair__currency="EUR", repair__createdAt="2024-12-15T10:00:00+05:30")
     request = send(crm, "repair-request", repair)
     approve(approver, request)
     paid = send(crm, "payment-status", payment_status(repair, payment__status="pending"))
@@ -95,6 +95,7 @@ def test_a_ticket_and_its_job_sheet_show_the_last_payment_and_booking(crm: Crm, 
     assert "Estimated cost 299.99 EUR" in text
     sheet = approver.html(f"{ticket}/job-sheet").words
     assert "Estimate 299.99 EUR" in sheet
+    assert "Booked 2024-12-15 04:30 UTC" in sheet
     assert "Booking rescheduled, for 2024-12-20 14:00 UTC" in sheet
     assert can(approver.html(moved)), "it happened: there is nothing to decide"
 

@@ -147,6 +147,9 @@ def test_customers_and_tickets_are_found_by_the_requests_that_they_came_of(crm: 
     ask(crm, tokens["approver"], "POST", f"/customers/{customer}/corrections", right)
     assert found("approver", "customers", "Tatzelwurm@example.test") == [customer]
     assert found("viewer", "customers", "tatzelwurm@example.test") == []
+    erased = crm.cli("erase-person", "--email", "-", "--yes", stdin="tatzelwurm@example.test")
+    assert erased.returncode == 0, erased.stderr
+    assert found("viewer", "customers", "nobody at all") == []
     assert ask(crm, tokens["approver"], "GET", "/tickets?search=none").status == 404
 
 
