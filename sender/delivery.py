@@ -223,6 +223,19 @@ def hold_for_release(delivery: Delivery, words: str = "release not spoken") -> D
     )
 
 
+def hold_for_sender(delivery: Delivery) -> Decision:
+    """Return the decision for an event whose webhook only a newer sender knows, as after a step back."""
+    cause = cause_of(delivery.event)
+    return Decision(
+        "held",
+        "webhook not known here",
+        delivery.attempts,
+        held_for=delivery.event,
+        reason=f"{cause.what}: {cause.cure}",
+        counted=False,
+    )
+
+
 def give_up_damaged(delivery: Delivery) -> Decision:
     """Return the decision for an event whose payload is no longer the one that was committed."""
     reason = "its payload in the outbox is damaged; restore the outbox from a backup, or send it anew and close this"
@@ -264,12 +277,21 @@ _CAUSES = {401: _KEY, 403: _NETWORK, 404: _PATH, 405: _PATH}
 
 
 def is_path(waited_for: str) -> bool:
-    """Say whether held events wait for a webhook's path, which stops all, or for a contract release."""
+    """Say whether held events wait for a webhook's path, which stops all, not for a release or a newer sender."""
     return waited_for.startswith("/")
 
 
+def is_webhook(waited_for: str) -> bool:
+    """Say whether held events wait for a sender that knows their webhook; a release begins with a digit."""
+    return waited_for[:1].isalpha()
+
+
 def cause_of(held_for: str, held_by: int | None = None, problem: str | None = None) -> Cause:
-    """Return why events are held that wait for a path or a release: by the answer's status and problem type."""
+    """Return why events are held, by what they wait for, and for a path by the answer's status and problem type."""
+    if is_webhook(held_for):
+        return Cause(
+            "a newer sender", f"this sender does not know the webhook {held_for}", "update the sender"
+        )
     if not is_path(held_for):
         # A CRM speaks every older release, until it is told not to.
         is_older = held_for in RELEASES and held_for != CURRENT

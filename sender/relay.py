@@ -38,6 +38,7 @@ from sender.database import (
 )
 from sender.delivery import (
     JITTER,
+    LONGEST_WAIT,
     Answer,
     Decision,
     Delivery,
@@ -46,8 +47,10 @@ from sender.delivery import (
     decide,
     give_up_damaged,
     hold_for_release,
+    hold_for_sender,
     is_busy,
     is_path,
+    is_webhook,
     judge,
 )
 from sender.erasure import empty_log
@@ -314,8 +317,10 @@ class Relay:
         return deliveries or None
 
     def _due(self, now: float) -> outbox.Due:
-        longest_delay = max(self._settings.retry_schedule, default=0.0) * (1 + JITTER)
-        return outbox.Due(now, self._settings.lease, longest_delay)
+        delays = list(self._settings.retry_schedule)
+        if self._settings.when_away == "fail":  # an event itself waits as long as the CRM asks
+            delays.append(LONGEST_WAIT)
+        return outbox.Due(now, self._settings.lease, max(delays, default=0.0) * (1 + JITTER))
 
     def _share(self, limit: int, after: str | None) -> outbox.Share:
         """Give a quarter to the newest, so that what is booked now does not wait for a backlog to go."""
@@ -328,6 +333,8 @@ class Relay:
     # one attempt, in a thread of the pool
 
     def _attempt(self, delivery: Delivery, claimed: float) -> Attempt:
+        if delivery.event not in WEBHOOKS:
+            return Attempt(delivery, hold_for_sender(delivery))
         if self._versions is not None and delivery.contract not in self._versions:
             return Attempt(delivery, hold_for_release(delivery))
         webhooks = RELEASES.get(delivery.contract)  # None after a step back to an older sender
@@ -508,6 +515,8 @@ class Relay:
     def _is_cured(self, waited_for: str) -> tuple[bool, str]:
         if is_path(waited_for):
             return self._transport.probe(waited_for)
+        if is_webhook(waited_for):
+            return waited_for in WEBHOOKS, "this webhook is not known here"
         health = self._ask_health()
         return health.ok and waited_for in (health.versions or ()), "this release is not spoken yet"
 

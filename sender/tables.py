@@ -48,7 +48,7 @@ outbox = Table(
     Column("due_at", Float, nullable=False),  # 0 for at once, by whichever clock
     Column("lease_token", String(36)),
     Column("lease_until", Float),
-    Column("held_for", String(64)),  # a webhook's path, or a contract release
+    Column("held_for", String(64)),  # a webhook's path, a contract release, or a webhook's name
     Column("held_by", Integer),  # the answer that holds it, or held it before the last passed probe
     Column("reason", Text),  # why it is held or failed, in words
     Column("answer", Text),  # what the CRM said: JSON of status, type, pointers, contract

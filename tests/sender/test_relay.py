@@ -159,6 +159,25 @@ def test_a_release_that_the_crm_refuses_holds_only_its_own_events(site: Site, re
     assert site.row(old[0])["held_for"] == "1.9.0"
 
 
+def test_a_webhook_that_only_a_newer_sender_knows_waits_for_it_and_stops_nobody(
+    site: Site, receiver: Receiver
+) -> None:
+    """As after a step back of the sender: such an event ended every relay that came to it."""
+    receiver.health = speaks(CURRENT, "9.9.0")
+    newer, *others = site.book(4)
+    site.rows("UPDATE crm_outbox SET event = 'warranty-claim', contract = '9.9.0' WHERE id = ?", newer)
+    summary = site.drain()
+    assert (summary.delivered, summary.held, summary.failed) == (3, 1, 0)
+    assert sorted(request.id for request in receiver.events) == sorted(others)
+    words = "this sender does not know the webhook warranty-claim: update the sender"
+    assert site.row(newer)["reason"] == words
+    assert words in site.cli("held").stdout
+    with running(Relay(site.settings())):
+        known = "event = 'repair-request', held_for = 'repair-request', contract = ?"
+        site.rows(f"UPDATE crm_outbox SET {known} WHERE id = ?", CURRENT, newer)
+        eventually(lambda: site.status(newer) == "delivered", "it goes when the sender knows it")
+
+
 def test_a_webhook_that_a_crm_set_back_no_longer_has_holds_only_its_release(
     site: Site, receiver: Receiver
 ) -> None:
@@ -200,6 +219,17 @@ def test_a_crm_that_lists_a_release_and_refuses_it_is_asked_ever_less_often(
     # 1, 2, 4 and 8 times the first wait lie between five tries, and a slow machine only adds to them.
     assert times[4] - times[0] > 10 * relay.FIRST_PROBE
     assert site.status(event) == "held"
+
+
+def test_patience_that_is_longer_than_the_schedule_is_had(site: Site, receiver: Receiver) -> None:
+    """A time further ahead than any delay of the schedule was taken for a clock's jump, and due."""
+    receiver.event = receiver.health = always(reply(503, retry_after="60"))
+    [event] = site.book()
+    with running(Relay(site.settings(when_away="fail"))):
+        eventually(lambda: site.row(event)["attempts"] == 1, "it was tried")
+        time.sleep(10 * sum(SCHEDULE))
+    assert len(receiver.events) == 1
+    assert site.status(event) == "pending"
 
 
 # the CRM is away
