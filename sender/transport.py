@@ -311,7 +311,8 @@ def _fault(error: httpx.TransportError, network: _DeadlineBackend) -> Fault:
 
 def _tls_words(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{NOT_ACCEPTED}: {error.verify_message.rstrip('.')}"
+        # What follows the comma names the host, and who may not know it sees the words too.
+        return f"{NOT_ACCEPTED}: {error.verify_message.partition(',')[0]}"
     reason = str(getattr(error, "reason", None) or "ended by the other side")
     words = reason.replace("_", " ").lower()
     return f"{NO_TLS}: {words}" if reason == "WRONG_VERSION_NUMBER" else f"{TLS_FAILED}: {words}"

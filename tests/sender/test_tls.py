@@ -79,11 +79,7 @@ def test_an_unknown_authority_gets_nothing_and_no_event_fails(
 @pytest.mark.parametrize(
     ("host", "days", "words"),
     [
-        (
-            "other.example",
-            1,
-            "Certificate not accepted: Hostname mismatch, certificate is not valid for 'localhost'",
-        ),
+        ("other.example", 1, "Certificate not accepted: Hostname mismatch"),
         ("localhost", -1, "Certificate not accepted: certificate has expired"),
     ],
 )
