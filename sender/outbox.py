@@ -51,7 +51,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from generated.operations import WEBHOOKS
 from sender.database import cover_of, given_rows, insert_or_add, insert_or_ignore, uncovered
 from sender.delivery import Decision, Delivery, Status
-from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent
+from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent, WrongState
 from sender.events import Event
 from sender.statistics import hour_of, rung_of
 from sender.tables import alerts, hours, outbox, relays, releases, state, trail
@@ -144,16 +144,21 @@ def add(connection: Connection, event: Event, now: float) -> bool:
 def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = False) -> str:
     """Write an event and return its id, or the id under which the same event is already there.
 
-    Raises ConflictingEvent when the natural key is there with other content.
+    Raises ConflictingEvent when the natural key is there with other content, which `resend` puts in the place
+    of what was closed; and WrongState when what should be sent again was erased.
     """
     if add(connection, event, now):
         return event.id
     same_key = and_(outbox.c.event == event.name, outbox.c.natural_key == event.natural_key)
     found = connection.execute(select(outbox.c.id, outbox.c.digest, outbox.c.status).where(same_key)).one()
-    if found.digest != event.digest:
+    is_other = found.digest != event.digest
+    if is_other and not (resend and found.status == "closed"):
         raise ConflictingEvent(event.name, event.natural_key, found.id)
+    if resend and found.status == "erased":
+        raise WrongState(f"{found.id} was erased, and is not sent again")
     if resend and found.status in {"delivered", "closed", "failed"}:
-        _send_again(connection, found.id, found.status, event, now)
+        how = f"was {found.status}{', with other content' if is_other else ''}"
+        _send_again(connection, found.id, found.status, event, now, how)
     return str(found.id)
 
 
@@ -179,12 +184,15 @@ def try_to_write(connection: Connection) -> None:
     connection.execute(update(state).values(one=state.c.one))
 
 
-def _send_again(connection: Connection, event_id: str, status: str, event: Event, now: float) -> None:
+def _send_again(
+    connection: Connection, event_id: str, status: str, event: Event, now: float, how: str
+) -> None:
     still = select(outbox.c.id).where(outbox.c.id == event_id, outbox.c.status == status).with_for_update()
     if connection.scalar(still) is None:
         return  # somebody else was quicker
     payload = _Payload(cover_of(connection) + event.payload)
-    values = {"payload": payload, "contract": event.contract}
+    values = {"payload": payload, "contract": event.contract, "digest": event.digest}
+    values |= {"order_key": event.order_key, "reference": event.reference}
     if status == "delivered":
         its_release = select(outbox.c.contract).where(outbox.c.id == event_id).scalar_subquery()
         fewer = update(releases).where(releases.c.contract == its_release)
@@ -192,7 +200,7 @@ def _send_again(connection: Connection, event_id: str, status: str, event: Event
     connection.execute(update(outbox).where(outbox.c.id == event_id).values(_FRESH | values))
     if status == "delivered":
         connection.execute(update(state).values(delivered=state.c.delivered - 1))
-    note(connection, [event_id], now, "site", "resent", f"was {status}")
+    note(connection, [event_id], now, "site", "resent", how)
 
 
 _FRESH: dict[str, Any] = {
@@ -534,7 +542,7 @@ _HELD = and_(_UNFINISHED, _is(outbox.c.status, "held"))
 
 
 def held_for(connection: Connection) -> list[str]:
-    """Return what held events wait for: paths of webhooks and contract releases."""
+    """Return what held events wait for: paths of webhooks, contract releases, and names of webhooks."""
     rows = connection.scalars(select(outbox.c.held_for).where(_HELD).distinct())
     return [str(row) for row in rows]
 

@@ -200,10 +200,10 @@ def first_id_of(connection: Connection, event: Event) -> str | None:
         if (row.event, row.natural_key) != (event.name, event.natural_key):
             raise conflict("webhook-id-conflict", "This webhook-id belongs to another event.", row)
     for row in known:
+        if row.status == "erased":
+            detail = "What the outbox had under this natural key was erased, and nothing more is sent of it."
+            raise conflict("erased", detail, row)
         if row.digest != event.digest:
-            if row.status == "erased":
-                detail = "What the outbox had under this natural key was erased, and this is not it."
-                raise conflict("erased", detail, row)
             raise conflict("conflict", "The outbox has other content under this natural key.", row)
         return str(row.id)
     return None

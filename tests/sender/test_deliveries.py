@@ -21,7 +21,7 @@ import sqlalchemy.event
 from sqlalchemy import create_engine
 
 from generated.operations import CURRENT, WEBHOOKS
-from sender import CRM, PreviewChanged, Relay, outbox
+from sender import CRM, ConflictingEvent, PreviewChanged, Relay, WrongState, outbox
 from sender.database import open_engine, reading
 from sender.deliveries import close_matching, retry_matching
 from sender.events import canonical_content, digest
@@ -360,6 +360,43 @@ def test_close_gives_several_up_names_who_did_it_and_refuses_the_rest(shop: Shop
         )
         assert (step["verb"], step["actor"].startswith("cli:")) == ("closed", True)
     assert shop.json("failed") == []
+
+
+def test_what_was_refused_and_closed_is_corrected_by_the_site_under_its_id(
+    shop: Shop, receiver: Receiver
+) -> None:
+    crm, refused = shop.crm(), repair_request()
+    receiver.event = first(REFUSED)
+    event = crm.repair_requested(refused)
+    assert shop.drain().failed == 1
+    corrected = json.loads(json.dumps(refused))
+    corrected["repair"]["issueDescription"] = "Corrected"
+    corrected["customer"]["websiteUserId"] = "the-right-one"
+    with pytest.raises(ConflictingEvent):
+        crm.repair_requested(corrected, resend=True)
+    assert shop.cli("close", event).returncode == 0
+    with pytest.raises(ConflictingEvent):
+        crm.repair_requested(corrected)
+    assert crm.repair_requested(corrected, resend=True) == event
+    assert shop.row(event)["order_key"] == "the-right-one"
+    assert shop.drain().delivered == 1
+    assert [request.id for request in receiver.events] == [event] * 2
+    assert json.loads(receiver.events[-1].body) == corrected
+    [resent] = shop.rows("SELECT detail FROM crm_outbox_trail WHERE event_id = ? AND verb = 'resent'", event)
+    assert resent["detail"] == "was closed, with other content"
+
+
+def test_what_was_erased_is_not_sent_again(shop: Shop, receiver: Receiver) -> None:
+    receiver.event = first(REFUSED)
+    body = repair_request()
+    event = shop.crm().repair_requested(body)
+    shop.drain()
+    done = shop.cli("erase-person", "--email", "-", "--yes", stdin=body["customer"]["email"])
+    assert done.returncode == 0, done.stderr
+    assert shop.crm().repair_requested(body) == event
+    with pytest.raises(WrongState, match=f"{event} was erased, and is not sent again"):
+        shop.crm().repair_requested(body, resend=True)
+    assert shop.status(event) == "erased"
 
 
 # held

@@ -195,6 +195,17 @@ def outcome(door: Server, event_id: str) -> dict[str, Any]:
     return found
 
 
+def test_what_was_erased_before_it_went_is_not_said_to_be_queued(door: Server) -> None:
+    body = repair_request()
+    event_id = door.post("repair-request", body).json()["id"]
+    door.rows(
+        "UPDATE crm_outbox SET status = 'erased', finished_at = 1.5, payload = NULL WHERE id = ?", event_id
+    )
+    answer = door.post("repair-request", body)
+    assert (answer.status_code, answer.json()["type"]) == (409, "erased")
+    assert answer.json()["existing"]["id"] == event_id
+
+
 @pytest.mark.parametrize(
     ("state", "told"),
     [
