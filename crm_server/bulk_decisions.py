@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, String, cast, delete, func, insert, select, update
 
-from crm_server import approval_queue, audit_trail
+from crm_server import approval_queue, audit_trail, staff
 from crm_server.approval_queue import ApprovalQueue, Filter, streams
 from crm_server.audit_trail import Actor
 from crm_server.database import is_database_error, new_id, utc_now
@@ -34,6 +34,9 @@ LOOK_SECONDS = 0.25
 """How often it is looked for jobs."""
 AWAY_SECONDS = 5.0
 """How long to wait when the database is away."""
+
+FORBIDDEN = "forbidden"
+"""Why nothing more is decided for somebody who was shut out, or is no approver any more."""
 
 RUNNING = bulk_jobs.c.state == "running"
 
@@ -110,13 +113,18 @@ def begin(
 
 
 def decide_some(connection: Connection) -> None:
-    """Decide some more of the oldest job, or finish it when all is decided; another server's is left to it."""
+    """Decide some more of the oldest job, or finish it when all is decided; another server's is left to it.
+
+    Whoever began it must still be allowed to: what a job decides, it decides in their name.
+    """
     job = connection.execute(
         select(bulk_jobs).where(RUNNING).order_by(bulk_jobs.c.id).limit(1).with_for_update(skip_locked=True)
     ).one_or_none()
     if job is None:
         return
     this, parts = bulk_jobs.c.id == job.id, bulk_parts.c.job_id == job.id
+    if not staff.may_still(connection, Actor(job.actor, job.origin), "approver"):
+        refuse_rest(connection, job)
     part = connection.execute(
         select(bulk_parts).where(parts).order_by(bulk_parts.c.number).limit(1)
     ).one_or_none()
@@ -137,6 +145,20 @@ def decide_some(connection: Connection) -> None:
         connection.execute(update(bulk_parts).where(rest).values(sequences=json.dumps(later)))
     else:
         connection.execute(delete(bulk_parts).where(rest))
+
+
+def refuse_rest(connection: Connection, job: Row[Any]) -> None:
+    """Refuse all that a job has still to decide; of a million, only what a report lists is worth a row."""
+    parts, c = bulk_parts.c.job_id == job.id, approvals.c
+    waiting = connection.scalars(select(bulk_parts.c.sequences).where(parts).order_by(bulk_parts.c.number))
+    left = [sequence for part in waiting for sequence in json.loads(part)]
+    listed = select(c.id).where(c.sequence.in_(left[:MOST_SHOWN])).order_by(c.sequence)
+    rows = [{"job_id": job.id, "approval_id": each, "why": FORBIDDEN} for each in connection.scalars(listed)]
+    if rows:
+        connection.execute(insert(bulk_refusals), rows)
+    connection.execute(delete(bulk_parts).where(parts))
+    counts = {"refused": job.total - job.decided}
+    connection.execute(update(bulk_jobs).where(bulk_jobs.c.id == job.id).values(counts))
 
 
 def decide(connection: Connection, job: Row[Any], approval_id: str) -> dict[str, Any] | None:

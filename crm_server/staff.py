@@ -170,6 +170,19 @@ def of_token(connection: Connection, token: bytes) -> Staff | None:
     return None if row is None else Staff(*row)
 
 
+def may_still(connection: Connection, actor: Actor, least: Role) -> bool:
+    """Tell whether an actor of the staff is enabled, and in a role at least, until the transaction ends.
+
+    Whoever is none of the staff, as who used the command line, was never shut out.
+    """
+    kind, _, name = actor.name.partition(":")
+    if kind != "staff":
+        return True
+    mine = staff.c.name == name, staff.c.disabled_at.is_(None)
+    role = connection.scalar(select(staff.c.role).where(*mine).with_for_update(read=True))
+    return role is not None and RANKS[role] >= RANKS[least]
+
+
 def _find(connection: Connection, name: str) -> Row[Any]:
     row = connection.execute(select(staff).where(staff.c.name == name).with_for_update()).one_or_none()
     if row is None:

@@ -26,7 +26,10 @@ WHY: Mapping[str, str] = {
     "erased": "What was received is erased",
     "customer-known": "Its account is another customer's",
     "no-such-customer": "Its customer is gone",
+    "customer-unknown": "Its customer is not on record: approve their registration first",
+    "no-ticket": "Its repair has no ticket: approve the repair request first",
     "number-taken": "Another ticket has its number: approve it with a number of its own",
+    "forbidden": "Whoever began this may no longer decide",
     "internal-error": "A fault of this program: its log says more",
 }
 """What the words for why a request was not decided mean."""

@@ -1,10 +1,11 @@
 """Decisions on everything that matches a filter: exactly what was seen, each once, whatever happens meanwhile."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from crm_server import approval_queue, bulk_decisions
 from crm_server.approval_queue import Filter, ReceivedEvent
@@ -13,7 +14,7 @@ from crm_server.bulk_decisions import MOST_SHOWN, PART, Report
 from crm_server.database import Database
 from crm_server.idempotency import Identity
 from crm_server.settings import Settings
-from crm_server.staff import Role
+from crm_server.staff import Role, add, disable, set_role
 from tests.crm_server.answers import Answer, ask, post, until
 from tests.crm_server.conftest import ON_BOTH_IN_TIME, assert_nothing_private, staff_token
 from tests.factories import customer_registration, repair_request
@@ -23,6 +24,7 @@ pytestmark = ON_BOTH_IN_TIME
 
 PENDING = Filter(status="pending_approval")
 ME = Actor("staff:Me", "192.0.2.1")
+CLI = Actor("cli:tests")
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +168,13 @@ def stored(database: Database, *payloads: dict[str, Any]) -> list[str]:
         return [approval_queue.receive(connection, [event])[0].id for event in events]  # type: ignore[union-attr]
 
 
-def begun(database: Database, verb: Any, reason: str | None = None) -> str:
+def begun(database: Database, verb: Any, reason: str | None = None, actor: Actor = ME) -> str:
     """Begin to decide all that waits; return the job's id."""
     with database.writing() as connection:
+        add(connection, "Me", "approver", None, CLI)
         seen = bulk_decisions.preview(connection, PENDING)
         parts = bulk_decisions.plan(connection, PENDING, seen)
-        return bulk_decisions.begin(connection, parts, seen.count, verb, reason, ME)
+        return bulk_decisions.begin(connection, parts, seen.count, verb, reason, actor)
 
 
 def ended(database: Database, job: str) -> Report:
@@ -214,6 +217,51 @@ def test_what_cannot_be_decided_is_reported_and_holds_nothing_up(database: Datab
         quicker: "rejected",
         last: "approved",
     }
+
+
+def shut_out(connection: Connection) -> None:
+    disable(connection, "Me", CLI)
+
+
+def demote(connection: Connection) -> None:
+    set_role(connection, "Me", "viewer", CLI)
+
+
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+@pytest.mark.parametrize("change", [shut_out, demote])
+def test_a_job_ends_when_whoever_began_it_may_no_longer_decide(
+    database: Database, change: Callable[[Connection], None], verb: str
+) -> None:
+    ids = stored(database, *(repair_request() for _ in range(PART + MOST_SHOWN + 5)))
+    job = begun(database, verb, "Spam" if verb == "reject" else None)
+    with database.writing() as connection:
+        bulk_decisions.decide_some(connection)
+    with database.writing() as connection:
+        change(connection)
+    with database.writing() as connection:
+        bulk_decisions.decide_some(connection)
+        assert not bulk_decisions.is_wanted(connection), "it ends at once"
+        report = bulk_decisions.report(connection, job)
+        decided = [row.id for row in approval_queue.list_approvals(connection) if row.decided_by]
+    assert (report.job.state, report.job.decided, report.job.refused) == ("done", PART, len(ids) - PART)
+    assert report.job.reason is None
+    assert {row.why for row in report.refusals} == {"forbidden"}
+    assert [row.approval_id for row in report.refusals] == ids[PART : PART + MOST_SHOWN]
+    assert decided == ids[:PART]
+
+
+@pytest.mark.parametrize("role", ["approver", "admin"])
+def test_a_job_goes_on_in_another_role_that_may_decide(database: Database, role: Role) -> None:
+    ids = stored(database, *(repair_request() for _ in range(PART + 1)))
+    job = begun(database, "approve")
+    with database.writing() as connection:
+        set_role(connection, "Me", role, CLI)
+    assert ended(database, job).job.decided == len(ids)
+
+
+def test_a_job_of_the_command_line_goes_on(database: Database) -> None:
+    stored(database, repair_request())
+    assert ended(database, begun(database, "approve", actor=Actor("cli:Me"))).job.decided == 1
 
 
 def test_a_fault_of_ours_spoils_one_request_and_no_other(

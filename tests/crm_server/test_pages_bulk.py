@@ -7,11 +7,18 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from crm_server import bulk_decisions, staff
+from crm_server.approval_queue import Filter
+from crm_server.audit_trail import Actor
+from crm_server.bulk_decisions import FORBIDDEN
+from crm_server.errors import CannotReopen, Refused
+from crm_server.frontend.bulk_decisions import WHY
 from tests.crm_server.answers import post, until
-from tests.crm_server.conftest import assert_nothing_private
+from tests.crm_server.conftest import assert_nothing_private, in_database
 from tests.crm_server.visitors import Html, Visitor, logged_in
-from tests.factories import customer_registration, repair_request
+from tests.factories import FACTORIES, customer_registration, repair_request
 from tests.servers import Crm, start_crm
 
 
@@ -97,6 +104,48 @@ def test_what_cannot_be_decided_is_listed_with_why_and_a_link(crm: Crm, approver
     assert "Another ticket has its number" in page.text
     assert [link["href"] for link in page.all("a") if "data-request" in link] == [f"/approvals/{second}"]
     assert not page.all("progress")
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ("payment-status", "Its repair has no ticket: approve the repair request first"),
+        ("customer-profile", "Its customer is not on record: approve their registration first"),
+    ],
+)
+def test_what_waits_for_another_request_is_listed_with_which(
+    crm: Crm, approver: Visitor, event: str, words: str
+) -> None:
+    post(crm, event, FACTORIES[event]())
+    path = f"/approvals/bulk?event={event}"
+    page = finished(approver, decide(approver, path, approver.html(path), decision="approve"))
+    assert words in one_line(page)
+
+
+def test_what_is_not_decided_because_somebody_was_shut_out_says_so(crm: Crm, approver: Visitor) -> None:
+    approval = receive(crm)
+
+    def shut_out(connection: Connection) -> str:
+        me, cli = Actor("staff:Shut out"), Actor("cli:tests")
+        staff.add(connection, "Shut out", "approver", None, cli)
+        wanted = Filter(status="pending_approval")
+        seen = bulk_decisions.preview(connection, wanted)
+        parts = bulk_decisions.plan(connection, wanted, seen)
+        staff.disable(connection, "Shut out", cli)
+        return bulk_decisions.begin(connection, parts, seen.count, "approve", None, me)
+
+    path = f"/approvals/bulk/{in_database(crm, shut_out)}"
+    until(lambda: "Finished" in approver.html(path).text)
+    page = approver.html(path)
+    assert "Whoever began this may no longer decide" in one_line(page)
+    assert page.all("a", href=f"/approvals/{approval}")
+    assert status(crm, approval) == "pending_approval"
+
+
+def test_every_kind_of_refusal_has_a_sentence() -> None:
+    of_others = {Refused.kind, CannotReopen.kind}
+    kinds = {error.kind for error in Refused.__subclasses__()} - of_others
+    assert set(WHY) == {*kinds, FORBIDDEN, "internal-error"}
 
 
 def test_a_set_that_has_changed_is_shown_anew_with_the_reason_and_nothing_is_decided(
