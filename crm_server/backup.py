@@ -2,23 +2,43 @@
 
 import fcntl
 import os
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Table, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
-from crm_server.erasure import empty_log, erase_again, journal_of, read_journal
+from crm_server.erasure import empty_log, erase_again, journal_of, read_journal, sync, sync_folder
 from crm_server.errors import ConfigurationError
 from crm_server.migrations import migrate, require_known
+from crm_server.tables import searches, staff, staff_sessions, staff_tokens
 
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
 """The bytes of a database on which every open connection of another process has a lock (SQLite, os_unix.c)."""
 CURE = "PostgreSQL has pg_dump and pg_restore for this: see docs/backup.md."
+
+Rows = Mapping[Table, Sequence[Mapping[str, Any]]]
+"""The rows of some tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did."""
+
+    aside: Path | None
+    """Where the database of before was put, if there was one."""
+    again: int
+    """How many records were erased again."""
+    keeps_staff: bool
+    """Whether the staff are as they were until then; otherwise they are as in the backup."""
 
 
 def back_up(database: Database, target: Path) -> None:
@@ -39,24 +59,26 @@ def back_up(database: Database, target: Path) -> None:
     sync_folder(target)
 
 
-def restore(database: Database, backup: Path, actor: Actor) -> tuple[Path | None, int]:
+def restore(database: Database, backup: Path, actor: Actor) -> Restored:
     """Put a backup in the place of a database, brought up to date and rid of what was erased since.
 
-    Returns where the database of before was put, if there was one, and how many records were erased again.
-    Raises ConfigurationError when a program uses the database, or the backup is none.
+    The staff, their passwords and tokens stay as they are, where that can be read, and nobody stays logged in.
+    Raises ConfigurationError when a program uses the database, the backup is none, what was erased since cannot be
+    read, or there is no room.
     """
     path, backup = file_of(database), backup.absolute()
     if not backup.is_file():
         raise ConfigurationError(f"There is no backup at {backup}.")
     require_sound(backup)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as part, nobody_using(path):
+    with unfinished(path) as part, nobody_using(path) as file:
+        kept = None if file is None else read_staff(path, file)
         copy(backup, part)
-        again = prepare(part, database, actor)
+        again, keeps_staff = prepare(part, database, kept, actor)
         aside = put_aside(path)
         part.rename(path)
     sync_folder(path)
-    return aside, again
+    return Restored(aside, again, keeps_staff)
 
 
 def file_of(database: Database) -> Path:
@@ -115,12 +137,67 @@ def require_sound(file: Path) -> None:
     require_known(step)
 
 
-def prepare(part: Path, database: Database, actor: Actor) -> int:
-    """Bring a copy up to date, erase in it what was erased since; return how many records that were."""
+def read_staff(path: Path, file: int) -> Rows | None:
+    """Read the staff and their tokens from a database that is locked; return None when they cannot be read.
+
+    Nor are they when there is nobody: people are never deleted, so that database was begun anew. Raises
+    ConfigurationError when there is no room for a copy.
+    """
+    with unfinished(Path(f"{path}.staff")) as copied:
+        # To open the file itself, and close it, would drop this process's lock on it (POSIX).
+        log = Path(f"{copied}-wal")
+        try:
+            with open(file, "rb", closefd=False) as source, copied.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            log.touch(0o600)
+            with suppress(FileNotFoundError):
+                shutil.copyfile(f"{path}-wal", log)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The staff in {path} cannot be copied: {error.strerror}. Make room for a copy of that file; or"
+                " move it elsewhere, and the staff will be those of the backup."
+            ) from None
+        try:
+            with closing(sqlite3.connect(copied)) as connection:
+                connection.row_factory = sqlite3.Row
+                found = {
+                    table: [dict(row) for row in connection.execute(str(select(table)))]
+                    for table in (staff, staff_tokens)
+                }
+        except sqlite3.DatabaseError:
+            return None
+    return found if found[staff] else None
+
+
+def keep_staff(copied: Database, kept: Rows | None) -> bool:
+    """Log everybody out, and give a copy the staff that are kept; return whether it has them."""
+    with copied.writing() as connection:
+        connection.execute(delete(staff_sessions))
+        if kept is None:
+            return False
+        try:
+            with connection.begin_nested():
+                # Searches are somebody's, who may not be among the kept; they last for a day only.
+                for table in (searches, staff_tokens, staff):
+                    connection.execute(delete(table))
+                for table, rows in kept.items():
+                    if rows:
+                        connection.execute(insert(table), rows)
+        except IntegrityError:  # what was read is damaged
+            return False
+    return True
+
+
+def prepare(part: Path, database: Database, kept: Rows | None, actor: Actor) -> tuple[int, bool]:
+    """Bring a copy up to date, give it the staff that are kept, erase in it what was erased since.
+
+    Returns how many records were erased again, and whether the copy has the staff.
+    """
     journal = journal_of(database)
     copied = Database(URL.create("sqlite", database=str(part)))
     try:
         migrate(copied)
+        keeps_staff = keep_staff(copied, kept)
         again = erase_again(copied, read_journal(journal), actor) if journal else 0
         with copied.writing() as connection:
             audit_trail.append(
@@ -130,26 +207,26 @@ def prepare(part: Path, database: Database, actor: Actor) -> int:
     finally:
         copied.close()  # the last connection takes the log into the file
     sync(part)
-    return again
+    return again, keeps_staff
 
 
 @contextmanager
-def nobody_using(path: Path) -> Iterator[None]:
-    """Keep every other program from using a database, damaged or not.
+def nobody_using(path: Path) -> Iterator[int | None]:
+    """Keep every other program from using a database, damaged or not; give its open file, None where there is none.
 
     Raises ConfigurationError when one does.
     """
     try:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
-        yield
+        yield None
         return
     try:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
         except OSError:
             raise ConfigurationError(f"A program uses {path}: end the server first.") from None
-        yield
+        yield file
     finally:
         os.close(file)
 
@@ -167,17 +244,3 @@ def put_aside(path: Path) -> Path | None:
             os.rename(f"{path}{suffix}", f"{aside}{suffix}")
             moved = True
     return aside if moved else None
-
-
-def sync(file: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(file: Path) -> None:
-    """Wait until a file's name is on the disk."""
-    sync(file.absolute().parent)

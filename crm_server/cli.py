@@ -9,12 +9,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from ipaddress import ip_address
+from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,13 +34,15 @@ from crm_server.pages import Window
 from crm_server.settings import Settings, load_settings, warn_of_weak_secrets
 from crm_server.staff import RANKS
 from crm_server.webhook_keys import list_keys
-from generated.approvals import Approving
+from generated.approvals import Approving, Rejecting
 
 if TYPE_CHECKING:
     from crm_server.app import Part
 
 HIGHEST_PORT = 65535
 AUDIT_PAGE = 1000
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and SIGINT's number."""
 GARBAGE = 20_000
 """So many new objects make the collector look for garbage: those of some hundred requests, which mostly go by
 themselves. Python's 700 are those of a few that wait for their commit, so it would look all the time."""
@@ -47,10 +51,15 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 when it failed, or 2 when it was used wrongly."""
-    options = parser().parse_args(argv)
+    """Run a command; return 0, 1 when it failed, 2 when it was used wrongly, or 130 after Ctrl-C."""
+    grammar, given = parser(), sys.argv[1:] if argv is None else argv
     try:
-        settings = load_settings()
+        "".join(given).encode()
+    except UnicodeEncodeError:
+        grammar.error("an argument is not UTF-8")
+    options = grammar.parse_args(given)
+    try:
+        settings = read_settings()
         start_logging(settings.log_format, settings.log_level)
         warn_of_weak_secrets(settings)
         code: int = options.run(settings, options)
@@ -65,9 +74,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"crm-server: the database failed: {name_of(error)}. {cure_of(error)}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"crm-server: {error.filename}: {error.strerror}", file=sys.stderr)
+        words = error if error.filename is None else f"{error.filename}: {error.strerror}"
+        print(f"crm-server: {words}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code
+
+
+def read_settings() -> Settings:
+    """Read the settings.
+
+    Raises ConfigurationError, also for a `.env` that is no text.
+    """
+    try:
+        return load_settings()
+    except UnicodeDecodeError:
+        raise ConfigurationError(".env is not UTF-8: save it as UTF-8.") from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,6 +164,7 @@ def add_people(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for command in (export, erase):
         command.add_argument(
             "--email",
+            type=or_input(email_address),
             required=True,
             help="whose; - reads it from standard input, for a command line is public",
         )
@@ -154,14 +178,20 @@ def add_approvals(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     approve = commands.add_parser("approve", help="approve a request")
     approve.set_defaults(run=run_approve)
     reject = commands.add_parser("reject", help="reject a request")
-    reject.add_argument("--reason", required=True, help="why; - reads it from standard input")
+    reject.add_argument(
+        "--reason", type=or_input(rejection_reason), required=True, help="why; - reads it from standard input"
+    )
     reject.set_defaults(run=run_reject)
     approve.add_argument(
         "--ticket-number",
         type=ticket_number,
         help="the ticket's number, where the one that was sent is taken",
     )
-    approve.add_argument("--customer-id", help="the customer, where their websiteUserId is not known yet")
+    approve.add_argument(
+        "--customer-id",
+        type=customer_id,
+        help="the customer, where their websiteUserId is not known yet",
+    )
     approve.add_argument(
         "--use-sent",
         action="append",
@@ -204,6 +234,32 @@ def add_staff(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def ticket_number(text: str) -> str:
     """Read a ticket number, by the rule of the staff's contract."""
     return str(Approving(ticket_number=text).ticket_number)
+
+
+def customer_id(text: str) -> str:
+    """Read a customer's id, by the rule of the staff's contract."""
+    return str(Approving(customer_id=text).customer_id)
+
+
+def rejection_reason(text: str) -> str:
+    """Read why a request is rejected, by the rule of the staff's contract; the error holds nothing of it."""
+    try:
+        return str(Rejecting(reason=text.strip()).reason)
+    except ValidationError:
+        message = "A rejection needs a reason, of at most 5,000 characters, without control characters."
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def email_address(text: str) -> str:
+    """Read an address, of which nothing is sure but the @; the error holds nothing of it."""
+    if "@" not in text:
+        raise argparse.ArgumentTypeError("An e-mail address is wanted: it has an @.")
+    return text.strip()
+
+
+def or_input(read: Callable[[str], str]) -> Callable[[str], str]:
+    """Return how an argument is read that may be -, for standard input."""
+    return lambda text: text if text == "-" else read(text)
 
 
 def port(text: str) -> int:
@@ -397,9 +453,8 @@ def run_approve(settings: Settings, options: argparse.Namespace) -> int:
 
 def run_reject(settings: Settings, options: argparse.Namespace) -> int:
     """Reject a request for a reason."""
-    reason = (sys.stdin.read() if options.reason == "-" else options.reason).strip()
-    if not reason:
-        raise ConfigurationError("A rejection needs a reason.")
+    given = options.reason
+    reason = of_input(methodcaller("read"), rejection_reason) if given == "-" else given
     with opened(settings).writing() as connection:
         row = approval_queue.reject(connection, options.id, actor(), reason)
     return print_decided(row, options)
@@ -486,7 +541,7 @@ def run_erase_person(settings: Settings, options: argparse.Namespace) -> int:
     print_held(held)
     if not options.yes:
         print("Erase all of it, for good? Type yes: ", end="", flush=True)
-        if sys.stdin.readline().strip() != "yes":
+        if of_input(methodcaller("readline")).strip() != "yes":
             print("Nothing was erased.")
             return 1
     with database.writing() as connection:
@@ -513,21 +568,44 @@ def run_backup(settings: Settings, options: argparse.Namespace) -> int:
 
 def run_restore(settings: Settings, options: argparse.Namespace) -> int:
     """Put a backup in the place of the database."""
-    aside, again = backup.restore(Database(settings.url), options.file, actor())
+    done = backup.restore(Database(settings.url), options.file, actor())
     print(f"crm-server: {settings.shown_database} is what {options.file} holds.")
-    if again:
-        print(f"crm-server: {again} records in it had been erased since, and are erased again.")
-    if aside:
-        print(f"crm-server: what was there is {aside}. Remove it when you need it no more.")
+    if done.again:
+        print(f"crm-server: {done.again} records in it had been erased since, and are erased again.")
+    if not done.keeps_staff:
+        print(
+            "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"
+            " look through `crm-server staff list`."
+        )
+    if done.aside:
+        print(f"crm-server: what was there is {done.aside}. Remove it when you need it no more.")
     return 0
 
 
 def read_email(options: argparse.Namespace) -> str:
-    """Return the address that a command was given."""
-    email: str = (sys.stdin.readline() if options.email == "-" else options.email).strip()
-    if "@" not in email:
-        raise ConfigurationError("--email wants an e-mail address.")
-    return email
+    """Return the address that a command was given.
+
+    Raises ConfigurationError.
+    """
+    given: str = options.email
+    return of_input(methodcaller("readline"), email_address) if given == "-" else given
+
+
+def of_input(take: Callable[[TextIO], str], read: Callable[[str], str] = str) -> str:
+    """Take something from standard input, and read it as an argument is read.
+
+    Raises ConfigurationError.
+    """
+    if sys.stdin is None:
+        raise ConfigurationError("Standard input is closed, and something is to be read from it.")
+    try:
+        text = take(sys.stdin)
+        text.encode()  # in the C locale Python lets through what it cannot decode
+        return read(text)
+    except UnicodeError:
+        raise ConfigurationError("Standard input is not UTF-8: convert it.") from None
+    except argparse.ArgumentTypeError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def print_held(held: Held) -> None:
@@ -542,7 +620,7 @@ def print_held(held: Held) -> None:
 
 def read_password() -> str:
     """Return the hash of the password on standard input, without the line's end."""
-    return staff.hash_password(sys.stdin.readline().rstrip("\r\n"))
+    return staff.hash_password(of_input(methodcaller("readline")).rstrip("\r\n"))
 
 
 def opened(settings: Settings) -> Database:
@@ -556,7 +634,7 @@ def actor() -> Actor:
     """Name who does this, for the trail."""
     try:
         return Actor(f"cli:{getpass.getuser()}")
-    except KeyError:
+    except (KeyError, OSError):  # the second since Python 3.13
         # A container may run under a number that has no name.
         return Actor(f"cli:uid {os.getuid()}")
 

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from crm_server import approval_queue, audit_trail, records, search
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
-from crm_server.errors import PersonChanged
+from crm_server.errors import ConfigurationError, PersonChanged, Unavailable
 from crm_server.idempotency import Identity, disguise
 from crm_server.tables import (
     EXPIRING,
@@ -271,13 +271,20 @@ def corrections_of(found: Held, record_id: str) -> list[dict[str, Any]]:
 def erase(connection: Connection, person: Person, actor: Actor) -> Held:
     """Erase what is held of a person; return what that was.
 
-    Raises PersonChanged when more has come since they were looked for.
+    Raises PersonChanged when more has come since they were looked for, Unavailable when it cannot be noted for a
+    later restore.
     """
     require_the_same(connection, person)
     found = held(connection, person, lock=True)
     at = utc_now()
     if person.journal is not None:
         write_journal(person.journal, at, found.ids())
+    erase_held(connection, found, actor, at)
+    return found
+
+
+def erase_held(connection: Connection, found: Held, actor: Actor, at: str) -> None:
+    """Erase what was found."""
     erase_requests(connection, found.approvals, actor, at)
     for table, key, rows in (
         (customers, "website_user_id", found.customers),
@@ -295,7 +302,6 @@ def erase(connection: Connection, person: Person, actor: Actor) -> Held:
     connection.execute(delete(searches))
     note_on_trail(connection, "erase", found.ids(), actor, at)
     note_erasure(connection, at)
-    return found
 
 
 def require_the_same(connection: Connection, person: Person) -> None:
@@ -445,28 +451,59 @@ def journal_of(database: Database) -> Path | None:
 
 
 def write_journal(journal: Path, at: str, ids: Mapping[str, Sequence[str]]) -> None:
-    """Note what is about to be erased, durably and by ids of the CRM alone, which tell nothing of a person."""
-    line = json.dumps({"at": at, **ids}) + "\n"
-    file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    """Note what is about to be erased, durably and by ids of the CRM alone, which tell nothing of a person.
+
+    Whoever calls it erases nothing before it has returned, and it returns when the whole line is on the disk. So a
+    last line without its end belongs to a write that failed, by whose transaction nothing was erased: it is taken
+    out before the next one is written, and `read_journal` passes over it. Who erases is alone, as all who write.
+    Raises Unavailable, with the file as long as it was, when the line cannot be written.
+    """
+    rest = memoryview(json.dumps({"at": at, **ids}).encode() + b"\n")
     try:
-        os.write(file, line.encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
+        with open(os.open(journal, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
+            end = file.seek(file.read().rfind(b"\n") + 1)
+            file.truncate()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+                sync_folder(journal)
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise Unavailable(
+            f"{journal} cannot be written: {error.strerror}. Nothing was erased: mend that, and erase again."
+        ) from None
 
 
-def read_journal(journal: Path) -> dict[str, set[str]]:
-    """Return the ids of all that was ever erased, by the records' kinds."""
-    found: dict[str, set[str]] = {kind: set() for kind in RECORDS}
-    for line in journal.read_text().splitlines() if journal.exists() else ():
-        entry = json.loads(line)
-        for kind, ids in found.items():
-            ids.update(entry[kind])
+def read_journal(journal: Path) -> dict[str, dict[str, str]]:
+    """Return all that was ever erased, by the records' kinds and ids, and when it was for the last time.
+
+    A last line without its end is none, see `write_journal`. Raises ConfigurationError for any other line that
+    cannot be read.
+    """
+    found: dict[str, dict[str, str]] = {kind: {} for kind in RECORDS}
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            for kind, ids in found.items():
+                ids.update(dict.fromkeys(entry[kind], entry["at"]))
+        except (ValueError, TypeError, KeyError):
+            raise ConfigurationError(
+                f"{journal}, line {number}, is damaged, so not all that was erased is known. Put a sound copy of that"
+                " file in its place; or take the line out, restore, and erase again by `erase-person` who was"
+                " erased at that time. Nothing was restored."
+            ) from None
     return found
 
 
-def erase_again(database: Database, erased: Mapping[str, set[str]], actor: Actor) -> int:
-    """Erase in a database of before what was erased since; return how many records that were."""
+def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], actor: Actor) -> int:
+    """Erase in a database of before what was erased since; return how many records that were.
+
+    What was erased is empty afterwards, also where it had been filled again.
+    """
     with database.reading() as connection:
         newest = connection.execute(select(func.coalesce(func.max(approvals.c.sequence), 0))).scalar_one()
         mine = rows_of(connection, approvals, approvals.c.id, sorted(erased["approvals"]))
@@ -478,4 +515,56 @@ def erase_again(database: Database, erased: Mapping[str, set[str]], actor: Actor
         # Only what was erased: the person may have come again later, as is their right.
         ids = {sequence: approval_id for sequence, (approval_id, _) in found.items()}
         gone = erase(connection, Person("", frozenset(users), ids, newest, None), actor)
-    return sum(map(len, gone.ids().values()))
+        left = left_of(connection, erased)
+        erase_held(connection, left, actor, utc_now())
+    return sum(len(ids) for each in (gone, left) for ids in each.ids().values())
+
+
+def left_of(connection: Connection, erased: Mapping[str, Mapping[str, str]]) -> Held:
+    """Read what is in customers and tickets that were erased, and what was noted on them until then."""
+    people, repairs = erased["customers"], erased["tickets"]
+    of_customer = customer_website_users.c.customer_id
+    joined = {
+        row.customer_id for row in rows_of(connection, customer_website_users, of_customer, sorted(people))
+    }
+    return Held(
+        [],
+        [
+            row
+            for row in rows_of(connection, customers, customers.c.id, sorted(people))
+            if row.id in joined or is_filled(customers, row)
+        ],
+        [
+            row
+            for row in rows_of(connection, tickets, tickets.c.id, sorted(repairs))
+            if is_filled(tickets, row)
+        ],
+        # What staff noted later is the shop's, of a device that it still has.
+        [
+            row
+            for row in rows_of(connection, ticket_notes, ticket_notes.c.ticket_id, sorted(repairs))
+            if row.at <= repairs[row.ticket_id]
+        ],
+        rows_of(connection, corrections, corrections.c.record_id, sorted([*people, *repairs])),
+    )
+
+
+def is_filled(table: Table, row: Row[Any]) -> bool:
+    """Tell whether a record has something personal."""
+    return any(
+        row._mapping[column.name] is not None for column in table.columns if column.info.get("personal")
+    )
+
+
+def sync(file: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(file: Path) -> None:
+    """Wait until a file's name is on the disk."""
+    sync(file.absolute().parent)

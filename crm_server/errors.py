@@ -11,7 +11,7 @@ CrmError
     ├── UnknownApproval    no approval request has this id
     ├── AlreadyDecided     somebody has decided this request before
     ├── CannotReopen       the decision stands: what came of it is in use, or gone
-    ├── Erased             what was received is erased
+    ├── Erased             what was received, or the record that it is to change, is erased
     ├── CustomerKnown      the request's websiteUserId is another customer's
     ├── CustomerUnknown    the customer of a changed profile is not on record
     ├── NoTicket           the repair of a status of the website has no ticket
@@ -107,7 +107,7 @@ class CannotReopen(Refused):
 
 
 class Erased(Refused):
-    """What was received is erased: it can be rejected, and nothing can be made of it."""
+    """What was received, or the record that it is to change, is erased: nothing can be made of it."""
 
     kind = "erased"
 

@@ -12,7 +12,7 @@ from crm_server import audit_trail, search
 from crm_server.audit_trail import Actor
 from crm_server.database import insert_or_ignore, new_id, utc_now
 from crm_server.decisions import IN_JSON, TICKET_TRANSITIONS
-from crm_server.errors import CannotReopen, NumberTaken, TicketMoved, UnknownCustomer, UnknownTicket
+from crm_server.errors import CannotReopen, Erased, NumberTaken, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.pages import Page, Window, read_page
 from crm_server.tables import (
     approvals,
@@ -54,9 +54,10 @@ def customers_with_email(connection: Connection, email: str) -> Sequence[Found[A
 def join_customer(connection: Connection, customer_id: str, website_user_id: str, approval_id: str) -> None:
     """Give a customer another id on the website, by a decision.
 
-    Raises UnknownCustomer.
+    Raises UnknownCustomer, and Erased.
     """
-    find_record(connection, "customer", customer_id)
+    if find_record(connection, "customer", customer_id).erased_at is not None:
+        raise Erased("This customer is erased, and stays empty: choose another, or none for a new one.")
     row = {"website_user_id": website_user_id, "customer_id": customer_id, "approval_id": approval_id}
     connection.execute(insert(customer_website_users), row)
 
@@ -224,9 +225,11 @@ def correct(
 ) -> list[str]:
     """Write what is right, and keep what was there before; return the names of what has changed.
 
-    Raises UnknownCustomer and UnknownTicket.
+    Raises UnknownCustomer, UnknownTicket and Erased.
     """
     row = find_record(connection, kind, record_id)._mapping
+    if row["erased_at"] is not None:
+        raise Erased(f"This {kind} is erased, and stays empty: it cannot be corrected.")
     changed = {name: value for name, value in right.items() if row[name] != value}
     if changed:
         of_all = {"record": kind, "record_id": record_id, "at": at, "author": actor.name}

@@ -15,7 +15,7 @@ from crm_server.api.masking import is_personal, masked, visible
 from crm_server.approval_queue import ApprovalQueue
 from crm_server.audit_trail import Actor
 from crm_server.database import utc_now
-from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
+from crm_server.errors import Erased, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.pages import Page
 from crm_server.problems import Problem
 from crm_server.records import Kind, Sought
@@ -141,6 +141,8 @@ async def change(queue: ApprovalQueue, scope: Scope, write: Callable[..., None])
         raise unknown() from None
     except TicketMoved as error:
         raise Problem("ticket-moved", f"The ticket is {error.status}.", ticket_status=error.status) from None
+    except Erased as error:
+        raise Problem(error.kind, str(error)) from None
 
 
 async def read(queue: ApprovalQueue, question: Callable[[Any], Found]) -> Found:

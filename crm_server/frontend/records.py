@@ -14,7 +14,7 @@ from crm_server.api.approvals import told
 from crm_server.api.audit import entry
 from crm_server.api.records import correct, corrections, notes, record, unknown
 from crm_server.decisions import TICKET_TRANSITIONS
-from crm_server.errors import TicketMoved, UnknownCustomer, UnknownTicket
+from crm_server.errors import Erased, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.frontend.lists import ID, ORDERS, listing_of
 from crm_server.frontend.payload import Field, is_link, label
 from crm_server.frontend.rendering import cost, page, see_other
@@ -221,4 +221,7 @@ async def changed(visit: Visit, change: Callable[..., None], path: str = "/ticke
     except TicketMoved as error:
         words = error.status.replace("_", " ")
         return await shown(visit, f"Somebody has moved the ticket: it is {words}.", HTTPStatus.CONFLICT)
+    except Erased as error:
+        show = shown_customer if path == "/customers" else shown
+        return await show(visit, str(error), HTTPStatus.CONFLICT)
     return see_other(f"{path}/{visit.id}")

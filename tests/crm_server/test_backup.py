@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,11 +14,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.crm_server.answers import post
-from tests.crm_server.conftest import migrate_to
+from crm_server.backup import nobody_using, read_staff
+from crm_server.database import new_id, utc_now
+from tests.crm_server.answers import ask, post
+from tests.crm_server.conftest import migrate_to, staff_token
+from tests.crm_server.visitors import PASSWORD, Visitor, add_staff
 from tests.factories import repair_request
 from tests.postgresql import shared_postgresql
 from tests.servers import ROOT, Crm, clean_environment, migrated_database, start_crm
+
+NOT_KNOWN = (
+    "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"
+    " look through `crm-server staff list`.\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +195,7 @@ def test_a_destroyed_database_is_replaced(backup: Path, stopped: Crm) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert ids_in(stopped.database) == ids_in(backup)
         assert ("before-restore" in done.stdout) == bool(destroyed)
+        assert NOT_KNOWN in done.stdout
 
 
 def test_a_backup_of_an_earlier_step_is_brought_up_to_date(stopped: Crm, tmp_path: Path) -> None:
@@ -217,6 +227,183 @@ def test_who_was_erased_since_is_erased_again_in_what_is_restored(crm: Crm, tmp_
     assert back not in ids_in(crm.database)
     assert crm.rows("SELECT email FROM customers")[0]["email"] is None
     assert b"erased@example.com" not in crm.database.read_bytes()
+
+
+def test_what_was_filled_again_after_an_erasure_is_erased_again_and_later_notes_stay(
+    crm: Crm, tmp_path: Path
+) -> None:
+    assert crm.cli("approvals", "approve", receive(crm, "first-time@example.com")).returncode == 0
+    (customer,) = crm.rows("SELECT id FROM customers WHERE email = 'first-time@example.com'")
+    (ticket,) = crm.rows("SELECT id FROM tickets WHERE customer_id = ?", customer["id"])
+    assert crm.cli("erase-person", "--email", "first-time@example.com", "--yes").returncode == 0
+    # As releases did that let staff approve a request for an erased customer.
+    second = receive(crm, "second-time@example.com")
+    joined = (
+        "INSERT INTO customer_website_users SELECT json_extract(payload, '$.customer.websiteUserId'), ?, id"
+        " FROM approvals WHERE id = ?"
+    )
+    crm.rows(joined, customer["id"], second)
+    crm.rows(
+        "UPDATE customers SET email = 'second-time@example.com', phone = '555' WHERE id = ?", customer["id"]
+    )
+    note(crm, ticket["id"], "second-time@example.com called")
+    backup = backed_up(crm, tmp_path / "first.backup")
+    assert crm.cli("erase-person", "--email", "second-time@example.com", "--yes").returncode == 0
+    crm.stop()
+    try:
+        assert crm.cli("restore", str(backup)).returncode == 0
+        assert b"second-time@example.com" not in crm.database.read_bytes()
+        (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer["id"])
+        assert tuple(row) == (None, None)
+        assert crm.rows("SELECT 1 FROM customer_website_users WHERE customer_id = ?", customer["id"]) == []
+        note(crm, ticket["id"], "It is on the upper shelf.")
+        later = backed_up(crm, tmp_path / "later.backup")
+        done = crm.cli("restore", str(later))
+        assert (done.returncode, "erased again" in done.stdout) == (0, False)
+        notes = crm.rows("SELECT text FROM ticket_notes WHERE ticket_id = ? ORDER BY at", ticket["id"])
+        assert [row["text"] for row in notes] == [None, "It is on the upper shelf."]
+    finally:
+        crm.start()
+
+
+def note(crm: Crm, ticket_id: str, text: str) -> None:
+    """Note something on a ticket, now."""
+    at = utc_now()
+    crm.rows("INSERT INTO ticket_notes VALUES (?, ?, ?, 'staff:Grace', ?)", new_id(), ticket_id, at, text)
+
+
+@pytest.mark.parametrize("rest", [b"", b'{"at": "2026-11-', b"\0" * 100])
+def test_the_unfinished_end_of_the_journal_is_passed_over(backup: Path, stopped: Crm, rest: bytes) -> None:
+    (kept, *_) = ids_in(backup)
+    journal = Path(f"{stopped.database}.erasures")
+    entry = {"at": "2026-11-24T10:00:00.000000Z", "approvals": [kept], "customers": [], "tickets": []}
+    journal.write_bytes(json.dumps(entry).encode() + b"\n" + rest)
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ids_in(stopped.database, "payload IS NULL") == [kept]
+
+
+@pytest.mark.parametrize(
+    "line", ["", '{"at": "2026-11-', "[]", '{"at": "2026-11-24", "approvals": []}', "\0"]
+)
+def test_a_damaged_line_of_the_journal_is_named_and_nothing_is_restored(
+    backup: Path, stopped: Crm, line: str
+) -> None:
+    journal = Path(f"{stopped.database}.erasures")
+    entry = {"at": "2026-11-24T10:00:00.000000Z", "approvals": [], "customers": [], "tickets": []}
+    journal.write_text(f"{json.dumps(entry)}\n{line}\n{json.dumps(entry)}\n")
+    before = contents(stopped.database.parent)
+    done = stopped.cli("restore", str(backup))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"crm-server: {journal}, line 2, is damaged")
+    assert "`erase-person`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(stopped.database.parent) == before
+
+
+def test_the_staff_stay_as_they_are_and_nobody_stays_logged_in(tmp_path: Path) -> None:
+    with start_crm(tmp_path / "crm", only=None) as crm:
+        tokens = {name: staff_token(crm, name, "admin") for name in ("Stays", "Disabled", "Revoked")}
+        for name in ("Visitor", "Changed"):
+            add_staff(crm, name, "viewer")
+        visitor = Visitor(crm)
+        assert visitor.log_in("Visitor").status_code == 303
+        assert ask(crm, tokens["Stays"], "POST", "/searches", {"text": "Ada"}).status == 201
+        backup = backed_up(crm, tmp_path / "crm.backup")
+        for verb, name in (("disable", "Disabled"), ("revoke", "Revoked")):
+            assert crm.cli("staff", verb, name).returncode == 0
+        done = crm.cli("staff", "password", "Changed", "--password-stdin", stdin="another long password\n")
+        assert done.returncode == 0
+        tokens["New"] = staff_token(crm, "New", "viewer")
+        before = staff_of(crm)
+        crm.kill()  # so that this is in the log alone
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr, NOT_KNOWN in done.stdout) == (0, "", False)
+        assert staff_of(crm) == before
+        assert crm.rows("SELECT digest FROM staff_sessions") == []
+        crm.start()
+        statuses = {name: ask(crm, token, "GET", "/approvals").status for name, token in tokens.items()}
+        assert statuses == {"Stays": 200, "Disabled": 401, "Revoked": 401, "New": 200}
+        assert visitor.get("/approvals").status_code == 303, "they have to log in again"
+        assert Visitor(crm).log_in("Changed").status_code != 303
+        assert Visitor(crm).log_in("Changed", "another long password").status_code == 303
+        assert Visitor(crm).log_in("Visitor", PASSWORD).status_code == 303
+        assert sorted(path.name for path in crm.database.parent.glob("*.part*")) == []
+
+
+def staff_of(crm: Crm) -> list[list[tuple[object, ...]]]:
+    """The staff and their tokens, as a database has them."""
+    tables = ("staff", "staff_tokens")
+    return [[tuple(row) for row in crm.rows(f"SELECT * FROM {table} ORDER BY 1")] for table in tables]
+
+
+@pytest.mark.parametrize("step", ["0001", "0003"])
+@pytest.mark.parametrize("older", ["the backup", "what was there"])
+def test_the_staff_are_kept_across_steps(stopped: Crm, tmp_path: Path, step: str, older: str) -> None:
+    backup = tmp_path / "crm.backup"
+    if older == "the backup":
+        migrate_to(step, backup).close()
+    else:
+        shutil.copy(stopped.database, backup)
+        stopped.database.unlink()
+        migrate_to(step, stopped.database).close()
+    has_staff = older == "the backup" or step == "0003"
+    if has_staff:
+        row = ("1", "Grace", "admin", None, "2026-11-24", "2026-11-25")
+        stopped.rows("INSERT INTO staff VALUES (?, ?, ?, ?, ?, ?)", *row)
+        stopped.rows("INSERT INTO staff_tokens VALUES ('digest', '1', '2026-11-24')")
+    before = staff_of(stopped) if has_staff else [[], []]
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, done.stderr, NOT_KNOWN in done.stdout) == (0, "", not has_staff)
+    assert staff_of(stopped) == before
+
+
+def test_the_staff_of_a_damaged_database_are_kept_where_they_can_be_read(
+    stopped: Crm, tmp_path: Path
+) -> None:
+    assert stopped.cli("staff", "add", "Grace", "--role", "admin").returncode == 0
+    assert stopped.cli("staff", "add", "Alan", "--role", "admin").returncode == 0
+    backup = backed_up(stopped, tmp_path / "crm.backup")
+    assert stopped.cli("staff", "disable", "Alan").returncode == 0
+    before = staff_of(stopped)
+    damage(stopped, "approvals")
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, done.stderr, NOT_KNOWN in done.stdout) == (0, "", False)
+    assert staff_of(stopped) == before
+    damage(stopped, "staff")
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, done.stderr, NOT_KNOWN in done.stdout) == (0, "", True)
+    assert [row["disabled_at"] for row in stopped.rows("SELECT disabled_at FROM staff")] == [None, None]
+
+
+def damage(crm: Crm, table: str) -> None:
+    """Overwrite the first page of a table."""
+    (row,) = crm.rows("SELECT rootpage FROM sqlite_master WHERE name = ?", table)
+    with crm.database.open("r+b") as file:
+        file.seek((row["rootpage"] - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+
+
+def test_nobody_gets_at_a_database_whose_staff_were_read(stopped: Crm) -> None:
+    look = f"import sqlite3; sqlite3.connect({str(stopped.database)!r}, timeout=0).execute('SELECT * FROM staff')"
+    with nobody_using(stopped.database) as file:
+        assert file is not None
+        read_staff(stopped.database, file)
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
+    assert "database is locked" in done.stderr
+    subprocess.run([sys.executable, "-c", look], check=True)
+
+
+def test_staff_who_cannot_be_copied_stop_a_restore_and_nothing_changes(backup: Path, stopped: Crm) -> None:
+    before = contents(stopped.database.parent)
+    command = ["prlimit", "--fsize=4096", *stopped.program, "restore", str(backup)]  # as on a full disk
+    done = subprocess.run(
+        command, cwd=stopped.directory, env=stopped.env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"crm-server: The staff in {stopped.database} cannot be copied: ")
+    assert "Make room" in done.stderr
+    assert contents(stopped.database.parent) == before
 
 
 def test_postgresqls_own_programs_bring_back_what_was_dumped(tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """The command line of `crm-server`, as staff use it."""
 
+import errno
 import json
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from crm_server import cli
 from tests.crm_server.answers import post
 from tests.factories import customer_registration, repair_request
-from tests.servers import Crm, clean_environment
+from tests.programs import Program
+from tests.servers import PROGRAM, Crm, clean_environment
 
 
 @pytest.fixture
@@ -92,12 +98,157 @@ def test_what_is_not_there_cannot_be_decided(migrated: Crm) -> None:
 def test_a_rejection_needs_a_reason(crm: Crm) -> None:
     approval = post(crm, "repair-request", repair_request()).json["id"]
     assert crm.cli("approvals", "reject", approval).returncode == 2
-    assert crm.cli("approvals", "reject", approval, "--reason", "  ").returncode == 1
+    assert crm.cli("approvals", "reject", approval, "--reason", "").returncode == 2
+    assert crm.cli("approvals", "reject", approval, "--reason", "  ").returncode == 2
     assert crm.cli("approvals", "reject", approval, "--reason", "-", stdin=" \n").returncode == 1
     done = crm.cli("approvals", "reject", approval, "--reason", "-", "--json", stdin="Sentinel reason\n")
     assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "rejected")
     (row,) = crm.rows("SELECT reason FROM rejection_reasons WHERE approval_id = ?", approval)
     assert row["reason"] == "Sentinel reason"
+
+
+@pytest.mark.parametrize("reason", ["Sentinel" * 1000, "Sentinel \x1b[2J", "Sentinel\x00"])
+def test_a_reason_is_one_that_the_staff_api_takes(crm: Crm, reason: str) -> None:
+    approval = post(crm, "repair-request", repair_request()).json["id"]
+    given = crm.cli("approvals", "reject", approval, "--reason", reason)
+    read = crm.cli("approvals", "reject", approval, "--reason", "-", stdin=reason)
+    assert (given.returncode, read.returncode) == (2, 1)
+    assert read.stderr.startswith("crm-server: A rejection needs a reason, of at most 5,000 characters")
+    assert "Sentinel" not in given.stderr + read.stderr
+    longest = f"{'x' * 2500}\n{'y' * 2499}"
+    done = crm.cli("approvals", "reject", approval, "--reason", "-", stdin=f"{longest}\n")
+    assert done.returncode == 0, done.stderr
+    (row,) = crm.rows("SELECT reason FROM rejection_reasons WHERE approval_id = ?", approval)
+    assert row["reason"] == longest
+
+
+def test_an_empty_customer_id_approves_nothing(crm: Crm) -> None:
+    approval = post(crm, "repair-request", repair_request()).json["id"]
+    assert crm.cli("approvals", "approve", approval, "--customer-id", "").returncode == 2
+    (row,) = crm.rows("SELECT status FROM approvals WHERE id = ?", approval)
+    assert row["status"] == "pending_approval"
+
+
+@pytest.mark.parametrize("command", ["export-person", "erase-person"])
+def test_what_is_no_address_is_wrong_usage(migrated: Crm, command: str) -> None:
+    for given in ("", "Sentinel"):
+        done = migrated.cli(command, "--email", given)
+        assert done.returncode == 2
+        assert "An e-mail address is wanted" in done.stderr
+        assert "Sentinel" not in done.stderr
+    for read in ("", "Sentinel\n", "-\n"):
+        done = migrated.cli(command, "--email", "-", stdin=read)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "crm-server: An e-mail address is wanted: it has an @.\n"
+
+
+LATIN = "Sentinel-ü".encode("latin-1")
+ESCAPED = LATIN.decode(errors="surrogateescape")
+"""As Python hands the bytes of an argument on."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["approvals", "approve", ESCAPED],
+        ["approvals", "reject", "x", "--reason", ESCAPED],
+        ["staff", "add", ESCAPED, "--role", "viewer"],
+        ["export-person", "--email", f"{ESCAPED}@example.com"],
+        ["retire", ESCAPED],
+        [ESCAPED],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]).replace(ESCAPED, "…"),
+)
+def test_an_argument_that_is_no_text_is_wrong_usage(migrated: Crm, arguments: list[str]) -> None:
+    done = migrated.cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("crm-server: error: an argument is not UTF-8\n")
+    assert "Sentinel" not in done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["approvals", "reject", "x", "--reason", "-"],
+        ["export-person", "--email", "-"],
+        ["erase-person", "--email", "-"],
+        ["staff", "add", "Grace", "--role", "viewer", "--password-stdin"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_input_that_is_no_text_is_named(migrated: Crm, arguments: list[str], locale: str) -> None:
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=migrated.directory,
+        env={**migrated.env, "LC_ALL": locale},
+        input=LATIN + b"@example.com\n",
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"crm-server: Standard input is not UTF-8: convert it.\n"
+
+
+def test_settings_that_are_no_text_are_named(migrated: Crm) -> None:
+    (migrated.directory / ".env").write_bytes(b"WEBHOOK_API_KEY=" + LATIN)
+    done = migrated.cli("approvals", "list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "crm-server: .env is not UTF-8: save it as UTF-8.\n"
+
+
+def test_ctrl_c_at_the_question_erases_nothing(crm: Crm, tmp_path: Path) -> None:
+    payload = repair_request(customer__email="interrupted@example.com")
+    approval = post(crm, "repair-request", payload).json["id"]
+    pipe = tmp_path / "input"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)  # nobody waits for the other to open it
+    arguments = ["erase-person", "--email", "interrupted@example.com"]
+    program = Program("crm_server", arguments, cwd=crm.directory, env=crm.env, stdin=pipe)
+    assert program.stdout is not None
+    shown = ""
+    while not shown.endswith("Type yes: "):
+        shown += program.stdout.read(1) or pytest.fail(shown)
+    program.send_signal(signal.SIGINT)
+    rest, errors = program.communicate(timeout=20)
+    os.close(writer)
+    assert (program.returncode, rest, errors) == (130, "", "")
+    (row,) = crm.rows("SELECT payload FROM approvals WHERE id = ?", approval)
+    assert json.loads(row["payload"]) == payload
+
+
+@pytest.mark.parametrize("error", ["KeyError", "OSError"])  # before Python 3.13, and since
+def test_who_has_no_name_is_their_number_on_the_trail(migrated: Crm, error: str) -> None:
+    program = (
+        "import getpass, sys\n"
+        "def getuser(): raise {}('No username set in the environment')\n"
+        "getpass.getuser = getuser\n"
+        "from crm_server.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(error), "staff", "add", "Grace", "--role", "viewer"],
+        cwd=migrated.directory,
+        env=migrated.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["actor"] for row in migrated.rows("SELECT actor FROM audit_trail")] == [
+        f"cli:uid {os.getuid()}"
+    ]
+
+
+def test_an_error_of_the_system_that_names_no_file_is_shown_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli, "load_settings", fail)
+    assert cli.main(["migrate"]) == 1
+    assert capsys.readouterr().err == f"crm-server: [Errno {errno.ENOSPC}] No space left on device\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve", "--port", "70000"], ["approvals"]])
@@ -169,3 +320,19 @@ def test_the_server_does_not_start_without_a_key(migrated: Crm) -> None:
     done = migrated.cli("serve")
     assert done.returncode == 1
     assert "WEBHOOK_API_KEY" in done.stderr
+
+
+def test_a_closed_standard_input_is_named(migrated: Crm) -> None:
+    command = ["bash", "-c", 'exec "$0" -m crm_server "$@" <&-', sys.executable]
+    command += ["staff", "add", "Grace", "--role", "viewer", "--password-stdin"]
+    done = subprocess.run(
+        command,
+        cwd=migrated.directory,
+        env=migrated.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "crm-server: Standard input is closed, and something is to be read from it.\n"

@@ -219,3 +219,39 @@ def test_who_is_not_there_is_not_found(crm: Crm, tokens: Tokens) -> None:
     assert ask(crm, tokens["viewer"], "GET", "/customers/none").status == 404
     assert act(crm, tokens, "/customers/none/corrections", {"phone": "1234"}).status == 404
     assert act(crm, tokens, "/tickets/none/corrections", {"address": "x"}).status == 404
+
+
+def test_an_erased_customer_and_their_ticket_stay_empty(
+    crm: Crm, tokens: Tokens, email: str, customer: str
+) -> None:
+    (ticket,) = crm.rows("SELECT id FROM tickets WHERE customer_id = ?", customer)
+    assert ask(crm, tokens["admin"], "POST", "/people/erasure", {"email": email}).status == 200
+    approval = receive(crm, repair_request(customer__email=f"new-{email}"))
+    choice = {"customer_id": customer, "use_sent": ["/email", "/first_name", "/last_name", "/phone"]}
+    answers = [
+        act(crm, tokens, f"/approvals/{approval}/approve", choice),
+        act(crm, tokens, f"/approvals/{approval}/approve", {"customer_id": customer}),
+        act(crm, tokens, f"/customers/{customer}/corrections", {"phone": "1234"}),
+        act(crm, tokens, f"/tickets/{ticket['id']}/corrections", {"address": "1 Lane"}),
+    ]
+    assert [(answer.status, answer.type) for answer in answers] == [(409, "erased")] * 4
+    assert "is erased, and stays empty" in answers[0].json["detail"]
+    done = crm.cli("approvals", "approve", approval, "--customer-id", customer, "--use-sent", "email")
+    assert (done.returncode, "is erased, and stays empty" in done.stderr) == (1, True)
+    assert see(crm, tokens, f"/approvals/{approval}")["status"] == "pending_approval"
+    seen = see(crm, tokens, f"/customers/{customer}")
+    assert {seen[name] for name in ("email", "first_name", "last_name", "phone")} == {None}
+    assert (seen["website_user_ids"], seen["corrections"]) == ([customer], [])
+    assert act(crm, tokens, f"/approvals/{approval}/approve").status == 200, (
+        "they are a customer of their own"
+    )
+
+
+def test_no_request_fills_an_erased_customer_by_their_id(
+    crm: Crm, tokens: Tokens, email: str, customer: str
+) -> None:
+    assert ask(crm, tokens["admin"], "POST", "/people/erasure", {"email": email}).status == 200
+    approval = receive(crm, customer_registration(customer__websiteUserId=customer))
+    answer = act(crm, tokens, f"/approvals/{approval}/approve")
+    assert (answer.status, answer.type) == (409, "erased")
+    assert see(crm, tokens, f"/customers/{customer}")["language"] is None

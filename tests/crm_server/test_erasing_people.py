@@ -1,10 +1,12 @@
 """Erasing and exporting a person: what is found, what stays, and that no byte of it is left in the files."""
 
 import json
+import resource
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
@@ -312,7 +314,7 @@ def test_the_list_is_shown_and_nothing_is_erased_without_a_yes(crm: Crm, tokens:
     assert shown(crm, tokens, approval)["payload"] is None
     again = erase(crm, "asked@example.com", "--yes")
     assert (again.returncode, again.stdout) == (0, "Nothing is held of this person.\n")
-    assert erase(crm, "no address", "--yes").returncode == 1
+    assert erase(crm, "no address", "--yes").returncode == 2
 
 
 @ON_BOTH
@@ -385,3 +387,58 @@ def test_who_comes_again_after_an_erasure_is_a_new_customer(crm: Crm, tokens: To
 def test_an_answer_to_an_unknown_address_is_empty(crm: Crm, tokens: Tokens) -> None:
     answer: Answer = ask(crm, tokens["admin"], "POST", "/people/export", {"email": "nobody@example.com"})
     assert answer.json == {"approvals": [], "customers": [], "tickets": []}
+
+
+ENTRY = json.dumps({"at": "2026-11-24T10:00:00.000000Z", "approvals": [], "customers": [], "tickets": []})
+
+
+def test_what_cannot_be_noted_whole_is_not_erased_and_the_journal_is_as_it_was(
+    own_staff: tuple[Crm, Tokens],
+) -> None:
+    crm, tokens = own_staff
+    approval = receive(crm, "repair-request", repair_request(customer__email="full@example.com"))
+    journal = Path(f"{crm.database}.erasures")
+    # Longer than the database and its log: a file of that length is as long as a full disk lets one be.
+    whole = f"{ENTRY}\n".encode() * 40_000
+    journal.write_bytes(whole)
+    most = len(whole) + 20
+    before = resource.prlimit(crm.process.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    answer = ask(crm, tokens["admin"], "POST", "/people/erasure", {"email": "full@example.com"})
+    resource.prlimit(crm.process.pid, resource.RLIMIT_FSIZE, before)
+    assert answer.status == 503
+    assert journal.read_bytes() == whole
+    command = [
+        "prlimit",
+        f"--fsize={most}",
+        *crm.program,
+        "erase-person",
+        "--email",
+        "full@example.com",
+        "--yes",
+    ]
+    done = subprocess.run(
+        command, cwd=crm.directory, env=crm.env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"crm-server: {journal} cannot be written: File too large. Nothing was erased: mend that, and erase again.\n"
+    )
+    assert journal.read_bytes() == whole
+    assert shown(crm, tokens, approval)["payload"] is not None
+    assert erase_over_http(crm, tokens, "full@example.com")["approvals"] == [approval]
+    assert shown(crm, tokens, approval)["payload"] is None
+    (line,) = journal.read_bytes().removeprefix(whole).splitlines()
+    assert json.loads(line)["approvals"] == [approval]
+
+
+def test_what_a_failed_write_left_in_the_journal_does_not_spoil_the_next(
+    own_staff: tuple[Crm, Tokens],
+) -> None:
+    crm, tokens = own_staff
+    approval = receive(crm, "repair-request", repair_request(customer__email="torn@example.com"))
+    journal = Path(f"{crm.database}.erasures")
+    journal.write_text(f"{ENTRY}\n{ENTRY[:50]}")
+    erase_over_http(crm, tokens, "torn@example.com")
+    first, second = journal.read_text().splitlines()
+    assert first == ENTRY
+    assert json.loads(second)["approvals"] == [approval]

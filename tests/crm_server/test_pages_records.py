@@ -71,6 +71,38 @@ def test_what_the_contract_refuses_is_said_and_nothing_is_changed(
     assert approver.html(paths[record]).text == before
 
 
+def test_an_erased_record_is_not_corrected_which_its_page_says(crm: Crm, approver: Visitor) -> None:
+    email = "erased-records@example.com"
+    approval = post(crm, "repair-request", repair_request(customer__email=email)).json["id"]
+    assert approver.post(f"/approvals/{approval}/approve").status_code == 303
+    assert crm.cli("erase-person", "--email", email, "--yes").returncode == 0
+    made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", approval)
+    assert {row["record"] for row in made} == {"customer", "ticket"}
+    for row in made:
+        field = "first_name" if row["record"] == "customer" else "customer_name"
+        path = f"/{row['record']}s/{row['record_id']}"
+        assert "Correct; what was sent is kept" not in approver.html(path).text
+        answer = approver.post(f"{path}/corrections", {"field": field, "right": "Augusta"})
+        assert answer.status_code == 409
+        assert f"Nothing was changed. This {row['record']} is erased, and stays empty" in answer.text
+        assert "Augusta" not in approver.html(path).text
+
+
+def test_no_request_is_approved_for_an_erased_customer_which_its_page_says(
+    crm: Crm, approver: Visitor
+) -> None:
+    email = "erased-customer@example.com"
+    first = post(crm, "repair-request", repair_request(customer__email=email)).json["id"]
+    assert approver.post(f"/approvals/{first}/approve").status_code == 303
+    (customer,) = crm.rows("SELECT id FROM customers WHERE email = ?", email)
+    second = post(crm, "repair-request", repair_request()).json["id"]
+    assert crm.cli("erase-person", "--email", email, "--yes").returncode == 0
+    answer = approver.post(f"/approvals/{second}/approve", {"customer_id": customer["id"]})
+    assert answer.status_code == 409
+    assert "Nothing was changed." in answer.text
+    assert "This customer is erased, and stays empty" in answer.text
+
+
 def test_no_record_that_is_not_there_is_corrected(approver: Visitor) -> None:
     for path in ("/tickets/none", "/customers/none"):
         assert correct(approver, path, "customer_name" if "tickets" in path else "first_name", "Ada") == 404
