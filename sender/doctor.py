@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from generated.operations import CURRENT, WEBHOOKS
 from sender import outbox
-from sender.database import open_engine, reading, words_of
+from sender.database import open_engine, reading, time_of, words_of
 from sender.deliveries import holds, shown
 from sender.delivery import cause_of
 from sender.errors import NotMigrated, SettingsError
@@ -75,12 +75,16 @@ def examine(env_file: str | None = None) -> list[Finding]:
     try:
         settings = SenderSettings.read(env_file)
     except SettingsError as error:
-        wrong = "no command starts", "a setting is wrong", "correct it where it is set"
-        return [Finding("settings", "broken", str(error), *wrong)]
+        return [_unusable(error)]
     return [*_settings(settings, env_file), *_outbox(settings), *_crm(settings)]
 
 
 # settings
+
+
+def _unusable(error: SettingsError) -> Finding:
+    wrong = "no command starts", "a setting is wrong", "correct it where it is set"
+    return Finding("settings", "broken", str(error), *wrong)
 
 
 def _settings(settings: SenderSettings, env_file: str | None) -> Iterator[Finding]:
@@ -154,6 +158,8 @@ def _outbox(settings: SenderSettings) -> Iterator[Finding]:
             yield from _work(settings, engine)
         finally:
             engine.dispose()
+    except SettingsError as error:
+        yield _unusable(error)
     except NotMigrated as error:
         missing = "no booking can tell the CRM anything", "there is no outbox"
         yield Finding("outbox", "broken", str(error), *missing, "crm-sender migrate")
@@ -221,7 +227,8 @@ def _files(engine: Engine) -> Iterator[Finding]:
 def _work(settings: SenderSettings, engine: Engine) -> Iterator[Finding]:
     now = time.time()
     with reading(engine) as connection:
-        relays, seen_at = outbox.running_relays(connection, now, settings.lease)
+        at = time_of(connection, time.time)  # by which relays write, unlike booking code
+        relays, seen_at = outbox.running_relays(connection, at, settings.lease)
         oldest = outbox.oldest_pending(connection)
         counts = outbox.counts(connection)
         erasing_since, _ = outbox.erasing_since(connection)
@@ -244,7 +251,7 @@ def _work(settings: SenderSettings, engine: Engine) -> Iterator[Finding]:
         wrong = "the CRM does not have them", "it refused them, or did not take them while it was well"
         solution = "crm-sender failed says why; mend that, then crm-sender retry, or close"
         yield Finding("deliveries", "look", f"{counts.failed} failed", *wrong, solution)
-    if erasing_since is not None and now - erasing_since > ERASING_TOO_LONG:
+    if erasing_since is not None and at - erasing_since > ERASING_TOO_LONG:
         wrong = "delivered payloads are still in SQLite's log", "a program reads for long, or no relay runs"
         found = f"erased bytes wait since {shown(erasing_since)}"
         yield Finding("deliveries", "look", found, *wrong, "end what reads the database for long")
@@ -255,6 +262,16 @@ def _work(settings: SenderSettings, engine: Engine) -> Iterator[Finding]:
 
 
 def _crm(settings: SenderSettings) -> Iterator[Finding]:
+    try:
+        transport = Transport(settings)
+    except SettingsError as error:
+        yield _unusable(error)
+        return
+    with transport:
+        yield from _way(settings, transport)
+
+
+def _way(settings: SenderSettings, transport: Transport) -> Iterator[Finding]:
     address = urlsplit(settings.webhook_url)
     port = address.port or {"http": 80, "https": 443}[address.scheme]
     try:
@@ -270,19 +287,18 @@ def _crm(settings: SenderSettings) -> Iterator[Finding]:
         yield Finding("network", "broken", words, *_in_words(words))
         return
     yield Finding("network", "fine", f"{address.hostname}:{port} is reached")
-    with Transport(settings) as transport:
-        began = time.time()
-        health = transport.health()
-        now = (began + time.time()) / 2
-        yield from _health(health)
-        if health.clock is not None:
-            yield _clock(health.clock - now, is_signed=settings.signing_secret is not None)
-        for name, webhook in WEBHOOKS.items() if settings.api_key else ():
-            passed, words = transport.probe(webhook.path)
-            if passed:
-                yield Finding("key", "fine", f"{name}: a test passes")
-            else:
-                yield Finding("key", "broken", f"{name}: {words}", *_in_words(words))
+    began = time.time()
+    health = transport.health()
+    now = (began + time.time()) / 2
+    yield from _health(health)
+    if health.clock is not None:
+        yield _clock(health.clock - now, is_signed=settings.signing_secret is not None)
+    for name, webhook in WEBHOOKS.items() if settings.api_key else ():
+        passed, words = transport.probe(webhook.path)
+        if passed:
+            yield Finding("key", "fine", f"{name}: a test passes")
+        else:
+            yield Finding("key", "broken", f"{name}: {words}", *_in_words(words))
 
 
 def _connect(host: str, port: int) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from generated.operations import CURRENT
 from sender import outbox
 from sender.alerts import CONDITIONS
-from sender.database import reading
+from sender.database import reading, time_of
 from sender.deliveries import holds
 from sender.errors import NotMigrated
 from sender.settings import SenderSettings
@@ -94,13 +94,14 @@ def _stored(connection: Connection, now: float, settings: SenderSettings) -> Ite
     yield held
     words = "Seconds since the oldest event was enqueued that is not delivered; 0 when there is none."
     yield GaugeMetricFamily("crm_sender_oldest_seconds", words, _age(outbox.oldest_pending(connection), now))
-    relays, seen_at = outbox.running_relays(connection, now, settings.lease)
+    at = time_of(connection, time.time)  # by which relays write, unlike booking code
+    relays, seen_at = outbox.running_relays(connection, at, settings.lease)
     yield GaugeMetricFamily("crm_sender_relays", "Relays that run.", relays)
     words = "Seconds since a relay last looked at the outbox; 0 when none ever did."
-    yield GaugeMetricFamily("crm_sender_relay_seen_seconds", words, _age(seen_at, now))
+    yield GaugeMetricFamily("crm_sender_relay_seen_seconds", words, _age(seen_at, at))
     words = "Seconds for which erased bytes have waited in SQLite's log; 0 when none do."
     erasing_since, _ = outbox.erasing_since(connection)
-    yield GaugeMetricFamily("crm_sender_erasing_seconds", words, _age(erasing_since, now))
+    yield GaugeMetricFamily("crm_sender_erasing_seconds", words, _age(erasing_since, at))
     yield from _attempts(connection)
     told = outbox.told(connection)
     words = "Conditions of which people were told and that are not over."

@@ -11,6 +11,8 @@ import pytest
 
 from sender import Relay
 from sender.database import open_engine
+from sender.doctor import examine
+from sender.metrics import exposition
 from sender.status import status_of
 from tests.receiver import TEST_OK, Receiver, Reply, Request, problem, receipt
 from tests.sender.site import Site, eventually, running
@@ -126,3 +128,23 @@ def test_a_site_whose_clock_is_not_the_relays_waits_for_nothing(
         events = site.book(3, customer__websiteUserId="ada")
         eventually(lambda: set(site.statuses()) == {"delivered"}, "all are delivered")
     assert [request.id for request in receiver.events] == events
+
+
+@pytest.mark.engines("postgresql")
+@pytest.mark.parametrize("ahead", [60.0, -60.0])
+def test_on_a_host_whose_clock_is_not_postgresqls_a_relay_that_runs_is_said_to_run(
+    site: Site, clock: HostClock, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    engine, settings = open_engine(site.url), site.settings()
+    for name, value in site.environment().items():
+        monkeypatch.setenv(name, value)
+    with running(Relay(settings)):
+        eventually(lambda: status_of(settings, engine)["relay"]["running"], "it runs")
+        clock.offset = ahead
+        found = [finding for finding in examine() if finding.subject == "relay"]
+        page = exposition(engine, settings).decode()
+    engine.dispose()
+    assert [(finding.state, finding.found) for finding in found] == [("fine", "1 running")]
+    samples = dict(line.split() for line in page.splitlines() if line.startswith("crm_sender_relay"))
+    assert float(samples["crm_sender_relays"]) == 1
+    assert float(samples["crm_sender_relay_seen_seconds"]) < 30

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -231,6 +233,14 @@ def test_a_setting_that_is_missing_weak_or_wrong_is_told(
 
 
 @pytest.mark.usefixtures("_private")
+def test_a_file_of_authorities_that_holds_none_is_told(site: Site) -> None:
+    (site.directory / "authority.pem").write_text(SENTINEL)
+    [found] = wrong(site, CRM_CA_FILE="authority.pem")
+    assert (found["subject"], found["state"]) == ("settings", "broken")
+    assert found["found"] == "CRM_CA_FILE: holds no certificate in PEM"
+
+
+@pytest.mark.usefixtures("_private")
 def test_a_key_that_travels_readable_is_looked_at(site: Site, receiver: Receiver) -> None:
     [found] = wrong(site, CRM_WEBHOOK_URL=receiver.url.replace("127.0.0.1", "0.0.0.0"))
     assert (found["state"], found["found"]) == ("look", "http:// to 0.0.0.0")
@@ -245,6 +255,22 @@ def test_a_host_that_has_no_address_is_told(site: Site) -> None:
 
 
 # the outbox
+
+
+def test_a_driver_that_is_missing_is_told_with_what_to_install(site: Site) -> None:
+    (site.directory / "psycopg.py").write_text("raise ModuleNotFoundError")
+    done = subprocess.run(  # which makes its imports itself, in the site's directory first
+        [sys.executable, "-m", "sender", "doctor", "--json"],
+        cwd=site.directory,
+        env=site.environment(CRM_OUTBOX_URL="postgresql://someone:secret@127.0.0.1/shop"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    broken = [found for found in json.loads(done.stdout)["findings"] if found["state"] == "broken"]
+    words = "CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]"
+    assert (done.returncode, [found["found"] for found in broken]) == (1, [words])
 
 
 def test_an_outbox_that_is_not_there_is_told_with_the_command(site: Site, tmp_path: Path) -> None:
