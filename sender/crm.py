@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from generated.webhooks import (
     BookingStatus,
@@ -28,14 +30,17 @@ from sender.database import (
     glancing,
     leave_no_copies,
     open_engine,
+    words_of,
 )
-from sender.errors import NotMigrated, NoTransaction, WrongDatabase
+from sender.errors import NotMigrated, NoTransaction, SenderError, WrongDatabase
 from sender.events import Event, event_of
 from sender.settings import SenderSettings
 from sender.transactions import AsyncTransaction, Transaction, in_thread, joined
 
 if TYPE_CHECKING:
     from sender.relay import Relay
+
+log = logging.getLogger("crm_sender")
 
 METHOD_OF: Mapping[str, str] = {
     "customer-registration": "customer_registered",
@@ -55,13 +60,14 @@ class CRM:
     in a transaction of its own. A session is SQLAlchemy's Session or Connection, a connection of
     sqlite3 or psycopg, or `django.db.connection`; it is neither committed nor rolled back. Each
     method returns the event's id; the same event again returns the same id. `resend` puts a
-    delivered one back to pending, for a CRM that was restored from a backup.
+    delivered one back to pending, for a CRM that was restored from a backup, and one that was
+    closed, with what is given now in its place.
 
     Raises InvalidEvent (the contract refuses it; nothing was written), ConflictingEvent (the
-    natural key is there with other content), OutboxError (this is not the relay's outbox), or the
-    database's own error as the session raises it: SQLAlchemy's DBAPIError, Django's or the
-    driver's (locked, full, a serialization failure): then the transaction cannot be committed,
-    and neither booking nor event is there.
+    natural key is there with other content), WrongState (what `resend` asks for was erased),
+    OutboxError (this is not the relay's outbox), or the database's own error as the session raises
+    it: SQLAlchemy's DBAPIError, Django's or the driver's (locked, full, a serialization failure):
+    then the transaction cannot be committed, and neither booking nor event is there.
     """
 
     _in_any_outbox: ClassVar[bool] = False
@@ -123,18 +129,36 @@ class CRM:
 
     @contextmanager
     def relay(self) -> Iterator[Relay]:
-        """Run a relay in a thread of this process for as long as the block lasts."""
-        from sender.relay import Relay  # noqa: PLC0415  # a site whose relay runs elsewhere is spared httpx
+        """Run a relay in a thread of this process for as long as the block lasts.
+
+        Raises SettingsError or NotMigrated before the block when there can be none. What ends the relay before
+        the block ends is logged, and raised after it, unless the block itself raises.
+        """
+        # A site whose relay runs elsewhere is spared httpx.
+        from sender.relay import Relay  # noqa: PLC0415
+        from sender.transport import Transport  # noqa: PLC0415
 
         self._outbox_id  # noqa: B018  # says what is missing here, not in the thread
         relay = Relay(self._settings)
-        thread = Thread(target=relay.run, name="crm-relay")
+        Transport(self._settings).close()  # and what is wrong with the settings
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                relay.run()
+            except BaseException as error:  # raised again below
+                log.error("the relay has ended, and what is due waits for another: %s", _words_of(error))
+                raised.append(error)
+
+        thread = Thread(target=run, name="crm-relay")
         thread.start()
         try:
             yield relay
         finally:
             relay.stop()
             thread.join()
+        if raised:
+            raise raised[0]
 
     @cached_property
     def _settings(self) -> SenderSettings:
@@ -200,6 +224,13 @@ class CRM:
             f"which CRM_OUTBOX_URL says is {self._settings.shown_outbox}. Point CRM_OUTBOX_URL at the bookings' "
             "database and run: crm-sender migrate"
         )
+
+
+def _words_of(error: BaseException) -> str:
+    """Return what may be logged of an error: what is not of ours may hold a value."""
+    if isinstance(error, DBAPIError):
+        return words_of(error)
+    return str(error) if isinstance(error, SenderError) else type(error).__name__
 
 
 class AsyncCRM:

@@ -37,7 +37,7 @@ from sender import (
 )
 from tests.factories import customer_registration, repair_request
 from tests.receiver import Receiver
-from tests.sender.site import SENTINEL, Site, all_text, cli, sender_environment
+from tests.sender.site import SENTINEL, Site, all_text, cli, eventually, sender_environment
 
 bookings = Table(
     "bookings", MetaData(), Column("id", Integer, primary_key=True), Column("key", String, unique=True)
@@ -324,6 +324,29 @@ def test_an_outbox_that_is_not_migrated_names_the_command(site: Site, tmp_path: 
         crm.repair_requested(repair_request())
     with pytest.raises(NotMigrated, match="crm-sender migrate"), crm.relay():
         pass
+
+
+def test_a_relay_that_cannot_run_says_so_before_the_block(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "authority.pem").write_text("no certificate")
+    crm = CRM(site.settings(ca_file=str(tmp_path / "authority.pem")))
+    with pytest.raises(SettingsError, match="CRM_CA_FILE: holds no certificate in PEM"), crm.relay():
+        pytest.fail("the block runs without a relay")
+
+
+def test_what_ends_a_relay_is_logged_and_raised_after_the_block(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end(*_: object) -> None:
+        raise RuntimeError(SENTINEL)
+
+    monkeypatch.setattr(Relay, "_turn", end)
+    crm = site.crm()
+    with pytest.raises(RuntimeError, match=SENTINEL), crm.relay():
+        eventually(lambda: "the relay has ended" in caplog.text, "it is logged while the block runs")
+    assert "waits for another: RuntimeError" in caplog.text
+    assert SENTINEL not in caplog.text
+    with pytest.raises(LookupError, match="the block's own"), crm.relay():
+        raise LookupError("the block's own")
 
 
 def test_a_relay_without_a_key_says_so(site: Site) -> None:
