@@ -57,29 +57,31 @@ class Sessions:
     def start(self) -> str:
         """Log somebody in; return the token for their cookie."""
         now, token = self._clock(), secrets.token_urlsafe(32)
-        self._by_digest = {digest: one for digest, one in self._by_digest.items() if not is_over(one, now)}
+        self._forget(now)
         if len(self._by_digest) >= MOST:
             del self._by_digest[min(self._by_digest, key=lambda digest: self._by_digest[digest].seen)]
         self._by_digest[_digest(token)] = Session(secrets.token_hex(16), now, now)
         return token
 
     def find(self, scope: Scope, *, is_somebody: bool = True) -> Session | None:
-        """Return the session of a request, unless it is over.
+        """Return the session of a request, unless it is over, and forget all that are.
 
         `is_somebody`: not a page that asks by itself, which is no sign that somebody is there.
         """
-        token = session_token(scope["headers"])
+        now, token = self._clock(), session_token(scope["headers"])
+        self._forget(now)
         session = self._by_digest.get(_digest(token)) if token else None
-        now = self._clock()
-        if session is None or is_over(session, now):
-            return None
-        if is_somebody:
+        if session and is_somebody:
             session.seen = now
         return session
 
     def end(self, scope: Scope) -> None:
         """Log somebody out."""
         self._by_digest.pop(_digest(session_token(scope["headers"]) or ""), None)
+
+    def _forget(self, now: float) -> None:
+        """Forget the sessions that are over, and what was searched for in them."""
+        self._by_digest = {digest: one for digest, one in self._by_digest.items() if not is_over(one, now)}
 
 
 def is_over(session: Session, now: float) -> bool:

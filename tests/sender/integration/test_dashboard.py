@@ -158,6 +158,18 @@ def test_a_session_ends_when_nobody_was_there_and_after_a_day_of_work() -> None:
     assert sessions.find(scope) is None
 
 
+def test_what_was_searched_for_goes_with_the_session() -> None:
+    now = 0.0
+    sessions = Sessions(lambda: now)
+    scope = {"headers": [(b"cookie", f"crm_link_admin={sessions.start()}".encode())]}
+    found = sessions.find(scope)
+    assert found
+    found.keep(SENTINEL)
+    now = float(IDLE)
+    assert sessions.find({"headers": []}) is None
+    assert not sessions._by_digest
+
+
 def test_pages_allow_no_script_but_their_own_and_are_kept_by_nobody(address: str, admin: Admin) -> None:
     for answer in (admin.get("/admin"), admin.get("/admin/nowhere"), Admin(address).get("/admin/login")):
         assert "default-src 'none'" in answer.headers["content-security-policy"]
