@@ -90,7 +90,7 @@ def most_connections(servers: int) -> int:
 def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a listening socket; `option` is where the port comes from.
 
-    Raises ConfigurationError when the address is taken or not ours.
+    Raises ConfigurationError when the address is taken, not ours, or none.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -98,9 +98,10 @@ def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # the second for a name that no host can have
         listener.close()
-        message = f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with {option}."
+        words = error.strerror if isinstance(error, OSError) else "this is no host's name"
+        message = f"Cannot listen on {host}:{port}: {words}. Choose another with {option} or --host."
         raise ConfigurationError(message) from None
     listener.setblocking(False)
     return listener

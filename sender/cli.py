@@ -20,7 +20,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sqlalchemy import Engine, Row
 from sqlalchemy.engine import make_url
@@ -30,7 +31,7 @@ from generated.operations import WEBHOOKS
 from sender import erasure, outbox
 from sender.alerts import post, test_notice, watching
 from sender.crm import CRM, METHOD_OF
-from sender.database import open_engine, reading, words_of
+from sender.database import begin_migration, open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, OutboxError, SenderError, SettingsError
 from sender.events import check
@@ -39,6 +40,7 @@ from sender.outbox import Failures
 from sender.receipts import with_decisions
 from sender.relay import Relay
 from sender.settings import SHORT_TOKEN, SenderSettings
+from sender.settings import given as settings_given
 from sender.status import status_of, test_integration
 from sender.transport import Transport
 
@@ -47,14 +49,22 @@ if TYPE_CHECKING:
 
 ENV_FILE = ".env"
 HIGHEST_PORT = 65535
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: 128 and SIGINT's number."""
 
 log = logging.getLogger("crm_sender")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 fine, 1 the operation failed, 2 wrong usage."""
-    options = _parser().parse_args(argv)
+    """Run a command; return its exit code: 0 fine, 1 the operation failed, 2 wrong usage, 130 after Ctrl-C."""
+    parser, given = _parser(), sys.argv[1:] if argv is None else argv
     try:
+        "".join(given).encode()
+    except UnicodeEncodeError:
+        parser.error("an argument is not UTF-8")
+    options = parser.parse_args(given)
+    try:
+        require_text()
         if options.command == "doctor":  # which says what is wrong with the settings, too
             start_logging("text")
             return _doctor(options)
@@ -74,8 +84,19 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output has seen enough; without this Python complains again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"crm-sender: {error.strerror}: {error.filename}", file=sys.stderr)
+        words = error if error.filename is None else f"{error.strerror}: {error.filename}"
+        print(f"crm-sender: {words}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 1
+
+
+def require_text() -> None:
+    """Raise SettingsError for a file of settings that is no text."""
+    try:
+        settings_given(ENV_FILE)
+    except UnicodeDecodeError:
+        raise SettingsError(f"{ENV_FILE} is not UTF-8: save it as UTF-8") from None
 
 
 def require_usable(settings: SenderSettings) -> None:
@@ -229,7 +250,7 @@ class _Progress:
 
 
 def _enqueue(options: argparse.Namespace, settings: SenderSettings) -> int:
-    raw = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    raw = _input().buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     try:
         body = check(options.event, raw.decode())
     except UnicodeDecodeError:
@@ -348,21 +369,19 @@ def _told(event: dict[str, Any]) -> Iterator[str]:
 
 def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
     with reading(_outbox(settings)) as connection:
-        rows = outbox.delivered_since(connection, options.since)
-    data = [
-        {
-            "id": row.id,
-            "event": row.event,
-            "natural_key": row.natural_key,
-            "digest": row.digest,
-            "delivered_at": shown(row.finished_at),
-            "receipt_id": row.receipt_id,
-        }
-        for row in rows
-    ]
-    _print(
-        options, data, ("{id}  {event:<24}{natural_key:<24}{delivered_at}".format_map(row) for row in data)
-    )
+        data = (
+            {
+                "id": row.id,
+                "event": row.event,
+                "natural_key": row.natural_key,
+                "digest": row.digest,
+                "delivered_at": shown(row.finished_at),
+                "receipt_id": row.receipt_id,
+            }
+            for row in outbox.delivered_since(connection, options.since)
+        )
+        line = "{id}  {event:<24}{natural_key:<24}{delivered_at}"
+        _print_parts(_json_parts(data) if options.json else _joined(map(line.format_map, data), "\n"))
     return 0
 
 
@@ -373,7 +392,9 @@ def _trail(options: argparse.Namespace, settings: SenderSettings) -> int:
     with reading(_outbox(settings)) as connection:
         steps = (row._asdict() | {"at": shown(row.at)} for row in outbox.history(connection, options.since))
         if options.json:
-            print("[", ",\n".join(map(json.dumps, steps)), "]", sep="\n")
+            print("[")
+            _print_parts(_joined(map(json.dumps, steps), ",\n"))
+            print("]")
         elif options.csv:
             writer = csv.DictWriter(
                 sys.stdout, ["at", "event_id", "event", "natural_key", "actor", "verb", "detail"]
@@ -387,7 +408,7 @@ def _trail(options: argparse.Namespace, settings: SenderSettings) -> int:
 
 
 def _erase_person(options: argparse.Namespace, settings: SenderSettings) -> int:
-    email = (sys.stdin.readline() if options.email == "-" else options.email).strip()
+    email = (_input_line() if options.email == "-" else options.email).strip()
     if "@" not in email:
         print("crm-sender erase-person: --email wants an e-mail address", file=sys.stderr)
         return 2
@@ -398,7 +419,7 @@ def _erase_person(options: argparse.Namespace, settings: SenderSettings) -> int:
         return _say_of_crm()
     if not options.yes:
         print(f"Erase {len(found)} for good? They will never reach the CRM. Type yes: ", end="", flush=True)
-        if sys.stdin.readline().strip() != "yes":
+        if _input_line().strip() != "yes":
             print("Nothing was erased.")
             return 1
     erased = erasure.erase(engine, [row.id for row in found], settings.lease, _actor())
@@ -420,6 +441,23 @@ def _erase_person(options: argparse.Namespace, settings: SenderSettings) -> int:
         )
         return 1
     return _say_of_crm()
+
+
+def _input() -> TextIO:
+    """Return standard input; exit with 2, as for other wrong usage, where it is closed."""
+    if sys.stdin is None:
+        print("crm-sender: standard input is closed: name a file, or give --email E --yes", file=sys.stderr)
+        raise SystemExit(2)
+    return sys.stdin
+
+
+def _input_line() -> str:
+    try:
+        line = _input().readline()
+        line.encode()  # in the C locale Python lets through what it cannot decode
+    except UnicodeError:
+        raise SenderError("standard input is not UTF-8: convert it") from None
+    return line
 
 
 def _person_line(row: Row[Any]) -> str:
@@ -515,6 +553,7 @@ def _warn_of_openness(host: str, settings: SenderSettings) -> None:
 def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
     from alembic import command
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
     from sender.migrations import are_the_sites, require_complete
@@ -523,16 +562,17 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
     config.set_main_option("script_location", "sender:migrations")
     if options.sql:
         config.attributes["dialect"] = make_url(settings.outbox_url).get_backend_name()
-        try:
-            command.upgrade(config, f"{options.after}:head" if options.after else "head", sql=True)
-        except CommandError:
+        steps = {step.revision for step in ScriptDirectory.from_config(config).walk_revisions()}
+        if options.after and options.after not in steps:
             print(f"crm-sender migrate: there is no step {options.after}", file=sys.stderr)
             return 2
+        command.upgrade(config, f"{options.after}:head" if options.after else "head", sql=True)
         return 0
     if options.after:
         print("crm-sender migrate: --after goes with --sql", file=sys.stderr)
         return 2
     with open_engine(settings.outbox_url, create=True).begin() as connection:
+        begin_migration(connection)
         if are_the_sites(connection):
             require_complete(connection)
         else:
@@ -569,6 +609,26 @@ def _line(event: dict[str, Any]) -> str:
 
 def _print(options: argparse.Namespace, data: Any, lines: Iterable[str]) -> None:
     print(json.dumps(data, indent=2) if options.json else "\n".join(lines))
+
+
+def _print_parts(parts: Iterable[str]) -> None:
+    """Print a text part by part, for all of it may be more than there is memory."""
+    sys.stdout.writelines(parts)
+    print()
+
+
+def _joined(parts: Iterable[str], separator: str) -> Iterator[str]:
+    for number, part in enumerate(parts):
+        yield f"{separator if number else ''}{part}"
+
+
+def _json_parts(items: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """Yield what `json.dumps` returns for a list of all, with an indent of 2."""
+    before = "[\n"
+    for item in items:
+        yield before + indent(json.dumps(item, indent=2), "  ")
+        before = ",\n"
+    yield "[]" if before == "[\n" else "\n]"
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ DEAD_PEER = {
 CLAIMERS = 4351072946310297412
 """The number of the lock in PostgreSQL that whoever claims holds."""
 
+MIGRATORS = 4351072946310297413
+"""The number of the lock in PostgreSQL that whoever migrates holds."""
+
 CHANNEL = "crm_outbox"
 """Where PostgreSQL tells of a commit that holds events."""
 
@@ -70,6 +73,7 @@ _LOOK = text(
 )
 _WORK = text(_BEGIN)
 _CLAIM = text(f"{_BEGIN}, pg_try_advisory_xact_lock({CLAIMERS})")
+_MIGRATE = text(f"SELECT pg_advisory_xact_lock({MIGRATORS})")
 _TELLS = text("""
 SELECT 1 FROM pg_trigger
 WHERE tgrelid = to_regclass('crm_outbox') AND tgname = 'crm_outbox_tells' AND tgenabled <> 'D'
@@ -89,20 +93,21 @@ def open_engine(url: str, *, create: bool = False, ping: bool = True) -> Engine:
     With `ping` a connection that PostgreSQL has ended meanwhile is replaced before it is used, for one
     more way there and back; without, the first transaction after that fails.
 
-    Raises NotMigrated when SQLite's file is not there, unless it is to be created. A connection to
-    PostgreSQL raises SettingsError unless its database can hold every text.
+    Raises NotMigrated when SQLite's file is not there, unless it is to be created, and SettingsError when
+    PostgreSQL's driver is not. A connection to PostgreSQL raises SettingsError unless its database can
+    hold every text.
     """
     parsed = _with_our_driver(url)
     if parsed.get_backend_name() != "sqlite":
         own = parsed.drivername == "postgresql+psycopg"
         ours = {**DEAD_PEER, "client_encoding": "UTF8"} if own else {}
         given = {name: value for name, value in ours.items() if name not in parsed.query}
-        engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=ping, connect_args=given)
+        engine = _engine(parsed, pool_pre_ping=ping, connect_args=given)
         if own:
             # First of all: SQLAlchemy's own questions to one in SQL_ASCII end in errors that say nothing.
             event.listen(engine, "connect", _require_utf8, insert=True)
         return engine
-    engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": BUSY_WAIT})
+    engine = _engine(parsed, connect_args={"timeout": BUSY_WAIT})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "handle_error", _distrust)
@@ -121,12 +126,20 @@ def glancing(url: str) -> Iterator[Connection]:
 
     Booking code may do so while its own connection writes there: SQLite could not be switched to its
     write-ahead log then. A connection that stayed would keep PostgreSQL from dropping a test's database.
+    Raises what `open_engine` does.
     """
     parsed = _with_our_driver(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         _require_file(Path(parsed.database))
-    with create_engine(parsed, hide_parameters=True, poolclass=NullPool).connect() as connection:
+    with _engine(parsed, poolclass=NullPool).connect() as connection:
         yield connection
+
+
+def _engine(url: URL, **options: Any) -> Engine:
+    try:
+        return create_engine(url, hide_parameters=True, **options)
+    except ImportError:  # psycopg alone, without the system's libpq, is no driver either
+        raise SettingsError("CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]") from None
 
 
 def _require_utf8(connection: Any, _: object) -> None:
@@ -292,6 +305,12 @@ def begin_claim(connection: Connection, clock: Callable[[], float]) -> float | N
         _, _, now, is_first = connection.execute(_CLAIM).one()
         return float(now) if is_first else None
     return clock()
+
+
+def begin_migration(connection: Connection) -> None:
+    """Have one at a time migrate: who comes later waits, and finds it done. SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_MIGRATE)
 
 
 @cache

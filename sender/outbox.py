@@ -765,13 +765,11 @@ def contents(connection: Connection) -> Sequence[Any]:
     return connection.execute(select(*shown).order_by(outbox.c.sequence)).all()
 
 
-def delivered_since(connection: Connection, since: float) -> Sequence[Any]:
-    """Return what was delivered since a time, oldest first."""
-    return connection.execute(
-        select(*_SHOWN)
-        .where(outbox.c.status == "delivered", outbox.c.finished_at >= since)
-        .order_by(outbox.c.finished_at, outbox.c.sequence)
-    ).all()
+def delivered_since(connection: Connection, since: float) -> Iterator[Any]:
+    """Yield what was delivered since a time, oldest first; a part at a time, for it may be long."""
+    mine = and_(outbox.c.status == "delivered", outbox.c.finished_at >= since)
+    statement = select(*_SHOWN).where(mine).order_by(outbox.c.finished_at, outbox.c.sequence)
+    yield from connection.execution_options(yield_per=1000).execute(statement)
 
 
 def find(connection: Connection, key: str) -> Sequence[Any]:

@@ -108,6 +108,8 @@ class SenderSettings(BaseModel):
             raise ValueError("is not a URL such as http://localhost:5001/webhooks") from None
         if "@" in parsed.netloc or not has_host:
             raise ValueError("names a host, and neither user nor password; the key goes into CRM_API_KEY")
+        if not _is_host(url, str(parsed.hostname)):
+            raise ValueError("no request can be sent to this URL: check its host")
         return url.rstrip("/")
 
     @field_validator("api_key", "admin_token")
@@ -147,6 +149,8 @@ class SenderSettings(BaseModel):
             or " " in text
         ):
             raise ValueError("must be an http:// or https:// URL in ASCII, without user and password")
+        if not _is_host(text, str(parsed.hostname)):
+            raise ValueError("no request can be sent to this URL: check its host")
         return url
 
     @field_validator("outbox_url")
@@ -159,6 +163,8 @@ class SenderSettings(BaseModel):
         backend = parsed.drivername.partition("+")[0]
         if backend not in {"sqlite", "postgresql"}:
             raise ValueError("is neither a sqlite:// nor a postgresql:// URL")
+        if backend == "sqlite" and (parsed.host or parsed.port or parsed.username):
+            raise ValueError("names a host, and SQLite has none: write sqlite:///var/outbox.sqlite3")
         parsed = parsed.set(drivername=backend)  # the driver is ours
         if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
             parsed = parsed.set(database=str(Path(parsed.database).absolute()))
@@ -220,6 +226,22 @@ def given(env_file: str | None = None) -> dict[str, tuple[str, str]]:
     """Return what is set, by field: the value, and whether the environment or the file says so."""
     of_file = {name: (value, str(env_file)) for name, value in _set_in(_read(env_file)).items()}
     return of_file | {name: (value, "environment") for name, value in _set_in(os.environ).items()}
+
+
+def _is_host(url: str, host: str) -> bool:
+    """Say whether the client takes an address's host.
+
+    It is asked only of names that are not plain ASCII, or encoded so: booking code is spared its import.
+    """
+    if host.isascii() and "xn--" not in host:
+        return True
+    import httpx  # noqa: PLC0415
+
+    try:
+        _ = httpx.URL(url).host
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return True
 
 
 def _network(text: str) -> Network:

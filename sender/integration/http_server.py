@@ -83,16 +83,17 @@ def most_connections() -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises SettingsError when the address is taken or not ours."""
+    """Return a listening socket. Raises SettingsError when the address is taken, not ours, or none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # the second for a name that no host can have
         listener.close()
-        message = f"cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --host"
+        words = error.strerror if isinstance(error, OSError) else "this is no host's name"
+        message = f"cannot listen on {host}:{port}: {words}. Choose another with --port or --host"
         raise SettingsError(message) from None
     listener.setblocking(False)
     return listener

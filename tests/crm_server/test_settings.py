@@ -116,6 +116,15 @@ def test_redis_without_its_driver_says_what_to_install(empty: Crm) -> None:
     assert done.stderr == "crm-server: RATE_LIMIT_STORAGE_URL needs a driver: install redis.\n"
 
 
+def test_a_host_that_is_none_is_named(empty: Crm) -> None:
+    empty.migrate()
+    empty.env["WEBHOOK_API_KEY"] = "0123456789abcdef"
+    done = empty.cli("serve", "--host", "ü..", "--port", "0")
+    assert done.returncode == 1
+    words = "Cannot listen on ü..:0: this is no host's name. Choose another with --port or --host."
+    assert done.stderr == f"crm-server: {words}\n"
+
+
 def test_an_option_that_redis_does_not_take_stops_the_start(empty: Crm) -> None:
     empty.migrate()
     url = "redis://:sentinel@127.0.0.1:6379/0?socket_timeout=sentinel"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -19,8 +20,11 @@ import pytest
 from sqlalchemy import make_url
 
 from generated.operations import CURRENT, WEBHOOKS
+from sender import SenderSettings
+from sender.cli import main
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import FACTORIES, repair_request
+from tests.programs import Program
 from tests.receiver import (
     TEST_OK,
     Receiver,
@@ -259,11 +263,84 @@ def test_retry_checks_again_what_todays_contract_says(site: Site, receiver: Rece
         [], ["retry"], ["retry", "--all", "x"], ["unknown"], ["enqueue", "unknown", "-"], ["relay", "--fast"],
         ["delivered"], ["delivered", "--since", "yesterday"], ["delivered", "--since", "0001-01-01T00:00"],
         ["dashboard", "--port", "99999"], ["dashboard", "--port", "-1"],
+        ["migrate", "--sql", "--after", "0001:0003"], ["migrate", "--sql", "--after", "0001:"],
+        ["migrate", "--sql", "--after", "9999"],
     ],
     ids=lambda arguments: " ".join(arguments) or "nothing",
 )  # fmt: skip
 def test_wrong_usage_exits_2(site: Site, arguments: list[str]) -> None:
     assert site.cli(*arguments).returncode == 2
+
+
+LATIN = f"{SENTINEL}-ü".encode("latin-1")
+ESCAPED = LATIN.decode(errors="surrogateescape")
+"""As Python hands the bytes of an argument on."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", ESCAPED], ["retry", ESCAPED], ["close", ESCAPED], ["failed", "--answer", ESCAPED],
+        ["erase-person", "--email", f"{ESCAPED}@example.com"], ["enqueue", "repair-request", ESCAPED], [ESCAPED],
+    ],
+    ids=lambda arguments: arguments[0].replace(ESCAPED, "…"),
+)  # fmt: skip
+def test_an_argument_that_is_no_text_is_wrong_usage(site: Site, arguments: list[str]) -> None:
+    done = site.cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("crm-sender: error: an argument is not UTF-8\n")
+    assert SENTINEL not in done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_input_that_is_no_text_is_named(site: Site, locale: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sender", "erase-person", "--email", "-"],
+        cwd=site.directory,
+        env=site.environment(LC_ALL=locale),
+        input=LATIN + b"@example.com\n",
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"crm-sender: standard input is not UTF-8: convert it\n"
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_settings_that_are_no_text_are_named(site: Site, command: str) -> None:
+    (site.directory / ".env").write_bytes(b"CRM_API_KEY=" + LATIN)
+    done = site.cli(command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "crm-sender: .env is not UTF-8: save it as UTF-8\n"
+
+
+def test_ctrl_c_at_the_question_erases_nothing(site: Site) -> None:
+    [event] = site.book(customer__email="interrupted@example.com")
+    pipe = site.directory / "input"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)  # nobody waits for the other to open it
+    arguments = ["erase-person", "--email", "interrupted@example.com"]
+    program = Program("sender", arguments, cwd=site.directory, env=site.environment(), stdin=pipe)
+    assert program.stdout is not None
+    shown = ""
+    while not shown.endswith("Type yes: "):
+        shown += program.stdout.read(1) or pytest.fail(shown)
+    program.send_signal(signal.SIGINT)
+    rest, errors = program.communicate(timeout=20)
+    os.close(writer)
+    assert (program.returncode, rest, errors) == (130, "", "")
+    assert site.status(event) == "pending"
+
+
+def test_an_error_of_the_system_that_names_no_file_is_shown_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(SenderSettings, "read", fail)
+    assert main(["migrate"]) == 1
+    assert capsys.readouterr().err == f"crm-sender: [Errno {errno.ENOSPC}] No space left on device\n"
 
 
 @ON_BOTH_IN_TIME
@@ -296,6 +373,22 @@ def test_delivered_lists_what_was_delivered_since_a_time(site: Site) -> None:
     [row] = site.json("delivered", "--since", "2024-01-01T00:00Z")
     assert (row["id"], row["digest"]) == (event, site.row(event)["digest"])
     assert site.json("delivered", "--since", "2999-01-01T00:00Z") == []
+
+
+@ON_BOTH_IN_TIME
+def test_a_long_list_is_printed_as_it_would_be_at_once(site: Site) -> None:
+    events = site.book(2)
+    site.drain()
+    for since, expected in (("2024-01-01T00:00Z", events), ("2999-01-01T00:00Z", [])):
+        text = site.cli("delivered", "--since", since, "--json").stdout
+        assert text == json.dumps(json.loads(text), indent=2) + "\n"
+        ids = [event["id"] for event in json.loads(text)]
+        assert sorted(ids) == sorted(expected)  # either may have been delivered first
+        lines = site.cli("delivered", "--since", since).stdout
+        assert [line.split()[0] for line in lines.splitlines() if line] == ids
+        trail = site.cli("trail", "--since", since, "--json").stdout
+        steps = ",\n".join(map(json.dumps, json.loads(trail)))
+        assert trail == f"[\n{steps}\n]\n"
 
 
 @ON_BOTH_IN_TIME
@@ -352,6 +445,7 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_WEBHOOK_URL", "http://[sentinel"),
         ("CRM_WEBHOOK_URL", "http://crm:sentinel/webhooks"),
         ("CRM_WEBHOOK_URL", "http://crm\u2603sentinel/webhooks"),
+        ("CRM_WEBHOOK_URL", "http://xn--a/sentinel"),
         ("CRM_WEBHOOK_URL", "http://user:sentinel@crm/webhooks"),
         ("CRM_WEBHOOK_URL", "http://crm/webhooks?key=sentinel"),
         ("CRM_API_KEY", "sentinel with spaces"),
@@ -362,6 +456,7 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_OUTBOX_URL", "sentinel"),
         ("CRM_OUTBOX_URL", "sentinel://host/db"),
         ("CRM_OUTBOX_URL", "postgresql://user@host:sentinel/db"),
+        ("CRM_OUTBOX_URL", "sqlite://sentinel/outbox.sqlite3"),
         ("CRM_OUTBOX_URL", "sqlite://"),
         ("CRM_OUTBOX_URL", "sqlite:///:memory:"),
         ("CRM_RETRY_SCHEDULE", "1,sentinel"),
@@ -370,6 +465,7 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_TIMEOUT", "sentinel"),
         ("CRM_TIMEOUT", "0"),
         ("CRM_WHEN_AWAY", "sentinel"),
+        ("CRM_ALERT_URL", "http://xn--a/sentinel"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(site: Site, name: str, value: str) -> None:
@@ -377,6 +473,33 @@ def test_a_wrong_setting_is_named_without_its_value(site: Site, name: str, value
     assert done.returncode == 1
     assert done.stderr.startswith(f"crm-sender: {name}")
     assert "sentinel" not in done.stderr
+
+
+def test_postgresql_without_its_driver_says_what_to_install(site: Site) -> None:
+    (site.directory / "psycopg.py").write_text("raise ModuleNotFoundError")
+    done = subprocess.run(  # which makes its imports itself, in the site's directory first
+        [sys.executable, "-m", "sender", "migrate"],
+        cwd=site.directory,
+        env=site.environment(CRM_OUTBOX_URL="postgresql://someone:secret@127.0.0.1/shop"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    words = "crm-sender: CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]\n"
+    assert (done.returncode, done.stderr) == (1, words)
+
+
+@pytest.mark.parametrize(
+    "command", [["enqueue", "repair-request", "-"], ["erase-person", "--email", "-", "--yes"]]
+)
+def test_a_closed_standard_input_is_wrong_usage(site: Site, command: list[str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$0" -m sender "$@" <&-', sys.executable, *command],
+        cwd=site.directory, env=site.environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    words = "crm-sender: standard input is closed: name a file, or give --email E --yes\n"
+    assert (done.returncode, done.stderr) == (2, words)
 
 
 def test_a_relay_without_a_key_says_what_is_missing(site: Site) -> None:

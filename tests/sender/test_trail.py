@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -92,3 +94,49 @@ def test_it_is_exported_as_csv_and_since_a_time(site: Site, receiver: Receiver) 
 
 def test_the_export_of_an_empty_outbox_is_empty(site: Site) -> None:
     assert site.json("trail") == []
+
+
+def test_a_long_trail_is_not_held_in_memory(site: Site) -> None:
+    [event] = site.book()
+    site.rows(
+        "WITH RECURSIVE step (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM step WHERE number < 50000)"
+        " INSERT INTO crm_outbox_trail (event_id, at, actor, verb, detail)"
+        " SELECT ?, 1.0, 'relay', 'attempted', '500 Internal Server Error' FROM step",
+        event,
+    )
+    assert peak(site, "trail", "--json") < 5 * MEGABYTE
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]], ids=["text", "json"])
+def test_a_long_list_of_what_was_delivered_is_not_held_in_memory(site: Site, how: list[str]) -> None:
+    digest = "0" * 64
+    site.rows(
+        "WITH RECURSIVE step (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM step WHERE number < 20000)"
+        " INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, digest, status, due_at,"
+        " enqueued_at, finished_at) SELECT number, 'repair-request', '1.0.0', number, 'u', 'REV-1', ?,"
+        " 'delivered', 0, 1.0, 2.0 FROM step",
+        digest,
+    )
+    assert peak(site, "delivered", "--since", "1970-01-01T00:00Z", *how) < 5 * MEGABYTE
+
+
+MEGABYTE = 1_000_000
+
+
+def peak(site: Site, *arguments: str) -> int:
+    """Return the bytes that a command of `crm-sender` had at most, beside its code."""
+    script = (
+        "import sys, tracemalloc; from sender.cli import main; tracemalloc.start(); code = main(sys.argv[1:]);"
+        " print(tracemalloc.get_traced_memory()[1], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=site.directory,
+        env=site.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return int(done.stderr)

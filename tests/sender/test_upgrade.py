@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, select, text
 
-from sender.database import open_engine
-from tests.sender.engines import ENGINES, new_database
+from sender.database import begin_migration, open_engine
+from tests.sender.engines import ENGINES, new_database, rows
+from tests.sender.site import cli, eventually, sender_environment
 
 CONFIG = Config()
 CONFIG.set_main_option("script_location", "sender:migrations")
@@ -99,4 +101,20 @@ def test_an_outbox_keeps_what_it_holds_and_its_release_runs_on(
         upgrade(connection, "head")
         write_as(connection, step)
         assert all(content(connection, columns).values())
+    opened.dispose()
+
+
+def test_hosts_that_migrate_at_the_same_moment_wait_for_each_other(tmp_path: Path) -> None:
+    url = new_database("postgresql", tmp_path)
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    env = sender_environment(CRM_OUTBOX_URL=url)
+    opened = open_engine(url)
+    with ThreadPoolExecutor(2) as pool:
+        with opened.begin() as connection:
+            begin_migration(connection)
+            upgrade(connection, "head")
+            others = [pool.submit(cli, "migrate", directory=tmp_path, env=env) for _ in range(2)]
+            eventually(lambda: len(rows(url, waiting)) == 2, "both wait")
+        for other in others:
+            assert other.result().returncode == 0, other.result().stderr
     opened.dispose()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.sender.integration.server import STATUS, start_server
-from tests.sender.site import cli, sender_environment
+from tests.sender.site import Site, cli, sender_environment
 
 
 def test_ctrl_c_ends_it_well_and_frees_its_port(tmp_path: Path) -> None:
@@ -39,6 +39,14 @@ def test_a_port_that_is_taken_is_named_with_the_cure(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"127.0.0.1:{own.port}" in done.stderr
     assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_host_that_is_none_is_named_with_the_cure(site: Site) -> None:
+    done = site.cli("dashboard", "--host", "ü..")
+    assert done.returncode == 1
+    assert "cannot listen on ü..:3010: this is no host's name" in done.stderr
+    assert "--host" in done.stderr
     assert "Traceback" not in done.stderr
 
 
