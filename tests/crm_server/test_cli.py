@@ -210,8 +210,11 @@ def test_ctrl_c_at_the_question_erases_nothing(crm: Crm, tmp_path: Path) -> None
     while not shown.endswith("Type yes: "):
         shown += program.stdout.read(1) or pytest.fail(shown)
     program.send_signal(signal.SIGINT)
-    rest, errors = program.communicate(timeout=20)
-    os.close(writer)
+    try:
+        rest, errors = program.communicate(timeout=20)
+    finally:
+        program.kill()
+        os.close(writer)
     assert (program.returncode, rest, errors) == (130, "", "")
     (row,) = crm.rows("SELECT payload FROM approvals WHERE id = ?", approval)
     assert json.loads(row["payload"]) == payload

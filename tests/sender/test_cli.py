@@ -326,8 +326,11 @@ def test_ctrl_c_at_the_question_erases_nothing(site: Site) -> None:
     while not shown.endswith("Type yes: "):
         shown += program.stdout.read(1) or pytest.fail(shown)
     program.send_signal(signal.SIGINT)
-    rest, errors = program.communicate(timeout=20)
-    os.close(writer)
+    try:
+        rest, errors = program.communicate(timeout=20)
+    finally:
+        program.kill()
+        os.close(writer)
     assert (program.returncode, rest, errors) == (130, "", "")
     assert site.status(event) == "pending"
 
