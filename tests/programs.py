@@ -155,6 +155,30 @@ def _text(reader: multiprocessing.connection.Connection | None) -> TextIOWrapper
     return os.fdopen(number, encoding="utf-8")
 
 
+def interrupt(
+    module: str, *arguments: str, cwd: Path, env: Mapping[str, str], question: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program until it has asked a question, then press Ctrl-C. Return its end, and what it printed after."""
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = Path(folder) / "input"
+        os.mkfifo(pipe)
+        writer = os.open(pipe, os.O_RDWR)  # nobody waits for the other to open it
+        program = Program(module, arguments, cwd=cwd, env=env, stdin=pipe)
+        try:
+            assert program.stdout is not None
+            shown = ""
+            while not shown.endswith(question):
+                part = program.stdout.read(1)
+                assert part, f"it ended before it asked: {shown}"
+                shown += part
+            program.send_signal(signal.SIGINT)
+            printed, errors = program.communicate(timeout=20)
+        finally:
+            program.kill()
+            os.close(writer)
+    return subprocess.CompletedProcess(program.args, program.wait(), printed, errors)
+
+
 def _run(
     module: str,
     arguments: tuple[str, ...],

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from crm_server import cli
 from tests.crm_server.answers import post
 from tests.factories import customer_registration, repair_request
-from tests.programs import Program
+from tests.programs import interrupt
 from tests.servers import PROGRAM, Crm, clean_environment
 
 
@@ -197,25 +196,12 @@ def test_settings_that_are_no_text_are_named(migrated: Crm) -> None:
     assert done.stderr == "crm-server: .env is not UTF-8: save it as UTF-8.\n"
 
 
-def test_ctrl_c_at_the_question_erases_nothing(crm: Crm, tmp_path: Path) -> None:
+def test_ctrl_c_at_the_question_erases_nothing(crm: Crm) -> None:
     payload = repair_request(customer__email="interrupted@example.com")
     approval = post(crm, "repair-request", payload).json["id"]
-    pipe = tmp_path / "input"
-    os.mkfifo(pipe)
-    writer = os.open(pipe, os.O_RDWR)  # nobody waits for the other to open it
     arguments = ["erase-person", "--email", "interrupted@example.com"]
-    program = Program("crm_server", arguments, cwd=crm.directory, env=crm.env, stdin=pipe)
-    assert program.stdout is not None
-    shown = ""
-    while not shown.endswith("Type yes: "):
-        shown += program.stdout.read(1) or pytest.fail(shown)
-    program.send_signal(signal.SIGINT)
-    try:
-        rest, errors = program.communicate(timeout=20)
-    finally:
-        program.kill()
-        os.close(writer)
-    assert (program.returncode, rest, errors) == (130, "", "")
+    done = interrupt("crm_server", *arguments, cwd=crm.directory, env=crm.env, question="Type yes: ")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     (row,) = crm.rows("SELECT payload FROM approvals WHERE id = ?", approval)
     assert json.loads(row["payload"]) == payload
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -122,6 +123,19 @@ class Site:
     def cli(self, *arguments: str, stdin: str | bytes = "", **over: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `crm-sender`."""
         return cli(*arguments, directory=self.directory, env=self.environment(**over), stdin=stdin)
+
+    def cli_alone(self, *arguments: str, **over: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `crm-sender` that makes its imports itself, in the site's directory first."""
+        command = [sys.executable, "-m", "sender", *arguments]
+        return subprocess.run(
+            command,
+            cwd=self.directory,
+            env=self.environment(**over),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def json(self, *arguments: str, **over: str) -> Any:
         """Run a command of `crm-sender` that prints JSON."""

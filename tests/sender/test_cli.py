@@ -24,7 +24,7 @@ from sender import SenderSettings
 from sender.cli import main
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import FACTORIES, repair_request
-from tests.programs import Program
+from tests.programs import interrupt
 from tests.receiver import (
     TEST_OK,
     Receiver,
@@ -316,22 +316,9 @@ def test_settings_that_are_no_text_are_named(site: Site, command: str) -> None:
 
 def test_ctrl_c_at_the_question_erases_nothing(site: Site) -> None:
     [event] = site.book(customer__email="interrupted@example.com")
-    pipe = site.directory / "input"
-    os.mkfifo(pipe)
-    writer = os.open(pipe, os.O_RDWR)  # nobody waits for the other to open it
     arguments = ["erase-person", "--email", "interrupted@example.com"]
-    program = Program("sender", arguments, cwd=site.directory, env=site.environment(), stdin=pipe)
-    assert program.stdout is not None
-    shown = ""
-    while not shown.endswith("Type yes: "):
-        shown += program.stdout.read(1) or pytest.fail(shown)
-    program.send_signal(signal.SIGINT)
-    try:
-        rest, errors = program.communicate(timeout=20)
-    finally:
-        program.kill()
-        os.close(writer)
-    assert (program.returncode, rest, errors) == (130, "", "")
+    done = interrupt("sender", *arguments, cwd=site.directory, env=site.environment(), question="Type yes: ")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     assert site.status(event) == "pending"
 
 
@@ -480,15 +467,8 @@ def test_a_wrong_setting_is_named_without_its_value(site: Site, name: str, value
 
 def test_postgresql_without_its_driver_says_what_to_install(site: Site) -> None:
     (site.directory / "psycopg.py").write_text("raise ModuleNotFoundError")
-    done = subprocess.run(  # which makes its imports itself, in the site's directory first
-        [sys.executable, "-m", "sender", "migrate"],
-        cwd=site.directory,
-        env=site.environment(CRM_OUTBOX_URL="postgresql://someone:secret@127.0.0.1/shop"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    url = "postgresql://someone:secret@127.0.0.1/shop"
+    done = site.cli_alone("migrate", CRM_OUTBOX_URL=url)
     words = "crm-sender: CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]\n"
     assert (done.returncode, done.stderr) == (1, words)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -259,15 +257,8 @@ def test_a_host_that_has_no_address_is_told(site: Site) -> None:
 
 def test_a_driver_that_is_missing_is_told_with_what_to_install(site: Site) -> None:
     (site.directory / "psycopg.py").write_text("raise ModuleNotFoundError")
-    done = subprocess.run(  # which makes its imports itself, in the site's directory first
-        [sys.executable, "-m", "sender", "doctor", "--json"],
-        cwd=site.directory,
-        env=site.environment(CRM_OUTBOX_URL="postgresql://someone:secret@127.0.0.1/shop"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    url = "postgresql://someone:secret@127.0.0.1/shop"
+    done = site.cli_alone("doctor", "--json", CRM_OUTBOX_URL=url)
     broken = [found for found in json.loads(done.stdout)["findings"] if found["state"] == "broken"]
     words = "CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]"
     assert (done.returncode, [found["found"] for found in broken]) == (1, [words])
