@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         grammar.error("an argument is not UTF-8")
     options = grammar.parse_args(given)
     try:
-        settings = read_settings()
+        settings = load_settings()
         start_logging(settings.log_format, settings.log_level)
         warn_of_weak_secrets(settings)
         code: int = options.run(settings, options)
@@ -80,17 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
-
-
-def read_settings() -> Settings:
-    """Read the settings.
-
-    Raises ConfigurationError, also for a `.env` that is no text.
-    """
-    try:
-        return load_settings()
-    except UnicodeDecodeError:
-        raise ConfigurationError(".env is not UTF-8: save it as UTF-8.") from None
 
 
 def parser() -> argparse.ArgumentParser:

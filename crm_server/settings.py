@@ -182,10 +182,12 @@ def read_network(text: str) -> Network:
 def load_settings() -> Settings:
     """Read the settings.
 
-    Raises ConfigurationError with one line that names the variable, never its value.
+    Raises ConfigurationError with one line that names the variable, never its value, or `.env` when it is no text.
     """
     try:
         return Settings()
+    except UnicodeDecodeError:
+        raise ConfigurationError(".env is not UTF-8: save it as UTF-8.") from None
     except ValidationError as error:
         faults = [
             f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()

@@ -40,7 +40,6 @@ from sender.outbox import Failures
 from sender.receipts import with_decisions
 from sender.relay import Relay
 from sender.settings import SHORT_TOKEN, SenderSettings
-from sender.settings import given as settings_given
 from sender.status import status_of, test_integration
 from sender.transport import Transport
 
@@ -64,7 +63,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("an argument is not UTF-8")
     options = parser.parse_args(given)
     try:
-        require_text()
         if options.command == "doctor":  # which says what is wrong with the settings, too
             start_logging("text")
             return _doctor(options)
@@ -89,14 +87,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1
-
-
-def require_text() -> None:
-    """Raise SettingsError for a file of settings that is no text."""
-    try:
-        settings_given(ENV_FILE)
-    except UnicodeDecodeError:
-        raise SettingsError(f"{ENV_FILE} is not UTF-8: save it as UTF-8") from None
 
 
 def require_usable(settings: SenderSettings) -> None:

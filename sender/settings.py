@@ -80,7 +80,7 @@ class SenderSettings(BaseModel):
     def read(cls, env_file: str | None = None) -> SenderSettings:
         """Read the environment, and below it a file of settings.
 
-        Raises SettingsError that names each wrong variable, without its value.
+        Raises SettingsError that names each wrong variable, without its value, or the file when it is no text.
         """
         try:
             return cls.model_validate({name: value for name, (value, _) in given(env_file).items()})
@@ -223,7 +223,10 @@ def without_secrets(url: URL) -> str:
 
 
 def given(env_file: str | None = None) -> dict[str, tuple[str, str]]:
-    """Return what is set, by field: the value, and whether the environment or the file says so."""
+    """Return what is set, by field: the value, and whether the environment or the file says so.
+
+    Raises SettingsError for a file that is no text.
+    """
     of_file = {name: (value, str(env_file)) for name, value in _set_in(_read(env_file)).items()}
     return of_file | {name: (value, "environment") for name, value in _set_in(os.environ).items()}
 
@@ -258,4 +261,7 @@ def _set_in(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _read(env_file: str | None) -> dict[str, str | None]:
-    return dotenv_values(env_file, encoding="utf-8") if env_file else {}
+    try:
+        return dotenv_values(env_file, encoding="utf-8") if env_file else {}
+    except UnicodeDecodeError:
+        raise SettingsError(f"{env_file} is not UTF-8: save it as UTF-8") from None

@@ -231,6 +231,14 @@ def test_a_setting_that_is_missing_weak_or_wrong_is_told(
 
 
 @pytest.mark.usefixtures("_private")
+def test_a_file_of_settings_that_is_no_text_is_told(site: Site) -> None:
+    (site.directory / ".env").write_bytes(f"CRM_API_KEY={SENTINEL}\xfc".encode("latin-1"))
+    [found] = wrong(site)
+    assert (found["subject"], found["state"]) == ("settings", "broken")
+    assert found["found"] == ".env is not UTF-8: save it as UTF-8"
+
+
+@pytest.mark.usefixtures("_private")
 def test_a_file_of_authorities_that_holds_none_is_told(site: Site) -> None:
     (site.directory / "authority.pem").write_text(SENTINEL)
     [found] = wrong(site, CRM_CA_FILE="authority.pem")
