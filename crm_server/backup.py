@@ -16,7 +16,15 @@ from sqlalchemy.exc import IntegrityError
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
-from crm_server.erasure import empty_log, erase_again, journal_of, read_journal, sync, sync_folder
+from crm_server.erasure import (
+    ErasedAgain,
+    empty_log,
+    erase_again,
+    journal_of,
+    read_journal,
+    sync,
+    sync_folder,
+)
 from crm_server.errors import ConfigurationError
 from crm_server.migrations import migrate, require_known
 from crm_server.tables import searches, staff, staff_sessions, staff_tokens
@@ -35,8 +43,7 @@ class Restored:
 
     aside: Path | None
     """Where the database of before was put, if there was one."""
-    again: int
-    """How many records were erased again."""
+    erased: ErasedAgain
     keeps_staff: bool
     """Whether the staff are as they were until then; otherwise they are as in the backup."""
 
@@ -74,11 +81,11 @@ def restore(database: Database, backup: Path, actor: Actor) -> Restored:
     with unfinished(path) as part, nobody_using(path) as file:
         kept = None if file is None else read_staff(path, file)
         copy(backup, part)
-        again, keeps_staff = prepare(part, database, kept, actor)
+        erased, keeps_staff = prepare(part, database, kept, actor)
         aside = put_aside(path)
         part.rename(path)
     sync_folder(path)
-    return Restored(aside, again, keeps_staff)
+    return Restored(aside, erased, keeps_staff)
 
 
 def file_of(database: Database) -> Path:
@@ -188,17 +195,17 @@ def keep_staff(copied: Database, kept: Rows | None) -> bool:
     return True
 
 
-def prepare(part: Path, database: Database, kept: Rows | None, actor: Actor) -> tuple[int, bool]:
+def prepare(part: Path, database: Database, kept: Rows | None, actor: Actor) -> tuple[ErasedAgain, bool]:
     """Bring a copy up to date, give it the staff that are kept, erase in it what was erased since.
 
-    Returns how many records were erased again, and whether the copy has the staff.
+    Returns what was erased again, and whether the copy has the staff.
     """
     journal = journal_of(database)
     copied = Database(URL.create("sqlite", database=str(part)))
     try:
         migrate(copied)
         keeps_staff = keep_staff(copied, kept)
-        again = erase_again(copied, read_journal(journal), actor) if journal else 0
+        again = erase_again(copied, read_journal(journal), actor) if journal else ErasedAgain(0, ())
         with copied.writing() as connection:
             audit_trail.append(
                 connection, at=utc_now(), actor=actor, verb="restore", record="database", record_id="database"

@@ -559,8 +559,13 @@ def run_restore(settings: Settings, options: argparse.Namespace) -> int:
     """Put a backup in the place of the database."""
     done = backup.restore(Database(settings.url), options.file, actor())
     print(f"crm-server: {settings.shown_database} is what {options.file} holds.")
-    if done.again:
-        print(f"crm-server: {done.again} records in it had been erased since, and are erased again.")
+    if done.erased.count:
+        print(f"crm-server: {done.erased.count} records in it had been erased since, and are erased again.")
+    for customer_id in done.erased.doubtful:
+        print(
+            f"crm-server: customer {customer_id} may hold what an erased person had sent, for its decision cannot be"
+            " taken back here: correct that on the customer's page."
+        )
     if not done.keeps_staff:
         print(
             "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from sqlalchemy import (
 from crm_server import approval_queue, audit_trail, records, search
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
-from crm_server.errors import ConfigurationError, PersonChanged, Unavailable
+from crm_server.errors import CannotReopen, ConfigurationError, PersonChanged, Unavailable
 from crm_server.idempotency import Identity, disguise
 from crm_server.tables import (
     EXPIRING,
@@ -40,6 +41,7 @@ from crm_server.tables import (
     corrections,
     customer_website_users,
     customers,
+    decision_records,
     erasure_state,
     rejection_reasons,
     searches,
@@ -499,8 +501,18 @@ def read_journal(journal: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], actor: Actor) -> int:
-    """Erase in a database of before what was erased since; return how many records that were.
+@dataclass(frozen=True, slots=True)
+class ErasedAgain:
+    """What was erased in a database of before."""
+
+    count: int
+    """How many records."""
+    doubtful: Sequence[str]
+    """The ids of customers, other people, who may hold what an erased request said."""
+
+
+def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], actor: Actor) -> ErasedAgain:
+    """Erase in a database of before what was erased since.
 
     What was erased is empty afterwards, also where it had been filled again.
     """
@@ -512,12 +524,41 @@ def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], act
     found = {row.sequence: (row.id, user_of(row, json.loads(row.payload))) for row in back}
     users = {user for _, user in found.values()} | {row.website_user_id for row in known if not row.erased_at}
     with database.writing() as connection:
+        doubtful, repairs = take_back_again(connection, back, erased, actor)
+        erased = {**erased, "tickets": {**dict.fromkeys(repairs, utc_now()), **erased["tickets"]}}
         # Only what was erased: the person may have come again later, as is their right.
         ids = {sequence: approval_id for sequence, (approval_id, _) in found.items()}
         gone = erase(connection, Person("", frozenset(users), ids, newest, None), actor)
         left = left_of(connection, erased)
         erase_held(connection, left, actor, utc_now())
-    return sum(len(ids) for each in (gone, left) for ids in each.ids().values())
+    return ErasedAgain(sum(len(ids) for each in (gone, left) for ids in each.ids().values()), doubtful)
+
+
+def take_back_again(
+    connection: Connection, back: Sequence[Row[Any]], erased: Mapping[str, Mapping[str, str]], actor: Actor
+) -> tuple[list[str], list[str]]:
+    """Take back the decisions on erased requests that had been taken back before these were erased.
+
+    Of a decision that stood at that time, customer and ticket were erased with its request; so one that leads to
+    others did not stand. Returns the customers and the tickets of those that cannot be taken back.
+    """
+    of_approval, known = decision_records.c.approval_id, {*erased["customers"], *erased["tickets"]}
+    effects: dict[str, list[Row[Any]]] = {}
+    done = rows_of(connection, decision_records, of_approval, [row.id for row in back])
+    for effect in sorted(done, key=attrgetter("sequence"), reverse=True):
+        if effect.record_id not in known:
+            effects.setdefault(effect.approval_id, []).append(effect)
+    kept = []
+    for approval_id, its in effects.items():
+        try:
+            with connection.begin_nested():
+                approval_queue.reopen(connection, approval_id, actor)
+        except CannotReopen:
+            kept += its
+    return (
+        [each.record_id for each in kept if each.record == "customer" and json.loads(each.fields)],
+        [each.record_id for each in kept if each.record == "ticket"],
+    )
 
 
 def left_of(connection: Connection, erased: Mapping[str, Mapping[str, str]]) -> Held:

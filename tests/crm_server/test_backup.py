@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ from crm_server.database import new_id, utc_now
 from tests.crm_server.answers import ask, post
 from tests.crm_server.conftest import migrate_to, staff_token
 from tests.crm_server.visitors import PASSWORD, Visitor, add_staff
-from tests.factories import repair_request
+from tests.factories import customer_registration, repair_request
 from tests.postgresql import shared_postgresql
 from tests.servers import ROOT, Crm, clean_environment, migrated_database, start_crm
 
@@ -264,6 +265,85 @@ def test_what_was_filled_again_after_an_erasure_is_erased_again_and_later_notes_
         assert [row["text"] for row in notes] == [None, "It is on the upper shelf."]
     finally:
         crm.start()
+
+
+@pytest.fixture
+def joined(crm: Crm) -> tuple[str, str]:
+    """A customer, and an approved request of somebody else who was taken for that customer."""
+    registration = customer_registration(customer__email="somebody@example.com")
+    approve(crm, str(post(crm, "customer-registration", registration).json["id"]))
+    newest = "SELECT id FROM customers WHERE email = 'somebody@example.com' ORDER BY id DESC LIMIT 1"
+    (customer,) = crm.rows(newest)
+    mistaken = repair_request(
+        customer__email="mistaken@example.com", customer__phone="555-1234", repair__customerName="Mistaken"
+    )
+    request = str(post(crm, "repair-request", mistaken).json["id"])
+    approve(crm, request, "--customer-id", customer["id"], "--use-sent", "phone")
+    return customer["id"], request
+
+
+def approve(crm: Crm, request: str, *options: str) -> None:
+    done = crm.cli("approvals", "approve", request, *options)
+    assert done.returncode == 0, done.stderr
+
+
+def reopen_and_erase(crm: Crm, email: str, *requests: str) -> None:
+    """Take decisions back, then erase a person."""
+    for request in requests:
+        assert crm.cli("approvals", "reopen", request).returncode == 0
+    assert crm.cli("erase-person", "--email", email, "--yes").returncode == 0
+
+
+def test_what_was_taken_back_before_it_was_erased_is_taken_back_in_what_is_restored(
+    crm: Crm, joined: tuple[str, str], tmp_path: Path
+) -> None:
+    customer, request = joined
+    (before,) = crm.rows("SELECT before FROM corrections WHERE approval_id = ?", request)
+    backup = backed_up(crm, tmp_path / "crm.backup")
+    reopen_and_erase(crm, "mistaken@example.com", request)
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr, "may hold" in done.stdout) == (0, "", False)
+        (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer)
+        assert tuple(row) == ("somebody@example.com", before["before"])
+        assert crm.rows("SELECT 1 FROM tickets WHERE customer_id = ?", customer) == []
+        for told in (b"mistaken@example.com", b"555-1234", b"Mistaken"):
+            assert told not in crm.database.read_bytes()
+        assert ids_in(crm.database, f"id = '{request}' AND payload IS NULL AND status = 'rejected'")
+    finally:
+        crm.start()
+
+
+def test_what_cannot_be_taken_back_in_what_is_restored_is_named(
+    crm: Crm, joined: tuple[str, str], tmp_path: Path
+) -> None:
+    customer, request = joined
+    (user,) = crm.rows("SELECT website_user_id FROM customers WHERE id = ?", customer)
+    later = repair_request(
+        customer__email="somebody@example.com", customer__websiteUserId=user["website_user_id"]
+    )
+    second = str(post(crm, "repair-request", later).json["id"])
+    approve(crm, second)
+    backup = backed_up(crm, tmp_path / "crm.backup")
+    reopen_and_erase(crm, "mistaken@example.com", second, request)
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"customer {customer} may hold what an erased person had sent" in done.stdout
+        (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer)
+        assert tuple(row) == ("somebody@example.com", "555-1234"), "it is not ours to say whose it is"
+        for told in (b"mistaken@example.com", b"Mistaken"):
+            assert told not in crm.database.read_bytes()
+        (kept,) = crm.rows("SELECT customer_name FROM tickets WHERE website_repair_id = ?", repair_id(later))
+        assert kept["customer_name"] == "Ada Lovelace"
+    finally:
+        crm.start()
+
+
+def repair_id(payload: dict[str, Any]) -> str:
+    return str(payload["repair"]["websiteRepairId"])
 
 
 def note(crm: Crm, ticket_id: str, text: str) -> None:
