@@ -31,6 +31,7 @@ IMPORTED = [
     "sender.integration.app",
     "sender.integration.http_server",
     "tests.programs",
+    "tests.frozen",
 ]
 """What is imported once, for all that are started."""
 
