@@ -1,4 +1,5 @@
-"""Run both sides until Ctrl-C: the CRM's server, the website's relay and dashboard, on their usual ports and databases.
+"""Run both sides until Ctrl-C: the CRM's webhooks and staff pages, the website's relay and dashboard, on their usual
+ports and databases.
 
 Settings come from the environment and from `.env` (see `.env.example`). When neither names a key, one is
 made for this run, and so is an admin token.
@@ -20,6 +21,7 @@ from scripts.processes import HOST, Broken, Interrupted, Programs, interruptible
 from sender import SenderSettings, SettingsError
 
 CRM_PORT = 5001
+STAFF_PORT = 3001
 DASHBOARD_PORT = 3010
 
 
@@ -31,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.parse_args(argv)
     try:
         with interruptible():
-            require_free({CRM_PORT: "the CRM", DASHBOARD_PORT: "the dashboard"}, "")
+            ports = {CRM_PORT: "the CRM", STAFF_PORT: "its staff pages", DASHBOARD_PORT: "the dashboard"}
+            require_free(ports, "")
             logs = Path("var")
             logs.mkdir(exist_ok=True)
             environment = {**os.environ, "PYTHONPATH": str(ROOT), **key_for_both(), **token()}
@@ -51,12 +54,14 @@ def main(argv: list[str] | None = None) -> int:
 def run(programs: Programs) -> None:
     """Migrate both sides, start both, and watch them."""
     print(programs.ask("crm_server", "migrate"), programs.ask("sender", "migrate"), sep="", end="")
-    programs.start("CRM", "crm_server", "serve", "--only", "webhooks", "--port", str(CRM_PORT))
+    ports = ("--port", str(CRM_PORT), "--frontend-port", str(STAFF_PORT))
+    programs.start("CRM", "crm_server", "serve", *ports)
     programs.wait_for(f"http://{HOST}:{CRM_PORT}/webhooks/health")
     programs.start("relay", "sender", "relay")
     programs.start("dashboard", "sender", "dashboard", "--port", str(DASHBOARD_PORT))
     programs.wait_for(f"http://{HOST}:{DASHBOARD_PORT}/api/crm/integration")
     print(f"The CRM takes webhooks at http://{HOST}:{CRM_PORT}/webhooks, the relay runs.")
+    print(f"Staff log in at http://{HOST}:{STAFF_PORT}, once there are some: crm-server staff add.")
     print(f"The dashboard is http://{HOST}:{DASHBOARD_PORT}/admin. Ctrl-C ends all.")
     print(f"They write to {', '.join(str(programs.log_of(name)) for name in programs.running)}.", flush=True)
     while True:

@@ -33,7 +33,7 @@ from sender.alerts import post, test_notice, watching
 from sender.crm import CRM, METHOD_OF
 from sender.database import begin_migration, open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
-from sender.errors import Fault, InvalidEvent, OutboxError, SenderError, SettingsError
+from sender.errors import Fault, InvalidEvent, SenderError, SettingsError
 from sender.events import check
 from sender.logs import TEXT, start_logging
 from sender.outbox import Failures
@@ -570,7 +570,13 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
             try:
                 command.upgrade(config, "head")
             except CommandError:
-                raise OutboxError("the outbox's tables are of a newer release than this crm-sender") from None
+                # After a step back of the sender: releases only add to the tables, and the bookings beside them
+                # cannot be put back to a backup.
+                print(
+                    "crm-sender: the outbox's tables are of a newer release, and stay as they are",
+                    file=sys.stderr,
+                )
+                return 0
     print(f"crm-sender: {settings.shown_outbox} is up to date")
     return 0
 

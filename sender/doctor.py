@@ -41,6 +41,9 @@ SHORT_KEY = 16
 LITTLE_SPACE = 100 * 1024 * 1024
 """Bytes below which a disk is soon full."""
 
+COMMIT_SECONDS = 4.0
+"""How long the CRM may wait for its database before it answers."""
+
 SKEW, MOST_SKEW = 60.0, 300.0
 """Seconds by which the clocks differ visibly, and by which the CRM refuses signatures (Standard Webhooks)."""
 
@@ -100,6 +103,15 @@ def _settings(settings: SenderSettings, env_file: str | None) -> Iterator[Findin
     elif len(settings.api_key.get_secret_value()) < SHORT_KEY:
         short = "it can be guessed", f"fewer than {SHORT_KEY} characters"
         yield Finding("settings", "look", "a short key", *short, "take another: openssl rand -hex 32")
+    if settings.timeout <= COMMIT_SECONDS:
+        yield Finding(
+            "settings",
+            "look",
+            f"CRM_TIMEOUT {settings.timeout:g}",
+            "an attempt is given up that the CRM was about to confirm, and counts",
+            f"the CRM may wait {COMMIT_SECONDS:g} seconds for its database",
+            f"take more than {COMMIT_SECONDS:g}",
+        )
     address = urlsplit(settings.webhook_url)
     if address.scheme == "http" and not _is_loopback(str(address.hostname)):
         yield Finding(
@@ -293,12 +305,14 @@ def _way(settings: SenderSettings, transport: Transport) -> Iterator[Finding]:
     yield from _health(health)
     if health.clock is not None:
         yield _clock(health.clock - now, is_signed=settings.signing_secret is not None)
+    answers: dict[tuple[bool, str], list[str]] = {}
     for name, webhook in WEBHOOKS.items() if settings.api_key else ():
-        passed, words = transport.probe(webhook.path)
+        answers.setdefault(transport.probe(webhook.path), []).append(name)
+    for (passed, words), names in answers.items():
         if passed:
-            yield Finding("key", "fine", f"{name}: a test passes")
+            yield Finding("key", "fine", f"{', '.join(names)}: a test passes")
         else:
-            yield Finding("key", "broken", f"{name}: {words}", *_in_words(words))
+            yield Finding("key", "broken", f"{', '.join(names)}: {words}", *_in_words(words))
 
 
 def _connect(host: str, port: int) -> None:

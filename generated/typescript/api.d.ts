@@ -8,7 +8,7 @@ export type RetryingFailed = Schemas["RetryingFailed"];
 export type Retried = Schemas["Retried"];
 export type TestResult = Schemas["TestResult"];
 export interface IntegrationOptions {
-    /** Where the API is: `/api/crm` of the page's own site by default, `http://localhost:3010/api/crm` on a server. */
+    /** Where the API is: `/api/crm` of the page's own site by default. A server has none: `http://localhost:3010/api/crm`. */
     url?: string | undefined;
     /** CRM_ADMIN_TOKEN, which test and retry need. It belongs on a server, never in a browser. */
     token?: string | undefined;

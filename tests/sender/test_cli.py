@@ -407,11 +407,16 @@ def test_migrating_twice_changes_nothing(site: Site) -> None:
     assert site.rows("SELECT outbox_id FROM crm_outbox_state")[0][0] == identity
 
 
-def test_an_outbox_of_a_newer_release_is_left_alone(site: Site) -> None:
+def test_after_a_step_back_the_newer_tables_are_left_alone_and_used(site: Site, receiver: Receiver) -> None:
     site.rows("UPDATE crm_outbox_version SET version_num = '9999'")
     done = site.cli("migrate")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "crm-sender: the outbox's tables are of a newer release than this crm-sender\n"
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "crm-sender: the outbox's tables are of a newer release, and stay as they are\n"
+    assert site.rows("SELECT version_num FROM crm_outbox_version")[0][0] == "9999"
+    [event] = site.book()
+    assert site.cli("relay", "--drain").returncode == 0
+    assert site.status(event) == "delivered"
+    assert len(receiver.events) == 1
 
 
 def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from crm_server.database import BUSY_SECONDS
 from generated.operations import RELEASES
 from sender import Relay
 from sender.troubles import (
@@ -27,12 +28,14 @@ from tests.sender.engines import rows
 from tests.sender.site import SENTINEL, Site, cli, eventually, running, sender_environment
 from tests.servers import KEY
 
+PATIENT = {"CRM_TIMEOUT": "5"}
+"""The tests' own is shorter, which is something to be looked at."""
 SECRET = base64.b64encode(SENTINEL.encode()).decode()
 
 
 def examine(site: Site, **over: str) -> dict[str, Any]:
     """Return what the doctor says, by program; its exit code says the same."""
-    done = site.cli("doctor", "--json", **over)
+    done = site.cli("doctor", "--json", **{**PATIENT, **over})
     told: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (0 if told["ok"] else 1), done.stderr
     return told
@@ -68,7 +71,7 @@ def test_all_is_fine_where_all_is_fine_and_nothing_is_stored(
     trail = "SELECT count(*) FROM crm_outbox_trail"
     with running(Relay(site.settings(outbox_url=outbox_url))):
         eventually(lambda: rows(outbox_url, "SELECT 1 FROM crm_outbox_relays"), "it is seen")
-        done = site.cli("doctor", CRM_OUTBOX_URL=outbox_url)
+        done = site.cli("doctor", CRM_OUTBOX_URL=outbox_url, **PATIENT)
         assert (done.returncode, done.stderr) == (0, "")
         assert {line.split()[0] for line in done.stdout.splitlines()} == {"fine", "It"}
         assert done.stdout.endswith("It can work.\n")
@@ -219,6 +222,11 @@ def test_a_file_of_settings_that_others_can_read_is_looked_at(site: Site) -> Non
         ({"CRM_API_KEY": ""}, "broken", "the relay does not start"),
         ({"CRM_API_KEY": "short"}, "look", "it can be guessed"),
         ({"CRM_TIMEOUT": SENTINEL}, "broken", "no command starts"),
+        (
+            {"CRM_TIMEOUT": f"{BUSY_SECONDS:g}"},
+            "look",
+            "an attempt is given up that the CRM was about to confirm, and counts",
+        ),
     ],
 )
 @pytest.mark.usefixtures("_private")
