@@ -1,4 +1,7 @@
-"""The outbox's tables, from one release to the next: by our own steps, or by a site's from `sender.metadata`."""
+"""The outbox's tables, from one release to the next: by our own steps, or by a site's from `sender.metadata`.
+
+A step only adds, so that the release before still runs after it: the bookings beside cannot go back to a backup.
+"""
 
 from __future__ import annotations
 
