@@ -10,6 +10,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import (
     JSON,
@@ -137,9 +138,24 @@ def glancing(url: str) -> Iterator[Connection]:
 
 def _engine(url: URL, **options: Any) -> Engine:
     try:
-        return create_engine(url, hide_parameters=True, **options)
+        engine = create_engine(url, hide_parameters=True, **options)
     except ImportError:  # psycopg alone, without the system's libpq, is no driver either
         raise SettingsError("CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]") from None
+    _opened.add(engine)
+    return engine
+
+
+_opened: WeakSet[Engine] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Have a process that was forked open connections of its own: over one that it shares both would talk at once."""
+    for engine in _opened:
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):  # where processes can be forked
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _require_utf8(connection: Any, _: object) -> None:

@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
-from generated.operations import CURRENT, RELEASES, Webhook
+from generated.operations import CURRENT, RELEASES, WEBHOOKS, Webhook
 from generated.operations import Answer as Documented
 from generated.operations import Delivery as DeliveryClass
 
@@ -277,8 +277,16 @@ _CAUSES = {401: _KEY, 403: _NETWORK, 404: _PATH, 405: _PATH}
 
 
 def is_path(waited_for: str) -> bool:
-    """Say whether held events wait for a webhook's path, which stops all, not for a release or a newer sender."""
+    """Say whether held events wait for a webhook's path, not for a release or a newer sender."""
     return waited_for.startswith("/")
+
+
+def stops_all(waited_for: str) -> bool:
+    """Say whether nothing is sent meanwhile: a path that only a newer sender knows, as after a step back, is its own."""
+    return waited_for in _PATHS
+
+
+_PATHS = {webhook.path for webhook in WEBHOOKS.values()}
 
 
 def is_webhook(waited_for: str) -> bool:

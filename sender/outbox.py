@@ -187,9 +187,12 @@ def try_to_write(connection: Connection) -> None:
 def _send_again(
     connection: Connection, event_id: str, status: str, event: Event, now: float, how: str
 ) -> None:
-    still = select(outbox.c.id).where(outbox.c.id == event_id, outbox.c.status == status).with_for_update()
-    if connection.scalar(still) is None:
-        return  # somebody else was quicker
+    this = select(outbox.c.status, outbox.c.digest).where(outbox.c.id == event_id).with_for_update()
+    now_there = connection.execute(this).one()
+    if now_there.status != status:  # somebody else was quicker
+        if now_there.digest != event.digest:
+            raise ConflictingEvent(event.name, event.natural_key, event_id)
+        return
     payload = _Payload(cover_of(connection) + event.payload)
     values = {"payload": payload, "contract": event.contract, "digest": event.digest}
     values |= {"order_key": event.order_key, "reference": event.reference}

@@ -52,6 +52,7 @@ from sender.delivery import (
     is_path,
     is_webhook,
     judge,
+    stops_all,
 )
 from sender.erasure import empty_log
 from sender.errors import NotMigrated, SettingsError
@@ -289,7 +290,7 @@ class Relay:
     def _may_send(self, now: float) -> bool:
         if self._halt.is_set() and self._in_flight:
             return False
-        waits = self._outage or now < self._pace.until or any(map(is_path, self._held))
+        waits = self._outage or now < self._pace.until or any(map(stops_all, self._held))
         return not waits and self._pace.window > len(self._in_flight)
 
     def _send_due(self, pool: ThreadPoolExecutor, limit: int, after: str | None) -> list[Delivery] | None:
@@ -513,12 +514,24 @@ class Relay:
                 log.warning("%s: held events wait for %s", words, waited_for)
 
     def _is_cured(self, waited_for: str) -> tuple[bool, str]:
-        if is_path(waited_for):
-            return self._transport.probe(waited_for)
-        if is_webhook(waited_for):
+        if stops_all(waited_for):
+            passed, words = self._transport.probe(waited_for)
+            return passed or not self._is_path_spoken(waited_for), words
+        if is_path(waited_for) or is_webhook(waited_for):
             return waited_for in WEBHOOKS, "this webhook is not known here"
         health = self._ask_health()
         return health.ok and waited_for in (health.versions or ()), "this release is not spoken yet"
+
+    def _is_path_spoken(self, path: str) -> bool:
+        """Say whether a CRM that is well speaks a release which has a path; where not, it is the release that is
+        waited for, and the events are held for that."""
+        health = self._ask_health()
+        if not health.ok or health.versions is None:
+            return True
+        known = (RELEASES.get(version) for version in health.versions)
+        return any(
+            webhooks is None or path in {webhook.path for webhook in webhooks.values()} for webhooks in known
+        )
 
     # signs of life, erasure, the end
 
@@ -545,7 +558,7 @@ class Relay:
             moves = outbox.is_any_head(connection)
         if not counts.pending and not counts.held:
             return True
-        if moves and not self._outage and not any(map(is_path, self._held)):
+        if moves and not self._outage and not any(map(stops_all, self._held)):
             self._stuck_since = None
             return False
         now = self._monotonic()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -236,11 +236,13 @@ class Awaited:
 async def in_thread(theirs: Any, write: Callable[[Any], T]) -> T:
     """Run what writes to a driver's asyncio connection in a thread, and end only when it has ended.
 
-    Who is cancelled meanwhile would otherwise roll back, and have the event written after that.
+    Who is cancelled meanwhile, however often, would otherwise roll back, and have the event written after that.
     """
     writing = asyncio.ensure_future(asyncio.to_thread(write, Awaited(theirs, asyncio.get_running_loop())))
     try:
         return await asyncio.shield(writing)
     except asyncio.CancelledError:
-        await asyncio.wait([writing])
+        while not writing.done():
+            with suppress(asyncio.CancelledError):  # anyio cancels at each turn of the loop
+                await asyncio.wait([writing])
         raise

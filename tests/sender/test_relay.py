@@ -178,6 +178,48 @@ def test_a_webhook_that_only_a_newer_sender_knows_waits_for_it_and_stops_nobody(
         eventually(lambda: site.status(newer) == "delivered", "it goes when the sender knows it")
 
 
+def test_a_path_that_only_a_newer_sender_knows_stops_nobody(site: Site, receiver: Receiver) -> None:
+    """As after a step back of the sender: such a hold ended every relay at its first look."""
+    newer, *others = site.book(4)
+    held = "event = 'warranty-claim', contract = '9.9.0', status = 'held', held_for = '/warranty-claim', held_by = 401"
+    site.rows(f"UPDATE crm_outbox SET {held}, reason = 'the key' WHERE id = ?", newer)
+    summary = site.drain()
+    assert (summary.delivered, summary.failed) == (3, 0)
+    assert sorted(request.id for request in receiver.events) == sorted(others)
+    assert site.status(newer) == "held"
+
+
+def test_a_hold_of_a_path_ends_also_where_the_crm_does_not_speak_todays_release(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.health = speaks("1.0.0")
+    receiver.event = receiver.test = problem(401, "unauthorized")
+    [event] = site.book()
+    site.rows("UPDATE crm_outbox SET contract = '1.0.0' WHERE id = ?", event)
+    with running(Relay(site.settings())):
+        eventually(lambda: site.status(event) == "held", "the key is wrong")
+        receiver.test = problem(400, "unsupported-contract-version", versions=["1.0.0"])
+        receiver.event = receipt
+        eventually(lambda: site.status(event) == "delivered", "the key is right")
+
+
+def test_a_path_that_an_older_crm_has_not_waits_for_its_release_and_stops_nobody(
+    site: Site, receiver: Receiver
+) -> None:
+    receiver.event = receiver.test = problem(404, "not-found")
+    receiver.health = always(reply(503))
+    payment = site.crm().payment_changed(payment_status())
+    with running(Relay(site.settings())):
+        eventually(lambda: site.row(payment)["held_for"] == "/payment-status", "health cannot be asked")
+        receiver.health, receiver.event = speaks("1.0.0"), receipt
+        eventually(lambda: site.row(payment)["held_for"] == CURRENT, "it is the release that is waited for")
+        [booking] = site.book()
+        eventually(lambda: site.status(booking) == "held", "it is not sent, for its release is not spoken")
+        of_before = "contract = '1.0.0', status = 'pending', held_for = NULL"
+        site.rows(f"UPDATE crm_outbox SET {of_before} WHERE id = ?", booking)
+        eventually(lambda: site.status(booking) == "delivered", "what the CRM speaks goes on")
+
+
 def test_a_webhook_that_a_crm_set_back_no_longer_has_holds_only_its_release(
     site: Site, receiver: Receiver
 ) -> None:

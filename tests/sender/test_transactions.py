@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import aiosqlite
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
-from sender import CRM, AsyncCRM, NoTransaction, SenderSettings
+from sender import CRM, AsyncCRM, ConflictingEvent, NoTransaction, SenderSettings, outbox
 from tests.factories import repair_request
 from tests.sender.engines import new_outbox, rows
-from tests.sender.site import SENTINEL, Site, cli, sender_environment
+from tests.sender.site import SENTINEL, Site, cli, eventually, sender_environment
+from tests.servers import ROOT
 
 
 @pytest.fixture
@@ -65,6 +75,100 @@ def test_who_is_cancelled_leaves_no_event_behind(postgresql: str) -> None:
         CRM(settings).repair_requested(body, blocker)
         asyncio.run(asyncio.wait_for(story(blocker), 30))
     assert rows(postgresql, "SELECT id FROM crm_outbox") == []
+
+
+def test_who_is_cancelled_again_and_again_ends_only_when_the_event_is_written(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As anyio does it, at each turn of the loop: the booking was rolled back, and the event written after that."""
+    begun, go_on = Event(), Event()
+    monkeypatch.setattr("sender.crm.outbox.enqueue", partial(slowly, outbox.enqueue, begun, go_on))
+
+    async def book(connection: aiosqlite.Connection) -> None:
+        await connection.execute("BEGIN IMMEDIATE")
+        try:
+            await AsyncCRM(site.settings()).repair_requested(repair_request(), connection)
+        except BaseException:
+            await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+
+    async def story() -> None:
+        path = make_url(site.settings().outbox_url).database
+        async with aiosqlite.connect(str(path), isolation_level=None) as connection:
+            task = asyncio.create_task(book(connection))
+            await asyncio.to_thread(begun.wait, 10)
+            for _ in range(5):
+                task.cancel()
+                await asyncio.sleep(0.01)
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0.1)  # what a thread still does is done then
+
+    asyncio.run(story())
+    assert site.rows("SELECT id FROM crm_outbox") == []
+
+
+def test_of_two_corrections_at_once_the_second_is_refused_and_not_dropped(postgresql: str) -> None:
+    crm, body = CRM(SenderSettings(outbox_url=postgresql)), repair_request()
+    event_id = crm.repair_requested(body)
+    rows(postgresql, "UPDATE crm_outbox SET status = 'closed', payload = NULL, finished_at = 1")
+    first, second = ({**body, "repair": {**body["repair"], "notes": words}} for words in ("One", "Two"))
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(postgresql) as connection:
+            assert crm.repair_requested(first, connection, resend=True) == event_id
+            waiting = pool.submit(crm.repair_requested, second, resend=True)
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            eventually(lambda: rows(postgresql, waits), "the second waits for the first")
+        with pytest.raises(ConflictingEvent):
+            waiting.result(20)
+    (row,) = rows(postgresql, "SELECT status, payload FROM crm_outbox")
+    assert (row["status"], json.loads(row["payload"])["repair"]["notes"]) == ("pending", "One")
+
+
+def slowly(enqueue: Callable[..., str], begun: Event, go_on: Event, *given: Any, **more: Any) -> str:
+    begun.set()
+    assert go_on.wait(10)
+    return enqueue(*given, **more)
+
+
+FORKS = """
+import json, os, sys
+from sender import CRM
+body = json.load(sys.stdin)
+def write(number):
+    body["repair"]["websiteRepairId"] = body["repair"]["ticketNumber"] = f"fork-{number}"
+    crm.repair_requested(body)
+crm = CRM()
+write(0)
+children = []
+for child in range(2):
+    if not (pid := os.fork()):
+        for number in range(50):
+            write(f"{child}-{number}")
+        os._exit(0)
+    children.append(pid)
+codes = [os.waitpid(pid, 0)[1] for pid in children]
+write("last")
+sys.exit(any(codes))
+"""
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_a_process_that_is_forked_after_the_first_event_writes_by_itself(engine: str, tmp_path: Path) -> None:
+    url = new_outbox(engine, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS],
+        env=sender_environment(CRM_OUTBOX_URL=url, PYTHONPATH=str(ROOT)),
+        input=json.dumps(repair_request()),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,  # over one connection the children wait for each other's answers
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(url, "SELECT count(*) AS found FROM crm_outbox")[0]["found"] == 102
 
 
 def test_what_is_no_session_is_a_mistake_of_the_caller(site: Site) -> None:
