@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 from sender import CRM, AsyncCRM, ConflictingEvent, NoTransaction, SenderSettings, outbox
 from tests.factories import repair_request
 from tests.sender.engines import new_outbox, rows
-from tests.sender.site import SENTINEL, Site, cli, eventually, sender_environment
+from tests.sender.site import SENTINEL, Site, cli, sender_environment
 from tests.servers import ROOT
 
 
@@ -110,27 +110,38 @@ def test_who_is_cancelled_again_and_again_ends_only_when_the_event_is_written(
     assert site.rows("SELECT id FROM crm_outbox") == []
 
 
-def test_of_two_corrections_at_once_the_second_is_refused_and_not_dropped(postgresql: str) -> None:
+def test_of_two_corrections_at_once_the_second_is_refused_and_not_dropped(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crm, body = CRM(SenderSettings(outbox_url=postgresql)), repair_request()
-    event_id = crm.repair_requested(body)
-    rows(postgresql, "UPDATE crm_outbox SET status = 'closed', payload = NULL, finished_at = 1")
     first, second = ({**body, "repair": {**body["repair"], "notes": words}} for words in ("One", "Two"))
-    with ThreadPoolExecutor(1) as pool:
-        with psycopg.connect(postgresql) as connection:
-            assert crm.repair_requested(first, connection, resend=True) == event_id
-            waiting = pool.submit(crm.repair_requested, second, resend=True)
-            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-            eventually(lambda: rows(postgresql, waits), "the second waits for the first")
+    send_again, begun, go_on = outbox._send_again, Event(), Event()
+    with (
+        psycopg.connect(postgresql) as late,
+        psycopg.connect(postgresql) as early,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        event_id = crm.repair_requested(body, early)
+        early.execute("UPDATE crm_outbox SET status = 'closed', payload = NULL, finished_at = 1")
+        early.commit()
+        # Both have read that it is closed.
+        monkeypatch.setattr(outbox, "_send_again", partial(slowly, send_again, begun, go_on))
+        waiting = pool.submit(crm.repair_requested, second, late, resend=True)
+        assert begun.wait(10)
+        monkeypatch.setattr(outbox, "_send_again", send_again)
+        assert crm.repair_requested(first, early, resend=True) == event_id
+        early.commit()
+        go_on.set()
         with pytest.raises(ConflictingEvent):
             waiting.result(20)
     (row,) = rows(postgresql, "SELECT status, payload FROM crm_outbox")
     assert (row["status"], json.loads(row["payload"])["repair"]["notes"]) == ("pending", "One")
 
 
-def slowly(enqueue: Callable[..., str], begun: Event, go_on: Event, *given: Any, **more: Any) -> str:
+def slowly(do: Callable[..., Any], begun: Event, go_on: Event, *given: Any, **more: Any) -> Any:
     begun.set()
     assert go_on.wait(10)
-    return enqueue(*given, **more)
+    return do(*given, **more)
 
 
 FORKS = """
