@@ -898,7 +898,7 @@ class Trouble:
 
 def trouble(connection: Connection, untouched_before: float) -> Trouble:
     """Return what is wrong in the outbox."""
-    failures = select(func.count(), func.max(outbox.c.finished_at)).where(_IS_FAILED)
+    failures = select(func.count(), func.max(outbox.c.finished_at)).where(_UNFINISHED, _IS_FAILED)
     failed, newest_failure = connection.execute(failures).one()
     untouched = connection.scalar(select(func.count()).where(_stays_since(untouched_before))) or 0
     held = Counter[int]()

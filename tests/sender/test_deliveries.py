@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy.event
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from generated.operations import CURRENT, WEBHOOKS
 from sender import CRM, ConflictingEvent, PreviewChanged, Relay, WrongState, outbox
@@ -495,14 +496,29 @@ def test_show_says_when_an_event_is_tried_again(site: Site, receiver: Receiver) 
     assert f"next        {shown['next_at']}" in site.cli("show", event).stdout
 
 
-def test_a_search_by_key_uses_indexes_alone(site: Site) -> None:
-    site.book()
+def plan_of(site: Site, ask: Callable[[Connection], object]) -> list[str]:
+    """Return how SQLite finds what is asked for."""
     engine, asked = open_engine(site.url), []
     sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2:4]))
     with reading(engine) as connection:
-        outbox.find(connection, site.rows()[0]["natural_key"])
+        ask(connection)
     engine.dispose()
-    [(statement, parameters)] = [(words, given) for words, given in asked if words.startswith("SELECT")]
-    plan = [row["detail"] for row in site.rows(f"EXPLAIN QUERY PLAN {statement}", *parameters)]
+    selects = [(words, given) for words, given in asked if words.startswith("SELECT")]
+    return [
+        row["detail"] for words, given in selects for row in site.rows(f"EXPLAIN QUERY PLAN {words}", *given)
+    ]
+
+
+def test_a_search_by_key_uses_indexes_alone(site: Site) -> None:
+    site.book()
+    key = site.rows()[0]["natural_key"]
+    plan = plan_of(site, lambda connection: outbox.find(connection, key))
     assert [line for line in plan if line.startswith("SCAN")] == []
     assert any("crm_outbox_natural_key" in line or "sqlite_autoindex" in line for line in plan)
+
+
+def test_a_look_for_trouble_reads_nothing_that_was_delivered(site: Site) -> None:
+    plan = plan_of(site, lambda connection: outbox.trouble(connection, time.time()))
+    reads = [line for line in plan if "crm_outbox" in line]
+    assert len(reads) == 3
+    assert [line for line in reads if "crm_outbox_unfinished" not in line] == []
