@@ -167,6 +167,10 @@ def find(snapshot: Snapshot, known: Mapping[str, Told]) -> dict[Condition, Findi
     return found
 
 
+def _waits_too_long(snapshot: Snapshot) -> bool:
+    return snapshot.oldest is not None and snapshot.now - snapshot.oldest > snapshot.may_wait
+
+
 def _deliveries(count: int) -> str:
     return f"{count} {'delivery' if count == 1 else 'deliveries'}"
 
@@ -176,6 +180,8 @@ def decide(snapshot: Snapshot, known: Mapping[str, Told]) -> dict[Condition, tup
     found = find(snapshot, known)
     changes: dict[Condition, tuple[Told, Notice | None]] = {}
     for condition in CONDITIONS:
+        if condition == "pending-too-old" and condition not in found and _waits_too_long(snapshot):
+            continue  # What else explains it does not end it: people would hear that nothing waits any more.
         before = known.get(condition, Told())
         after, state = _next(before, found.get(condition), snapshot.now)
         if after != before:

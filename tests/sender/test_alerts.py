@@ -106,6 +106,42 @@ CASES: dict[str, tuple[list[Snapshot], list[list[tuple[str, str]]]]] = {
             [("pending-too-old", "over")],
         ],
     ),
+    "what waits too long is not over when one probe fails": (
+        [snapshot(NOW + t, "timeout" if t == 300 else None, oldest=NOW - HOUR) for t in range(0, 1500, 15)],
+        [[("pending-too-old", "new")], *[[]] * 99],
+    ),
+    "nor when one event meets a refused key": (
+        [
+            snapshot(NOW, oldest=NOW - HOUR),
+            snapshot(NOW + 15, oldest=NOW - HOUR, held={401: 1}),
+            snapshot(NOW + 30, oldest=NOW - HOUR),
+            snapshot(NOW + 45),
+        ],
+        [
+            [("pending-too-old", "new")],
+            [("key-refused", "new")],
+            [("key-refused", "over")],
+            [("pending-too-old", "over")],
+        ],
+    ),
+    "nor by an outage, until it is delivered": (
+        [
+            snapshot(NOW, oldest=NOW - HOUR),
+            snapshot(NOW + 15, "timeout", oldest=NOW - HOUR),
+            snapshot(NOW + 75, "timeout", oldest=NOW - HOUR),
+            snapshot(NOW + 90, oldest=NOW - HOUR),
+            snapshot(NOW + HOUR, oldest=NOW - HOUR),
+            snapshot(NOW + HOUR + 15, "timeout", oldest=NOW + HOUR),
+        ],
+        [
+            [("pending-too-old", "new")],
+            [],
+            [("crm-away", "new")],
+            [("crm-away", "over")],
+            [],
+            [("pending-too-old", "over")],
+        ],
+    ),
     "a refused key, and not its age too": (
         [snapshot(NOW, oldest=NOW - HOUR, held={401: 2}), snapshot(NOW + 15)],
         [[("key-refused", "new")], [("key-refused", "over")]],
