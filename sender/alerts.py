@@ -42,7 +42,14 @@ LOOK = 15.0
 POST_TIMEOUT, POST_AGAIN = 5.0, 60.0
 """Seconds that posting a notice may take, and after which one that was not taken is posted again."""
 
+SKEW = 60.0
+"""Seconds by which the clocks of two that look may differ; what lies further ahead was written before a clock
+jumped back."""
+
 HOUR, DAY = 3_600.0, 86_400.0
+
+NEWS = DAY
+"""Seconds for which a notice that nobody posted is news; after them it is dropped."""
 
 PATIENCE = 60.0
 """Seconds for which the CRM may be away, as it is when it is restarted."""
@@ -205,7 +212,7 @@ def _next(
         return (told_now, "new") if is_told else (replace(before, since=since), None)
     is_worse = finding.mark > before.mark
     quiet = WORSE_AFTER if is_worse else REMIND_AFTER
-    return (before, None) if 0 <= now - before.told_at < quiet else (told_now, "still")
+    return (before, None) if -SKEW <= now - before.told_at < quiet else (told_now, "still")
 
 
 def _notice(
@@ -309,7 +316,8 @@ class Watch:
         with self._engine.begin() as connection:
             changes = decide(snapshot, outbox.told_for_change(connection, CONDITIONS))
             for condition, (known, notice) in changes.items():
-                to_post = notice.as_json() if notice and self._settings.alert_url else None
+                # Also without an address: another that looks may have one.
+                to_post = notice.as_json() if notice else None
                 outbox.write_told(connection, condition, snapshot.now, known, to_post)
         for _, notice in changes.values():
             if notice:
@@ -318,7 +326,9 @@ class Watch:
     def _post(self, now: float) -> None:
         """Post what was not taken yet: what nobody answers stays for the next time."""
         with self._engine.begin() as connection:
-            notices = outbox.claim_notices(connection, now, POST_AGAIN)
+            outbox.drop_notices(connection, now - NEWS)
+        with self._engine.begin() as connection:  # its own: who tells locks the rows in another order
+            notices = outbox.claim_notices(connection, now, POST_AGAIN, SKEW)
         for condition, notice in notices:
             taken, words = post(self._settings, notice)
             if taken:

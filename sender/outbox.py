@@ -949,9 +949,19 @@ def has_unposted(connection: Connection) -> bool:
     return connection.scalar(select(func.count()).where(alerts.c.unposted.is_not(None))) != 0
 
 
-def claim_notices(connection: Connection, now: float, again: float) -> list[tuple[str, str]]:
-    """Return condition and text of what is to be posted now; nobody else does so for `again` seconds."""
-    due = or_(alerts.c.post_at <= now, alerts.c.post_at > now + again)  # a clock that jumped back
+def drop_notices(connection: Connection, before: float) -> None:
+    """Forget what was to be posted since before a time."""
+    written_at = func.coalesce(alerts.c.told_at, alerts.c.over_at)
+    old = and_(alerts.c.unposted.is_not(None), written_at < before)
+    connection.execute(update(alerts).where(old).values(unposted=None, post_at=None))
+
+
+def claim_notices(connection: Connection, now: float, again: float, skew: float) -> list[tuple[str, str]]:
+    """Return condition and text of what is to be posted now; nobody else does so for `again` seconds.
+
+    Nor does one whose clock is up to `skew` seconds behind.
+    """
+    due = or_(alerts.c.post_at <= now, alerts.c.post_at > now + again + skew)  # a clock that jumped back
     claimed = (
         update(alerts)
         .where(alerts.c.unposted.is_not(None), due)

@@ -166,6 +166,10 @@ CASES: dict[str, tuple[list[Snapshot], list[list[tuple[str, str]]]]] = {
         [failed(NOW + 365 * DAY), failed(NOW), failed(NOW + 15)],
         [[("failed", "new")], [("failed", "still")], []],
     ),
+    "nor is anything told again by a host whose clock is a little behind": (
+        [failed(NOW), failed(NOW - 30), failed(NOW + DAY)],
+        [[("failed", "new")], [], [("failed", "still")]],
+    ),
     "nor does one that jumps while the CRM is away": (
         [snapshot(NOW + DAY, "timeout"), snapshot(NOW, "timeout"), snapshot(NOW + 60, "timeout")],
         [[], [], [("crm-away", "new")]],
@@ -465,6 +469,70 @@ def test_a_notice_that_nobody_took_is_posted_when_somebody_does(watched: Watched
     assert watched.look(120) == []
 
 
+@pytest.fixture
+def mute(watched: Watched) -> Iterator[Watch]:
+    """One that looks beside it and has no address."""
+    watch = Watch(watched.settings.model_copy(update={"alert_url": None}), watched.clock)
+    yield watch
+    watch.close()
+
+
+def test_what_one_without_an_address_tells_is_posted_once_by_one_that_has_it(
+    watched: Watched, mute: Watch, receiver: Receiver
+) -> None:
+    receiver.event = problem(400, "invalid-event")
+    watched.book()
+    watched.drain()
+    mute.look()
+    mute.look()
+    assert watched.posted == []
+    assert watched.look(15) == [("failed", "new")]
+    mute.look()
+    assert watched.look(120) == []
+
+
+def test_what_nobody_posted_is_posted_as_it_is_now_and_for_a_day(
+    watched: Watched, mute: Watch, receiver: Receiver
+) -> None:
+    def tell_of_a_failure_and_its_end() -> None:
+        receiver.event = problem(400, "invalid-event")
+        watched.book()
+        watched.drain()
+        mute.look()
+        receiver.event = receipt
+        watched.write(
+            "UPDATE crm_outbox SET status = 'pending', reason = NULL, finished_at = NULL WHERE status = 'failed'"
+        )
+        watched.drain()
+        mute.look()
+
+    tell_of_a_failure_and_its_end()
+    assert watched.look(DAY - 60) == [("failed", "over")]
+    tell_of_a_failure_and_its_end()
+    assert watched.look(DAY + 60) == []
+    tell_of_a_failure_and_its_end()
+    assert watched.look() == [("failed", "over")]
+
+
+def test_a_notice_on_its_way_is_not_posted_by_a_host_whose_clock_is_a_little_behind(
+    watched: Watched, receiver: Receiver
+) -> None:
+    behind = Watch(watched.settings, lambda: watched.clock.now - 30)
+    looks = iter([behind.look])
+
+    def answer(request: Request) -> Reply:
+        for look in looks:
+            look()
+        return reply(200)
+
+    receiver.event = problem(400, "invalid-event")
+    watched.book()
+    watched.drain()
+    watched.people.event = answer
+    assert watched.look() == [("failed", "new")]
+    behind.close()
+
+
 def test_alerts_are_logged_where_no_address_is_set(
     site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -478,7 +546,6 @@ def test_alerts_are_logged_where_no_address_is_set(
     watch.close()
     lines = [r.getMessage() for r in caplog.records if r.name == "crm_sender.alerts"]
     assert lines == ["CRM link: 1 delivery failed. See why with: crm-sender failed"]
-    assert site.rows("SELECT 1 FROM crm_outbox_alerts WHERE unposted IS NOT NULL") == []
 
 
 def test_an_outbox_that_lacks_the_newest_tables_still_delivers_and_is_told_how_to_mend_that(
