@@ -205,7 +205,7 @@ def prepare(part: Path, database: Database, kept: Rows | None, actor: Actor) -> 
     try:
         migrate(copied)
         keeps_staff = keep_staff(copied, kept)
-        again = erase_again(copied, read_journal(journal), actor) if journal else ErasedAgain(0, ())
+        again = erase_again(copied, read_journal(journal), actor) if journal else ErasedAgain()
         with copied.writing() as connection:
             audit_trail.append(
                 connection, at=utc_now(), actor=actor, verb="restore", record="database", record_id="database"

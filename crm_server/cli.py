@@ -566,6 +566,11 @@ def run_restore(settings: Settings, options: argparse.Namespace) -> int:
             f"crm-server: customer {customer_id} may hold what an erased person had sent, for its decision cannot be"
             " taken back here: correct that on the customer's page."
         )
+    for approval_id in done.erased.misled:
+        print(
+            f"crm-server: approval request {approval_id} is another person's than the erased customer for whom it is"
+            " approved, and that cannot be taken back here: what it says, and its ticket, are left whole."
+        )
     if not done.keeps_staff:
         print(
             "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"

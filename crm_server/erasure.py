@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from operator import attrgetter
@@ -505,10 +505,12 @@ def read_journal(journal: Path) -> dict[str, dict[str, str]]:
 class ErasedAgain:
     """What was erased in a database of before."""
 
-    count: int
+    count: int = 0
     """How many records."""
-    doubtful: Sequence[str]
+    doubtful: Sequence[str] = ()
     """The ids of customers, other people, who may hold what an erased request said."""
+    misled: Sequence[str] = ()
+    """The ids of other people's requests that stay approved for a customer who is erased."""
 
 
 def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], actor: Actor) -> ErasedAgain:
@@ -523,31 +525,43 @@ def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], act
         known = rows_of(connection, customers, customers.c.id, sorted(erased["customers"]))
     found = {row.sequence: (row.id, user_of(row, json.loads(row.payload))) for row in back}
     users = {user for _, user in found.values()} | {row.website_user_id for row in known if not row.erased_at}
+    # Only what was erased: the person may have come again later, as is their right.
+    ids = {sequence: approval_id for sequence, (approval_id, _) in found.items()}
+    person = Person("", frozenset(users), ids, newest, None)
     with database.writing() as connection:
-        doubtful, repairs = take_back_again(connection, back, erased, actor)
+        kept = take_back_again(connection, person, erased, actor)
+        own = [each for each in kept if each.approval_id in erased["approvals"]]
+        repairs = [each.record_id for each in own if each.record == "ticket"]
         erased = {**erased, "tickets": {**dict.fromkeys(repairs, utc_now()), **erased["tickets"]}}
-        # Only what was erased: the person may have come again later, as is their right.
-        ids = {sequence: approval_id for sequence, (approval_id, _) in found.items()}
-        gone = erase(connection, Person("", frozenset(users), ids, newest, None), actor)
+        gone = spare(connection, held(connection, person), person, erased)
+        erase_held(connection, gone, actor, utc_now())
         left = left_of(connection, erased)
         erase_held(connection, left, actor, utc_now())
-    return ErasedAgain(sum(len(ids) for each in (gone, left) for ids in each.ids().values()), doubtful)
+    filled = {each.record_id for each in own if each.record == "customer" and json.loads(each.fields)}
+    return ErasedAgain(
+        sum(len(ids) for each in (gone, left) for ids in each.ids().values()),
+        sorted(filled - {row.id for row in gone.customers}),
+        sorted({each.approval_id for each in kept} - erased["approvals"].keys()),
+    )
 
 
 def take_back_again(
-    connection: Connection, back: Sequence[Row[Any]], erased: Mapping[str, Mapping[str, str]], actor: Actor
-) -> tuple[list[str], list[str]]:
-    """Take back the decisions on erased requests that had been taken back before these were erased.
+    connection: Connection, person: Person, erased: Mapping[str, Mapping[str, str]], actor: Actor
+) -> list[Row[Any]]:
+    """Take back the decisions that had been taken back before a person was erased, the newest first.
 
-    Of a decision that stood at that time, customer and ticket were erased with its request; so one that leads to
-    others did not stand. Returns the customers and the tickets of those that cannot be taken back.
+    Of a decision on their request that stood at that time, customer and ticket were erased with it; so one that
+    leads to others did not stand. Nor did one on another's request that leads to their customer, for by that
+    customer it would have been erased too. Returns what those did that cannot be taken back.
     """
-    of_approval, known = decision_records.c.approval_id, {*erased["customers"], *erased["tickets"]}
+    c, known = decision_records.c, {*erased["customers"], *erased["tickets"]}
+    done = rows_of(connection, decision_records, c.approval_id, sorted(person.approvals.values()))
+    theirs = rows_of(connection, customers, customers.c.website_user_id, sorted(person.users))
+    fallen = [effect for effect in done if effect.record_id not in known]
+    fallen += made_by_others(connection, [row.id for row in theirs], person, erased)
     effects: dict[str, list[Row[Any]]] = {}
-    done = rows_of(connection, decision_records, of_approval, [row.id for row in back])
-    for effect in sorted(done, key=attrgetter("sequence"), reverse=True):
-        if effect.record_id not in known:
-            effects.setdefault(effect.approval_id, []).append(effect)
+    for effect in sorted(fallen, key=attrgetter("sequence"), reverse=True):
+        effects.setdefault(effect.approval_id, []).append(effect)
     kept = []
     for approval_id, its in effects.items():
         try:
@@ -555,9 +569,34 @@ def take_back_again(
                 approval_queue.reopen(connection, approval_id, actor)
         except CannotReopen:
             kept += its
-    return (
-        [each.record_id for each in kept if each.record == "customer" and json.loads(each.fields)],
-        [each.record_id for each in kept if each.record == "ticket"],
+    return kept
+
+
+def made_by_others(
+    connection: Connection, ids: Sequence[str], person: Person, erased: Mapping[str, Mapping[str, str]]
+) -> list[Row[Any]]:
+    """Read what decisions on the requests of people who were not erased did to some records."""
+    effects = rows_of(connection, decision_records, decision_records.c.record_id, ids)
+    unnamed = {effect.approval_id for effect in effects} - erased["approvals"].keys()
+    others = {
+        row.id
+        for row in rows_of(connection, approvals, approvals.c.id, sorted(unnamed))
+        if row.payload is not None and user_of(row, json.loads(row.payload)) not in person.users
+    }
+    return [effect for effect in effects if effect.approval_id in others]
+
+
+def spare(
+    connection: Connection, found: Held, person: Person, erased: Mapping[str, Mapping[str, str]]
+) -> Held:
+    """Leave out the tickets that other people's requests made and that were not erased."""
+    unnamed = [row.id for row in found.tickets if row.id not in erased["tickets"]]
+    spared = {effect.record_id for effect in made_by_others(connection, unnamed, person, erased)}
+    return replace(
+        found,
+        tickets=[row for row in found.tickets if row.id not in spared],
+        notes=[row for row in found.notes if row.ticket_id not in spared],
+        corrections=[row for row in found.corrections if row.record_id not in spared],
     )
 
 

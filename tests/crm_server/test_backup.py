@@ -20,7 +20,7 @@ from crm_server.database import new_id, utc_now
 from tests.crm_server.answers import ask, post
 from tests.crm_server.conftest import migrate_to, staff_token
 from tests.crm_server.visitors import PASSWORD, Visitor, add_staff
-from tests.factories import customer_registration, repair_request
+from tests.factories import customer_profile, customer_registration, repair_request
 from tests.postgresql import shared_postgresql
 from tests.servers import ROOT, Crm, clean_environment, migrated_database, start_crm
 
@@ -275,7 +275,10 @@ def joined(crm: Crm) -> tuple[str, str]:
     newest = "SELECT id FROM customers WHERE email = 'somebody@example.com' ORDER BY id DESC LIMIT 1"
     (customer,) = crm.rows(newest)
     mistaken = repair_request(
-        customer__email="mistaken@example.com", customer__phone="555-1234", repair__customerName="Mistaken"
+        customer__email="mistaken@example.com",
+        customer__phone="555-1234",
+        repair__customerEmail="mistaken@example.com",
+        repair__customerName="Mistaken",
     )
     request = str(post(crm, "repair-request", mistaken).json["id"])
     approve(crm, request, "--customer-id", customer["id"], "--use-sent", "phone")
@@ -340,6 +343,90 @@ def test_what_cannot_be_taken_back_in_what_is_restored_is_named(
         assert kept["customer_name"] == "Ada Lovelace"
     finally:
         crm.start()
+
+
+def test_who_was_taken_for_an_erased_person_until_that_was_taken_back_is_whole_and_waits_again(
+    crm: Crm, joined: tuple[str, str], tmp_path: Path
+) -> None:
+    customer, request = joined
+    backup = backed_up(crm, tmp_path / "crm.backup")
+    assert crm.cli("approvals", "reopen", request).returncode == 0
+    approve(crm, request)
+    assert crm.cli("erase-person", "--email", "somebody@example.com", "--yes").returncode == 0
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr, "taken back" in done.stdout) == (0, "", False)
+        assert waits_whole(crm, request)
+        (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer)
+        assert tuple(row) == (None, None)
+        assert crm.rows("SELECT id FROM tickets WHERE customer_id = ?", customer) == []
+        assert b"somebody@example.com" not in crm.database.read_bytes()
+    finally:
+        crm.start()
+    approve(crm, request)
+    (ticket,) = crm.rows("SELECT customer_name FROM tickets WHERE customer_email = 'mistaken@example.com'")
+    assert ticket["customer_name"] == "Mistaken"
+    assert crm.cli("erase-person", "--email", "mistaken@example.com", "--yes").returncode == 0
+
+
+def test_who_was_taken_for_a_customer_whom_an_erased_request_had_made_is_whole_and_waits_again(
+    crm: Crm, tmp_path: Path
+) -> None:
+    first = receive(crm, "anna@example.com")
+    approve(crm, first)
+    (anna,) = crm.rows("SELECT id FROM customers WHERE email = 'anna@example.com'")
+    second = receive(crm, "ben@example.com")
+    approve(crm, second, "--customer-id", anna["id"])
+    backup = backed_up(crm, tmp_path / "crm.backup")
+    reopen_and_erase(crm, "anna@example.com", second, first)
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr, "may hold" in done.stdout) == (0, "", False)
+        assert waits_whole(crm, second)
+        assert crm.rows("SELECT id FROM customers WHERE id = ?", anna["id"]) == []
+        assert b"anna@example.com" not in crm.database.read_bytes()
+    finally:
+        crm.start()
+
+
+def test_what_another_person_has_under_an_erased_customer_is_left_whole_and_named(
+    crm: Crm, joined: tuple[str, str], tmp_path: Path
+) -> None:
+    customer, request = joined
+    (user,) = crm.rows("SELECT website_user_id FROM customers WHERE id = ?", customer)
+    changed = customer_profile(
+        customer__websiteUserId=user["website_user_id"], customer__email="somebody@example.com"
+    )
+    profile = str(post(crm, "customer-profile", changed).json["id"])
+    approve(crm, profile)
+    backup = backed_up(crm, tmp_path / "crm.backup")
+    for each in (profile, request):
+        assert crm.cli("approvals", "reopen", each).returncode == 0
+    approve(crm, profile)
+    approve(crm, request)
+    assert crm.cli("erase-person", "--email", "somebody@example.com", "--yes").returncode == 0
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr, "may hold" in done.stdout) == (0, "", False)
+        assert f"approval request {request} is another person's" in done.stdout
+        (ticket,) = crm.rows("SELECT customer_name, erased_at FROM tickets WHERE customer_id = ?", customer)
+        assert tuple(ticket) == ("Mistaken", None)
+        assert ids_in(crm.database, f"id = '{request}' AND payload IS NOT NULL AND status = 'approved'")
+        assert b"somebody@example.com" not in crm.database.read_bytes()
+        assert crm.cli("erase-person", "--email", "mistaken@example.com", "--yes").returncode == 0
+        (ticket,) = crm.rows("SELECT customer_name FROM tickets WHERE customer_id = ?", customer)
+        assert ticket["customer_name"] is None
+    finally:
+        crm.start()
+
+
+def waits_whole(crm: Crm, request: str) -> bool:
+    """Whether a request has its payload and waits for approval."""
+    whole = f"id = '{request}' AND payload IS NOT NULL AND status = 'pending_approval'"
+    return ids_in(crm.database, whole) == [request]
 
 
 def repair_id(payload: dict[str, Any]) -> str:
