@@ -571,6 +571,12 @@ def run_restore(settings: Settings, options: argparse.Namespace) -> int:
             f"crm-server: approval request {approval_id} is another person's than the erased customer for whom it is"
             " approved, and that cannot be taken back here: what it says, and its ticket, are left whole."
         )
+    if done.erased.unknown:
+        print(
+            f"crm-server: {len(done.erased.unknown)} requests came after the backup and were erased by an earlier release,"
+            " so they are not known here. See that the website does not send them again:"
+            f" {', '.join(done.erased.unknown)}."
+        )
     if not done.keeps_staff:
         print(
             "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"

@@ -9,10 +9,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from crm_server import approval_queue, audit_trail, records, search
 from crm_server.audit_trail import Actor
-from crm_server.database import Database, utc_now
+from crm_server.database import Database, insert_or_ignore, utc_now
 from crm_server.errors import CannotReopen, ConfigurationError, PersonChanged, Unavailable
 from crm_server.idempotency import Identity, disguise
 from crm_server.tables import (
@@ -280,7 +280,7 @@ def erase(connection: Connection, person: Person, actor: Actor) -> Held:
     found = held(connection, person, lock=True)
     at = utc_now()
     if person.journal is not None:
-        write_journal(person.journal, at, found.ids())
+        write_journal(person.journal, at, found.ids(), remains(connection, found.approvals))
     erase_held(connection, found, actor, at)
     return found
 
@@ -359,13 +359,26 @@ def erase_requests(connection: Connection, rows: Sequence[Row[Any]], actor: Acto
 
 def disguised(key: str, row: Row[Any]) -> dict[str, Any]:
     """Return the parameters by which a request's identity is disguised."""
-    mine = disguise(key, Identity(row.event, row.natural_key, row.webhook_id, row.digest))
+    mine = disguised_identity(key, row)
     return {
         "of_sequence": row.sequence,
         "to_natural_key": mine.natural_key,
         "to_webhook_id": mine.webhook_id,
         "to_digest": mine.digest,
     }
+
+
+def disguised_identity(key: str, row: Row[Any]) -> Identity:
+    """Return what an erased request's identity leaves."""
+    return disguise(key, Identity(row.event, row.natural_key, row.webhook_id, row.digest))
+
+
+def remains(connection: Connection, rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    """Return what an erasure leaves of requests: enough to know them when they are sent again."""
+    key = connection.execute(select(erasure_state.c.key)).scalar_one()
+    return [
+        {name: row._mapping[name] for name in REMAINS} | asdict(disguised_identity(key, row)) for row in rows
+    ]
 
 
 def empty(connection: Connection, table: Table, ids: Sequence[str], values: dict[str, Any]) -> None:
@@ -375,6 +388,8 @@ def empty(connection: Connection, table: Table, ids: Sequence[str], values: dict
         connection.execute(update(table).where(table.c.id.in_(some)).values({**personal, **values}))
 
 
+REMAINS = ("id", "contract", "received_at", *(part.name for part in fields(Identity)))
+"""What stays of an erased request; its identity is disguised."""
 RECORDS = {"approvals": "approval", "customers": "customer", "tickets": "ticket"}
 
 
@@ -452,15 +467,29 @@ def journal_of(database: Database) -> Path | None:
     return Path(f"{database.file}.erasures") if database.file else None
 
 
-def write_journal(journal: Path, at: str, ids: Mapping[str, Sequence[str]]) -> None:
-    """Note what is about to be erased, durably and by ids of the CRM alone, which tell nothing of a person.
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """All that was ever erased."""
+
+    ids: Mapping[str, Mapping[str, str]]
+    """By the records' kinds and ids, when it was for the last time."""
+    requests: Mapping[str, Mapping[str, Any]]
+    """What is left of the requests, by id; not of those that a release erased which did not note it."""
+
+
+def write_journal(
+    journal: Path, at: str, ids: Mapping[str, Sequence[str]], requests: Sequence[Mapping[str, Any]]
+) -> None:
+    """Note what is about to be erased, durably: ids of the CRM and what is left of requests, see `remains`.
+
+    Neither tells anything of a person without the key, which only the database and its backups hold.
 
     Whoever calls it erases nothing before it has returned, and it returns when the whole line is on the disk. So a
     last line without its end belongs to a write that failed, by whose transaction nothing was erased: it is taken
     out before the next one is written, and `read_journal` passes over it. Who erases is alone, as all who write.
     Raises Unavailable, with the file as long as it was, when the line cannot be written.
     """
-    rest = memoryview(json.dumps({"at": at, **ids}).encode() + b"\n")
+    rest = memoryview(json.dumps({"at": at, **ids, "requests": requests}).encode() + b"\n")
     try:
         with open(os.open(journal, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
             end = file.seek(file.read().rfind(b"\n") + 1)
@@ -479,26 +508,29 @@ def write_journal(journal: Path, at: str, ids: Mapping[str, Sequence[str]]) -> N
         ) from None
 
 
-def read_journal(journal: Path) -> dict[str, dict[str, str]]:
-    """Return all that was ever erased, by the records' kinds and ids, and when it was for the last time.
+def read_journal(journal: Path) -> Journal:
+    """Return all that was ever erased.
 
     A last line without its end is none, see `write_journal`. Raises ConfigurationError for any other line that
     cannot be read.
     """
     found: dict[str, dict[str, str]] = {kind: {} for kind in RECORDS}
+    requests: dict[str, dict[str, Any]] = {}
     lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             for kind, ids in found.items():
                 ids.update(dict.fromkeys(entry[kind], entry["at"]))
+            for request in entry.get("requests", []):
+                requests[request["id"]] = {name: request[name] for name in REMAINS}
         except (ValueError, TypeError, KeyError):
             raise ConfigurationError(
                 f"{journal}, line {number}, is damaged, so not all that was erased is known. Put a sound copy of that"
                 " file in its place; or take the line out, restore, and erase again by `erase-person` who was"
                 " erased at that time. Nothing was restored."
             ) from None
-    return found
+    return Journal(found, requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -511,13 +543,17 @@ class ErasedAgain:
     """The ids of customers, other people, who may hold what an erased request said."""
     misled: Sequence[str] = ()
     """The ids of other people's requests that stay approved for a customer who is erased."""
+    unknown: Sequence[str] = ()
+    """The ids of erased requests that came later, and of which nothing is left to know them by."""
 
 
-def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], actor: Actor) -> ErasedAgain:
+def erase_again(database: Database, journal: Journal, actor: Actor) -> ErasedAgain:
     """Erase in a database of before what was erased since.
 
-    What was erased is empty afterwards, also where it had been filled again.
+    What was erased is empty afterwards, also where it had been filled again; and what came later and was erased
+    is known there when it is sent again.
     """
+    erased = journal.ids
     with database.reading() as connection:
         newest = connection.execute(select(func.coalesce(func.max(approvals.c.sequence), 0))).scalar_one()
         mine = rows_of(connection, approvals, approvals.c.id, sorted(erased["approvals"]))
@@ -528,6 +564,7 @@ def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], act
     # Only what was erased: the person may have come again later, as is their right.
     ids = {sequence: approval_id for sequence, (approval_id, _) in found.items()}
     person = Person("", frozenset(users), ids, newest, None)
+    later = erased["approvals"].keys() - {row.id for row in mine}
     with database.writing() as connection:
         kept = take_back_again(connection, person, erased, actor)
         own = [each for each in kept if each.approval_id in erased["approvals"]]
@@ -537,12 +574,60 @@ def erase_again(database: Database, erased: Mapping[str, Mapping[str, str]], act
         erase_held(connection, gone, actor, utc_now())
         left = left_of(connection, erased)
         erase_held(connection, left, actor, utc_now())
+        noted = [journal.requests[approval_id] for approval_id in later & journal.requests.keys()]
+        store_remains(connection, noted, erased["approvals"], actor)
     filled = {each.record_id for each in own if each.record == "customer" and json.loads(each.fields)}
     return ErasedAgain(
         sum(len(ids) for each in (gone, left) for ids in each.ids().values()),
         sorted(filled - {row.id for row in gone.customers}),
         sorted({each.approval_id for each in kept} - erased["approvals"].keys()),
+        sorted(later - journal.requests.keys()),
     )
+
+
+def store_remains(
+    connection: Connection,
+    requests: Sequence[Mapping[str, Any]],
+    erased_at: Mapping[str, str],
+    actor: Actor,
+) -> None:
+    """Store what is left of erased requests that came after a backup, in order of receipt."""
+    if not requests:
+        return
+    requests = sorted(requests, key=itemgetter("received_at", "id"))
+    taken = disguises_since(connection, requests[0]["received_at"])
+    # The queue is never reordered, also when the backup is of another history than the journal.
+    received_at = connection.execute(approval_queue.NEWEST).scalar() or ""
+    statement = insert_or_ignore(connection.dialect.name, approvals)
+    stored = []
+    for request in requests:
+        if {request["natural_key"], request["webhook_id"]} & taken:
+            continue
+        received_at, at = max(received_at, request["received_at"]), erased_at[request["id"]]
+        row = {
+            **request,
+            "status": "rejected",
+            "received_at": received_at,
+            "decided_at": max(at, received_at),
+            "decided_by": actor.name,
+            "erased_at": at,
+        }
+        if connection.execute(statement, row).rowcount:
+            stored.append(request["id"])
+    note_on_trail(connection, "erase", {"approvals": stored}, actor, utc_now())
+
+
+def disguises_since(connection: Connection, at: str) -> set[str]:
+    """Return what erasing the whole requests that were received since would leave of their identities.
+
+    Who put a backup in place by hand may have received there anew what is erased. That is known as it is, and
+    beside another with its identity it could never be erased.
+    """
+    c = approvals.c
+    whole = select(approvals).where(c.received_at >= at, c.payload.is_not(None))
+    key = connection.execute(select(erasure_state.c.key)).scalar_one()
+    found = (disguised_identity(key, row) for row in connection.execute(whole))
+    return {part for each in found for part in (each.natural_key, each.webhook_id) if part is not None}
 
 
 def take_back_again(

@@ -267,6 +267,83 @@ def test_what_was_filled_again_after_an_erasure_is_erased_again_and_later_notes_
         crm.start()
 
 
+def test_what_came_after_the_backup_and_was_erased_is_known_when_it_is_sent_again(
+    crm: Crm, tmp_path: Path
+) -> None:
+    backup = backed_up(crm, tmp_path / "crm.backup")
+    sent = {f"msg-late-{n}": customer_registration(customer__email=f"late-{n}@example.com") for n in range(2)}
+    late = [
+        str(post(crm, "customer-registration", payload, webhook_id=webhook_id).json["id"])
+        for webhook_id, payload in sent.items()
+    ]
+    for payload in reversed(sent.values()):
+        done = crm.cli("erase-person", "--email", payload["customer"]["email"], "--yes")
+        assert done.returncode == 0
+    journal = Path(f"{crm.database}.erasures").read_text()
+    for webhook_id, payload in sent.items():
+        for told in (
+            webhook_id,
+            *(payload["customer"][name] for name in ("email", "phone", "websiteUserId")),
+        ):
+            assert told not in journal
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr, "send them again" in done.stdout) == (0, "", False)
+    finally:
+        crm.start()
+    assert ids_in(crm.database) == [*ids_in(backup), *late], "in order of receipt"
+    for (webhook_id, payload), known in zip(sent.items(), late, strict=True):
+        again = post(crm, "customer-registration", payload, webhook_id=webhook_id)
+        assert (again.json["id"], again.json["duplicate"]) == (known, True)
+        other = {**payload, "customer": {**payload["customer"], "firstName": "Other"}}
+        assert post(crm, "customer-registration", other).type == "erased"
+        same_id = customer_registration()
+        assert post(crm, "customer-registration", same_id, webhook_id=webhook_id).status == 409
+    (newest,) = crm.rows("SELECT received_at FROM approvals WHERE id = ?", receive(crm, "newest@example.com"))
+    times = [row["received_at"] for row in crm.rows("SELECT received_at FROM approvals ORDER BY sequence")]
+    assert (times, times[-1]) == (sorted(times), newest["received_at"])
+    assert b"late-0@example.com" not in crm.database.read_bytes()
+
+
+def test_what_was_received_anew_where_an_erasure_was_not_known_can_be_erased_again(
+    crm: Crm, tmp_path: Path
+) -> None:
+    backup = backed_up(crm, tmp_path / "by-hand.backup")
+    sent = customer_registration(customer__email="anew@example.com")
+    first = post(crm, "customer-registration", sent).json["id"]
+    assert crm.cli("erase-person", "--email", "anew@example.com", "--yes").returncode == 0
+    crm.stop()
+    crm.database.unlink()
+    for suffix in ("-wal", "-shm"):
+        Path(f"{crm.database}{suffix}").unlink(missing_ok=True)
+    shutil.copy(backup, crm.database)
+    crm.start()
+    again = post(crm, "customer-registration", sent).json
+    assert (again["id"] != first, again["duplicate"]) == (True, False)
+    later = backed_up(crm, tmp_path / "later.backup")
+    crm.stop()
+    try:
+        done = crm.cli("restore", str(later))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert crm.cli("erase-person", "--email", "anew@example.com", "--yes").returncode == 0
+        done = crm.cli("restore", str(backup))
+        assert (done.returncode, done.stderr) == (0, "")
+    finally:
+        crm.start()
+    assert post(crm, "customer-registration", sent).json["duplicate"]
+
+
+def test_what_an_earlier_release_erased_after_the_backup_is_named(backup: Path, stopped: Crm) -> None:
+    entry = {"at": "2026-11-24T10:00:00.000000Z", "approvals": ["late"], "customers": [], "tickets": []}
+    Path(f"{stopped.database}.erasures").write_text(f"{json.dumps(entry)}\n")
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 requests came after the backup" in done.stdout
+    assert "send them again: late." in done.stdout
+    assert ids_in(stopped.database) == ids_in(backup)
+
+
 @pytest.fixture
 def joined(crm: Crm) -> tuple[str, str]:
     """A customer, and an approved request of somebody else who was taken for that customer."""
@@ -451,7 +528,15 @@ def test_the_unfinished_end_of_the_journal_is_passed_over(backup: Path, stopped:
 
 
 @pytest.mark.parametrize(
-    "line", ["", '{"at": "2026-11-', "[]", '{"at": "2026-11-24", "approvals": []}', "\0"]
+    "line",
+    [
+        "",
+        '{"at": "2026-11-',
+        "[]",
+        '{"at": "2026-11-24", "approvals": []}',
+        "\0",
+        '{"at": "2026-11-24", "approvals": [], "customers": [], "tickets": [], "requests": [{"id": "1"}]}',
+    ],
 )
 def test_a_damaged_line_of_the_journal_is_named_and_nothing_is_restored(
     backup: Path, stopped: Crm, line: str
