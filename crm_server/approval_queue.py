@@ -192,12 +192,12 @@ class ApprovalQueue:
         except SQLAlchemyError:
             raise Unavailable("The database failed.") from None
 
-    async def write(self, job: Callable[[Connection], Found]) -> Found:
+    async def write(self, job: Callable[[Connection], Found], seconds: float = BUSY_SECONDS) -> Found:
         """Run a job in a transaction of its own, by the one thread that writes; return after the commit.
 
-        Raises Unavailable when it could not be done, or when nobody knows whether it was.
+        Raises Unavailable when it could not be done in time, or when nobody knows whether it was.
         """
-        outcome: Found = await self._commits.run(job)
+        outcome: Found = await self._commits.run(job, seconds)
         return outcome
 
     async def note_key(self, key: str) -> None:

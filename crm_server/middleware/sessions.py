@@ -2,12 +2,14 @@
 
 import hmac
 from collections.abc import Iterable
+from contextlib import suppress
 
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crm_server import sessions
 from crm_server.approval_queue import ApprovalQueue
+from crm_server.errors import Unavailable
 from crm_server.problems import Problem
 from crm_server.sessions import Session
 
@@ -16,6 +18,8 @@ COOKIE = "crm_staff"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 POLLED = b"x-polled"
 """The header of what a page asks by itself, which is no sign that somebody is there."""
+NOTING_SECONDS = 0.5
+"""So long a request waits until it is noted that its session was used."""
 
 
 class Sessions:
@@ -34,10 +38,12 @@ class Sessions:
         await self.app(scope, receive, send)
 
     async def find(self, token: str, *, is_polled: bool) -> Session | None:
-        """Return a session, and keep that it was used by somebody."""
+        """Return a session, and keep that it was used by somebody, where that can be written now."""
         session = await self._queue.read(lambda connection: sessions.find(connection, token))
         if session and not session.is_noted and not is_polled:
-            await self._queue.write(lambda connection: sessions.touch(connection, token))
+            # What cannot be noted only ends the session earlier: who may look need not be able to write.
+            with suppress(Unavailable):
+                await self._queue.write(lambda connection: sessions.touch(connection, token), NOTING_SECONDS)
         return session
 
 

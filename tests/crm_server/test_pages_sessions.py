@@ -1,14 +1,15 @@
 """Who is logged in: by what, for how long, and what a request by session must show."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
-from crm_server.database import utc_now
+from crm_server.database import BUSY_SECONDS, utc_now
 from crm_server.frontend.login import MOST_WAITING, LogIn, local
 from crm_server.middleware.rate_limit import Limit
 from crm_server.middleware.sessions import COOKIE, session_token
@@ -168,6 +169,21 @@ def test_what_a_page_asks_by_itself_keeps_no_session_alive(crm: Crm, visitor: Vi
     assert crm.rows("SELECT max(seen_at) AS at FROM staff_sessions")[0]["at"] == before
     assert is_in(visitor)
     assert crm.rows("SELECT max(seen_at) AS at FROM staff_sessions")[0]["at"] > before
+
+
+def test_who_is_logged_in_can_look_while_another_program_writes(crm: Crm, visitor: Visitor) -> None:
+    age(crm, timedelta(hours=1), timedelta(minutes=20))
+
+    def look(_: Connection) -> str:
+        began = time.monotonic()
+        cookie = f"{COOKIE}={visitor.cookies[COOKIE]}"
+        assert is_in(visitor)
+        assert ask(crm, "", "GET", "/approvals", cookie=cookie).status == 200
+        return f"{time.monotonic() - began}"
+
+    assert float(in_database(crm, look)) < BUSY_SECONDS, (
+        "the use that cannot be noted is not waited for so long"
+    )
 
 
 def test_a_session_that_is_over_is_erased_when_the_next_begins(crm: Crm, visitor: Visitor) -> None:
