@@ -449,7 +449,7 @@ class Shown:
     """What the website has told of its repair."""
     repair: Row[Any] | None
     """The repair request that a status is about, if it has come."""
-    ticket_id: str | None
+    ticket: Row[Any] | None
     """The ticket of the repair that a status is about."""
 
 
@@ -551,9 +551,7 @@ def show(connection: Connection, approval_id: str) -> Shown:
         told = website_statuses.told_of(connection, row.about)
     elif row.event == website_statuses.REPAIR and row.payload is not None:
         told = website_statuses.told_of(connection, row.natural_key)
-    return Shown(
-        row, reason, compare(connection, row), history, told, repair, None if ticket is None else ticket.id
-    )
+    return Shown(row, reason, compare(connection, row), history, told, repair, ticket)
 
 
 def requests_of(connection: Connection, record_id: str) -> list[Row[Any]]:

@@ -149,7 +149,7 @@ def detail(staff: Staff, found: Shown) -> dict[str, Any]:
         "history": [entry(row) for row in found.history],
         "repair_request": repair
         and {"id": repair.id, "status": repair.status, "received_at": repair.received_at},
-        "ticket_id": found.ticket_id,
+        "ticket_id": found.ticket and found.ticket.id,
         **told(staff, found.told),
     }
 

@@ -214,6 +214,7 @@ async def shown(visit: Visit, refused: Refused | None = None, *, fault: str = ""
         fault=fault,
         is_status=found.row.event in website_statuses.STATUSES,
         about=request,
+        ticket=found.ticket,
         changes=labelled(request["changes"]),
         known=known_customer(visit.staff, found.comparison),
         suggested=suggested_customers(visit.staff, found.comparison),

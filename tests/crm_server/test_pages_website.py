@@ -100,6 +100,17 @@ def test_a_ticket_and_its_job_sheet_show_the_last_payment_and_booking(crm: Crm, 
     assert can(approver.html(moved)), "it happened: there is nothing to decide"
 
 
+def test_a_status_names_its_ticket_by_the_number_that_the_ticket_has(crm: Crm, approver: Visitor) -> None:
+    others = repair_request()
+    approve(approver, send(crm, "repair-request", others))
+    number = others["repair"]["ticketNumber"]
+    repair = repair_request(repair__ticketNumber=number)
+    request = send(crm, "repair-request", repair)
+    assert approver.post(f"{request}/approve", {"ticket_number": f"{number}-B"}).status_code == 303
+    paid = send(crm, "payment-status", payment_status(repair))
+    assert f"It stands on ticket {number}-B ." in seen(approver, paid, "approved by website")
+
+
 def test_a_status_without_its_repair_says_what_to_do(crm: Crm, approver: Visitor) -> None:
     html = approver.html(send(crm, "payment-status", payment_status()))
     assert "has not come." in html.words
