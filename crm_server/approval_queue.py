@@ -658,7 +658,7 @@ def record_customer(
     else:
         done = {
             "join": [records.JOINED] if chosen and not known else [],
-            "complete": records.complete_customer(connection, customer_id, sent) if wanted.completes else [],
+            "complete": records.complete_customer(connection, customer_id, sent),
         }
     for verb, fields in done.items():
         if fields:

@@ -86,8 +86,6 @@ class Records:
     """What an approval writes: columns of a customer and, for a repair, of a ticket."""
 
     customer: Row
-    completes: bool
-    """Whether this event fills what is missing of a customer who is already there."""
     ticket: Row | None
 
 
@@ -95,9 +93,9 @@ def records_of(event: ContractModel) -> Records:
     """Return what approving this event writes, without ids and times that the CRM gives."""
     match event:
         case CustomerRegistration():
-            return Records(registered_customer(event), completes=True, ticket=None)
+            return Records(registered_customer(event), ticket=None)
         case RepairRequest():
-            return Records(repair_customer(event), completes=False, ticket=repair_ticket(event))
+            return Records(repair_customer(event), ticket=repair_ticket(event))
     raise TypeError(f"{type(event).__name__} has no records")
 
 

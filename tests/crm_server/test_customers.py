@@ -1,7 +1,7 @@
 """Whose request it is: found by its id on the website alone, suggested, joined, compared and corrected."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from crm_server.staff import Role
 from tests.crm_server.answers import Answer, ask, post
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
-from tests.factories import customer_registration, repair_request
+from tests.factories import Payload, customer_registration, repair_request
 from tests.servers import Crm
 
 pytestmark = ON_BOTH_IN_TIME
@@ -247,11 +247,13 @@ def test_an_erased_customer_and_their_ticket_stay_empty(
     )
 
 
+@pytest.mark.parametrize("sent", [customer_registration, repair_request])
 def test_no_request_fills_an_erased_customer_by_their_id(
-    crm: Crm, tokens: Tokens, email: str, customer: str
+    crm: Crm, tokens: Tokens, email: str, customer: str, sent: Callable[..., Payload]
 ) -> None:
     assert ask(crm, tokens["admin"], "POST", "/people/erasure", {"email": email}).status == 200
-    approval = receive(crm, customer_registration(customer__websiteUserId=customer))
+    approval = receive(crm, sent(customer__websiteUserId=customer))
     answer = act(crm, tokens, f"/approvals/{approval}/approve")
     assert (answer.status, answer.type) == (409, "erased")
-    assert see(crm, tokens, f"/customers/{customer}")["language"] is None
+    seen = see(crm, tokens, f"/customers/{customer}")
+    assert (seen["language"], seen["phone"]) == (None, None)

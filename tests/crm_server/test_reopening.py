@@ -138,6 +138,26 @@ def test_what_a_registration_filled_in_is_empty_again_and_nothing_else(crm: Crm,
     assert (customer["phone"], customer["language"], customer["first_name"]) == (None, None, "Ada")
 
 
+def test_a_repair_fills_what_is_missing_and_that_is_empty_again_when_it_is_taken_back(
+    crm: Crm, tokens: Tokens
+) -> None:
+    registration = customer_registration(customer__phone=...)
+    decide(crm, tokens, receive(crm, "customer-registration", registration), "approve")
+    user = registration["customer"]["websiteUserId"]
+    before = dict(customer_of(crm, registration))
+    repair = receive(
+        crm, "repair-request", repair_request(customer__websiteUserId=user, customer__firstName="Augusta")
+    )
+    assert decide(crm, tokens, repair, "approve").status == 200
+    assert dict(customer_of(crm, registration)) == before | {"phone": "+44 20 7946 0000"}, (
+        "what is there stays"
+    )
+    trail = ask(crm, tokens["viewer"], "GET", f"/audit?record_id={before['id']}").json["items"]
+    assert (trail[0]["verb"], trail[0]["pointers"]) == ("complete", ["/phone"])
+    assert decide(crm, tokens, repair, "reopen").status == 200
+    assert dict(customer_of(crm, registration)) == before
+
+
 def test_what_is_erased_stays_decided(own_crm: Crm) -> None:
     approval = receive(own_crm, "repair-request", repair_request())
     assert own_crm.cli("approvals", "approve", approval).returncode == 0
