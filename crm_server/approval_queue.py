@@ -463,6 +463,8 @@ class Comparison:
     """From that customer's record."""
     changes: Sequence[Change] = ()
     """What a changed profile would change of it, or has changed when it was approved."""
+    outdated: Sequence[str] = ()
+    """The fields that are left out of these, since the customer has changed them again."""
     suggestions: Sequence["Suggested"] = ()
     """Customers with an equal e-mail address, where its `websiteUserId` is not known."""
 
@@ -497,16 +499,40 @@ def compare(connection: Connection, row: Row[Any]) -> Comparison:
 
 def compare_profile(connection: Connection, row: Row[Any], event: CustomerProfile) -> Comparison:
     """Say what a changed profile would change of its customer's record, or has changed."""
+    known = records.find_customer(connection, event.customer.website_user_id)
+    if known is None or row.status == "rejected":
+        return Comparison()
+    outdated = outdated_fields(connection, row, event, known.id)
     if row.status == "approved":
         sent = changed_customer(event)
         made = records.corrections_by(connection, row.id)
-        return Comparison(
-            changes=[Change(each.field, each.before, sent[each.field]) for each in made if each.field in sent]
-        )
-    known = records.find_customer(connection, event.customer.website_user_id)
-    if known is None or row.status != "pending_approval":
-        return Comparison()
-    return Comparison(known.id, changes=list(changes(known._asdict(), event)))
+        changed = [Change(each.field, each.before, sent[each.field]) for each in made if each.field in sent]
+        return Comparison(changes=changed, outdated=outdated)
+    return Comparison(known.id, changes=list(changes(known._asdict(), event, outdated)), outdated=outdated)
+
+
+def outdated_fields(
+    connection: Connection, row: Row[Any], event: CustomerProfile, customer_id: str
+) -> list[str]:
+    """Return the fields of a changed profile that a later one, approved before it, has said anew.
+
+    What happened last counts, not what was decided last; of the same moment it is what was received last.
+    """
+    c = decision_records.c
+    mine = select(c.sequence).where(c.approval_id == row.id).scalar_subquery()
+    before = select(c.approval_id).where(c.record_id == customer_id, or_(mine.is_(None), c.sequence < mine))
+    profiles = select(approvals).where(
+        approvals.c.id.in_(before), approvals.c.event == row.event, approvals.c.payload.is_not(None)
+    )
+    said: set[str] = set()
+    for other in connection.execute(profiles):
+        later = read_event(other)
+        if isinstance(later, CustomerProfile) and (later.metadata.changed_at, other.sequence) > (
+            event.metadata.changed_at,
+            row.sequence,
+        ):
+            said |= changed_customer(later).keys()
+    return [name for name in changed_customer(event) if name in said]
 
 
 def find_approval(connection: Connection, approval_id: str) -> Row[Any]:
@@ -606,7 +632,7 @@ def require_ticket(connection: Connection, website_repair_id: str) -> None:
 
 
 def change_customer(connection: Connection, row: Row[Any], event: CustomerProfile, actor: Actor) -> None:
-    """Write what has changed of a profile to its customer's record.
+    """Write what has changed of a profile, and is not outdated, to its customer's record.
 
     Raises CustomerUnknown.
     """
@@ -615,7 +641,8 @@ def change_customer(connection: Connection, row: Row[Any], event: CustomerProfil
         raise CustomerUnknown(
             "Its customer is not on record: approve their registration first, or reject this."
         )
-    right = {change.field: change.sent for change in changes(known._asdict(), event)}
+    outdated = outdated_fields(connection, row, event, known.id)
+    right = {change.field: change.sent for change in changes(known._asdict(), event, outdated)}
     corrected = records.correct(
         connection, "customer", known.id, right, at=row.decided_at, actor=actor, approval_id=row.id
     )

@@ -1,7 +1,7 @@
 """The states of requests and tickets as tables, and what an approval means for the CRM's records. Pure."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -70,9 +70,13 @@ class Change:
     sent: str
 
 
-def changes(on_record: Mapping[str, Any], event: CustomerProfile) -> Iterator[Change]:
-    """Yield what a changed profile would change of a customer's record."""
+def changes(
+    on_record: Mapping[str, Any], event: CustomerProfile, outdated: Collection[str] = ()
+) -> Iterator[Change]:
+    """Yield what a changed profile would change of a customer's record, but for the fields that are outdated."""
     for name, sent in changed_customer(event).items():
+        if name in outdated:
+            continue
         known = on_record[name]
         same = known == sent
         if name in IN_JSON and known is not None:

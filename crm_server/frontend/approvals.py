@@ -216,6 +216,7 @@ async def shown(visit: Visit, refused: Refused | None = None, *, fault: str = ""
         about=request,
         ticket=found.ticket,
         changes=labelled(request["changes"]),
+        outdated=[label(name, {}) for name in found.comparison.outdated],
         known=known_customer(visit.staff, found.comparison),
         suggested=suggested_customers(visit.staff, found.comparison),
         field=visit.field,

@@ -166,6 +166,23 @@ def test_a_profile_shows_what_changes_and_what_has_changed(
     assert can(html, "reopen")
 
 
+def test_an_older_profile_says_what_is_left_out_of_it(crm: Crm, approver: Visitor) -> None:
+    registration = customer_registration()
+    approve(approver, send(crm, "customer-registration", registration))
+    newer = customer_profile(registration, metadata__changedAt="2024-12-16T08:00:00Z")
+    approve(approver, send(crm, "customer-profile", newer))
+    both = {"customer__phone": "+44 20 7946 0002", "customer__language": ...}
+    profile = send(crm, "customer-profile", customer_profile(registration, **both))
+    left_out = "Left out: Phone . The customer changed it again later, and that is approved already."
+    text = approver.html(profile).words
+    assert left_out in text
+    assert "the customer's record says all of it" not in text
+    approve(approver, profile)
+    text = approver.html(profile).words
+    assert left_out in text
+    assert "the customer's record says all of it" not in text
+
+
 def test_the_queue_lists_them_readably_and_by_event(crm: Crm, approver: Visitor, viewer: Visitor) -> None:
     repair = repair_request()
     paid = send(crm, "payment-status", payment_status(repair))

@@ -82,6 +82,46 @@ def test_a_profile_shows_what_changes_writes_it_and_restores_it(
 
 
 @ON_BOTH
+@pytest.mark.parametrize("is_known", [False, True], ids=["changes it", "says what is on record"])
+def test_of_two_profiles_what_was_changed_last_counts_whatever_was_decided_last(
+    crm: Crm, tokens: Tokens, registered: Payload, is_known: bool
+) -> None:
+    on_record = customer_of(crm, registered)["phone"]
+    phone = on_record if is_known else "+44 20 7946 0016"
+    # The same day by the website's clock, an hour apart: times are compared, not their texts.
+    newer = {"customer__phone": phone, "metadata__changedAt": "2024-12-16T09:00:00Z"}
+    older = {"customer__lastName": "King", "metadata__changedAt": "2024-12-16T10:00:00+02:00"}
+    last, first = (
+        send(crm, "customer-profile", customer_profile(registered, **each)) for each in (newer, older)
+    )
+    assert decide(crm, tokens, last, "approve").status == 200
+    seen = ask(crm, tokens["approver"], "GET", f"/approvals/{first}").json
+    assert [each["field"] for each in seen["changes"]] == ["/last_name"]
+    assert decide(crm, tokens, first, "approve").json["changes"] == seen["changes"]
+    after = customer_of(crm, registered)
+    assert (after["phone"], after["last_name"]) == (phone, "King")
+    for each in (first, last):
+        assert decide(crm, tokens, each, "reopen").status == 200
+    assert customer_of(crm, registered)["phone"] == on_record
+    decide(crm, tokens, first, "approve")
+    assert customer_of(crm, registered)["phone"] == "+44 20 7946 0001", "what waits again does not count"
+    decide(crm, tokens, last, "approve")
+    assert customer_of(crm, registered)["phone"] == phone
+
+
+def test_of_two_changes_of_one_moment_the_later_receipt_counts(
+    crm: Crm, tokens: Tokens, registered: Payload
+) -> None:
+    phones = ("+44 20 7946 0001", "+44 20 7946 0002")
+    first, last = (
+        send(crm, "customer-profile", customer_profile(registered, customer__phone=each)) for each in phones
+    )
+    for each in (last, first):
+        assert decide(crm, tokens, each, "approve").status == 200
+    assert customer_of(crm, registered)["phone"] == phones[1]
+
+
+@ON_BOTH
 def test_a_profile_of_somebody_who_is_not_on_record_waits_for_the_registration(
     crm: Crm, tokens: Tokens
 ) -> None:
