@@ -418,10 +418,15 @@ def expire(connection: Connection, days: int, actor: Actor) -> int:
     )
     rows = connection.execute(statement).all()
     if rows:
-        erase_requests(connection, rows, actor, at)
-        note_on_trail(connection, "erase", {"approvals": [row.id for row in rows]}, actor, at)
-        note_erasure(connection, at)
+        erase_alone(connection, rows, actor, at)
     return len(rows)
+
+
+def erase_alone(connection: Connection, rows: Sequence[Row[Any]], actor: Actor, at: str) -> None:
+    """Erase requests of which no record came."""
+    erase_requests(connection, rows, actor, at)
+    note_on_trail(connection, "erase", {"approvals": [row.id for row in rows]}, actor, at)
+    note_erasure(connection, at)
 
 
 def note_erasure(connection: Connection, at: str) -> None:

@@ -95,10 +95,15 @@ def disguise(key: str, identity: Identity) -> Identity:
     """Return what an erased event's identity leaves: HMAC-SHA256 of each part, which only the key recognises."""
     return Identity(
         identity.event,
-        _disguise(key, "natural-key", identity.event, identity.natural_key),
+        disguise_natural_key(key, identity.event, identity.natural_key),
         None if identity.webhook_id is None else _disguise(key, "webhook-id", identity.webhook_id),
         _disguise(key, "digest", identity.digest),
     )
+
+
+def disguise_natural_key(key: str, event: str, natural_key: str) -> str:
+    """Return what an erased event's natural key leaves."""
+    return _disguise(key, "natural-key", event, natural_key)
 
 
 def _disguise(key: str, *parts: str) -> str:

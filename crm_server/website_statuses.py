@@ -4,14 +4,15 @@ Such a status is a request of the queue like any other, and stands nowhere else:
 request that waits, shows of it is read from the queue, by the id of the repair that it is `about`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
-from crm_server.idempotency import Identity, disguise, in_utc
+from crm_server.idempotency import disguise_natural_key, in_utc
 from crm_server.tables import approvals, erasure_state, tickets
 from crm_server.upcast import read_event
 from generated.operations import RELEASES
@@ -109,7 +110,7 @@ def _time(time: datetime | None) -> str | None:
 def find_repair(connection: Connection, website_repair_id: str) -> Row[Any] | None:
     """Read the repair request that has this natural key, also when it is erased."""
     key = connection.execute(select(erasure_state.c.key)).scalar_one()
-    erased = disguise(key, Identity(REPAIR, website_repair_id, None, "")).natural_key
+    erased = disguise_natural_key(key, REPAIR, website_repair_id)
     these = approvals.c.natural_key.in_([website_repair_id, erased])
     return connection.execute(select(approvals).where(approvals.c.event == REPAIR, these)).first()
 
@@ -122,7 +123,7 @@ def find_ticket(connection: Connection, website_repair_id: str) -> Row[Any] | No
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Which statuses can be approved, and where to look next."""
+    """Which statuses need wait no longer, and where to look next."""
 
     ids: Sequence[str]
     after: int
@@ -130,13 +131,14 @@ class Look:
 
 
 LOOKED_AT = 1000
-"""Statuses that wait, of which one look sees whether there is a ticket: some milliseconds."""
+"""Statuses that wait, of which one look sees what has become of the repair: some milliseconds."""
 
 
 def look(connection: Connection, after: int) -> Look:
-    """Look through the next of those that wait for ones whose repair has a ticket; from the first again after the last.
+    """Look through the next of those that wait for ones whose repair has a ticket, or is erased.
 
-    However many wait for a repair that is not decided, a look costs no more.
+    After the last it is looked from the first again. However many wait for a repair that is not decided, a look
+    costs no more.
     """
     c = approvals.c
     found: list[Any] = []
@@ -149,8 +151,23 @@ def look(connection: Connection, after: int) -> Look:
             .subquery()
         )
         has_ticket = waiting.outerjoin(tickets, tickets.c.website_repair_id == waiting.c.about)
-        columns = (waiting.c.sequence, waiting.c.id, tickets.c.id.label("ticket_id"))
+        columns = (waiting.c.sequence, waiting.c.id, waiting.c.about, tickets.c.id.label("ticket_id"))
         found += connection.execute(select(*columns).select_from(has_ticket)).all()
-    found = sorted(found)[:LOOKED_AT]
+    found = sorted(found, key=attrgetter("sequence"))[:LOOKED_AT]
+    erased = erased_repairs(connection, {row.about for row in found if not row.ticket_id})
     is_last = len(found) < LOOKED_AT
-    return Look([row.id for row in found if row.ticket_id], 0 if is_last else found[-1].sequence)
+    ids = [row.id for row in found if row.ticket_id or row.about in erased]
+    return Look(ids, 0 if is_last else found[-1].sequence)
+
+
+def erased_repairs(connection: Connection, website_repair_ids: Collection[str]) -> set[str]:
+    """Return which of these natural keys are of repair requests that are erased."""
+    state, c = erasure_state.c, approvals.c
+    key = connection.execute(select(state.key).where(state.erasures > 0)).scalar()
+    if key is None or not website_repair_ids:
+        return set()
+    disguised = {disguise_natural_key(key, REPAIR, each): each for each in website_repair_ids}
+    # Written out, being hexadecimal: a thousand parameters cost more than what is found by them.
+    these = c.natural_key.in_(bindparam("keys", expanding=True, literal_execute=True))
+    found = connection.execute(select(c.natural_key).where(c.event == REPAIR, these), {"keys": [*disguised]})
+    return {disguised[each] for each in found.scalars()}

@@ -37,7 +37,7 @@ from crm_server.search_index import read_documents
 from crm_server.settings import load_settings
 from crm_server.tables import approvals, decision_records
 from crm_server.validation import field as value_at
-from crm_server.website_approvals import approve_some
+from crm_server.website_approvals import settle_some
 from crm_server.website_statuses import REPAIR, STATUSES, told_of
 from generated.operations import CURRENT, WEBHOOKS
 from scripts.people import (
@@ -139,7 +139,7 @@ def arrive(seeding: Seeding, connection: Connection) -> None:
     if not isinstance(receipt, approval_queue.Receipt):
         return
     if event in STATUSES:
-        approve_some(connection, [receipt.id])
+        settle_some(connection, [receipt.id])
     elif seeding.chance.random() < seeding.decided:
         seeding.later(9, lambda seeding, connection: decide(seeding, connection, receipt.id))
 
@@ -195,7 +195,7 @@ def decide(seeding: Seeding, connection: Connection, approval_id: str) -> None:
         return  # it waits for the registration
     if row.event == REPAIR:
         told = told_of(connection, row.natural_key)
-        approve_some(connection, [each.row.id for each in told.statuses])
+        settle_some(connection, [each.row.id for each in told.statuses])
     c = decision_records.c
     ticket = select(c.record_id).where(c.approval_id == approval_id, c.record == "ticket")
     if ticket_id := connection.execute(ticket).scalar():

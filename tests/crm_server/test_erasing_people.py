@@ -16,7 +16,13 @@ from crm_server.staff import RANKS, Role
 from crm_server.tables import metadata
 from tests.crm_server.answers import Answer, ask, post, until
 from tests.crm_server.conftest import ON_BOTH, staff_token
-from tests.factories import FACTORIES, customer_profile, customer_registration, repair_request
+from tests.factories import (
+    FACTORIES,
+    booking_status,
+    customer_profile,
+    customer_registration,
+    repair_request,
+)
 from tests.servers import Crm, start_crm
 
 SENTINEL = "Zentinel"
@@ -260,6 +266,30 @@ def test_what_the_website_told_of_somebody_is_exported_and_erased_with_the_keys_
     if not crm.env.get("CRM_DATABASE_URL"):
         until(lambda: left_of(crm, waits["repair"]["websiteRepairId"]) == [])
         until(lambda: left_of(crm, "away that week") == [])
+
+
+@ON_BOTH
+def test_what_the_website_tells_after_the_erasure_is_rejected_and_erased_by_itself(
+    crm: Crm, tokens: Tokens
+) -> None:
+    email = "late@example.com"
+    repair = repair_request(customer__email=email, repair__customerEmail=email)
+    approve(crm, tokens, receive(crm, "repair-request", repair))
+    erase_over_http(crm, tokens, email)
+    reason = {"booking__status": "cancelled", "booking__reason": f"{SENTINEL} is ill"}
+    late = receive(crm, "booking-status", booking_status(repair, **reason))
+    seen = until(lambda: (found := shown(crm, tokens, late))["payload"] is None and found)
+    assert (seen["status"], seen["decided_by"], seen["about"]) == ("rejected", "website", None)
+    assert [(each["verb"], each["actor"]) for each in seen["history"]] == [
+        ("reject", "website"),
+        ("erase", "website"),
+    ]
+    again = post(crm, "booking-status", booking_status(repair, **reason))
+    assert again.json["id"] != late, "another event"
+    until(lambda: shown(crm, tokens, again.json["id"])["payload"] is None)
+    assert crm.rows("SELECT 1 FROM search_documents WHERE personal_words LIKE '%is ill%'") == []
+    if not crm.env.get("CRM_DATABASE_URL"):
+        until(lambda: left_of(crm, f"{SENTINEL} is ill") == [])
 
 
 def keys(name: str) -> dict[str, str]:

@@ -11,12 +11,13 @@ from sqlalchemy import event, insert, select
 
 from crm_server.approval_queue import ReceivedEvent, receive
 from crm_server.audit_trail import Actor
-from crm_server.database import Database, new_id
+from crm_server.database import Database, new_id, utc_now
+from crm_server.erasure import erase_alone, note_erasure
 from crm_server.idempotency import Identity
 from crm_server.staff import Role
-from crm_server.tables import approvals, customers, tickets
+from crm_server.tables import approvals, customers, erasure_state, tickets
 from crm_server.validation import field
-from crm_server.website_approvals import approve_some
+from crm_server.website_approvals import settle_some
 from crm_server.website_statuses import LOOKED_AT, look, told_of
 from generated.operations import CURRENT, WEBHOOKS
 from tests.crm_server.answers import Answer, ask, post, until
@@ -249,15 +250,38 @@ def test_a_look_finds_those_with_a_ticket_and_a_killed_one_is_made_again(
     with database.reading() as connection:
         assert look(connection, 0).ids == [ready]
     with pytest.raises(KeyboardInterrupt), database.writing() as connection:  # noqa: PT012
-        approve_some(connection, [ready])
+        settle_some(connection, [ready])
         raise KeyboardInterrupt
     with database.writing() as connection:
         assert look(connection, 0).ids == [ready]
         # Whoever else looked at the same time, and at what has no ticket any more.
-        assert approve_some(connection, [ready, ready, waiting]) == set()
+        assert settle_some(connection, [ready, ready, waiting]) == set()
         assert look(connection, 0).ids == []
         states = {row.id: row.status for row in connection.execute(select(approvals))}
     assert states == {waiting: "pending_approval", ready: "approved"}
+
+
+@ON_BOTH
+def test_a_status_of_a_repair_that_is_erased_goes_with_it_and_no_other_does(
+    database: Database, repair: Payload
+) -> None:
+    request = received(database, "repair-request", repair)
+    received(database, "repair-request", repair_request())
+    orphan = received(database, "booking-status", booking_status(repair))
+    waiting = received(database, "booking-status", booking_status())
+    with database.reading() as connection:
+        assert look(connection, 0).ids == []
+    with database.writing() as connection:
+        gone = connection.execute(select(approvals).where(approvals.c.id == request)).all()
+        erase_alone(connection, gone, Actor("server:retention"), utc_now())
+    with database.writing() as connection:
+        assert look(connection, 0).ids == [orphan]
+        assert settle_some(connection, [orphan, orphan, waiting]) == set()
+        assert look(connection, 0).ids == []
+        states = {row.id: (row.status, row.payload is None) for row in connection.execute(select(approvals))}
+        erasures = connection.execute(select(erasure_state.c.erasures)).scalar_one()
+    assert (states[orphan], states[waiting]) == (("rejected", True), ("pending_approval", False))
+    assert erasures == 2, "and its bytes leave the log"
 
 
 def test_looks_go_round_through_however_many_wait(database: Database, repair: Payload) -> None:
@@ -278,6 +302,9 @@ def test_looks_go_round_through_however_many_wait(database: Database, repair: Pa
 
 def test_a_look_and_a_ticket_read_by_indexes_alone(database: Database) -> None:
     asked: list[tuple[str, Any]] = []
+    received(database, "payment-status", payment_status())
+    with database.writing() as connection:
+        note_erasure(connection, utc_now())
     with database.reading() as connection:
         event.listen(connection.engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
         look(connection, 0)
@@ -291,12 +318,13 @@ def test_a_look_and_a_ticket_read_by_indexes_alone(database: Database) -> None:
     assert reads
     assert all("USING" in plan and "SCAN" not in plan for plan in reads), reads
     assert any("ix_approvals_about (about=?)" in plan for plan in reads)
+    assert any("event=? AND natural_key=?" in plan for plan in reads)
 
 
 def test_the_trail_names_the_website(database: Database, repair: Payload) -> None:
     ready = received(database, "payment-status", payment_status(repair))
     open_ticket(database, repair)
     with database.writing() as connection:
-        approve_some(connection, [ready])
+        settle_some(connection, [ready])
         row = connection.execute(select(approvals)).one()
     assert row.decided_by == Actor("website").name
