@@ -523,8 +523,10 @@ class Relay:
         return health.ok and waited_for in (health.versions or ()), "this release is not spoken yet"
 
     def _is_path_spoken(self, path: str) -> bool:
-        """Say whether a CRM that is well speaks a release which has a path; where not, it is the release that is
-        waited for, and the events are held for that."""
+        """Say whether a CRM that is well speaks a release which has a path.
+
+        Where not, it is the release that is waited for: the events that go on are held for that.
+        """
         health = self._ask_health()
         if not health.ok or health.versions is None:
             return True
