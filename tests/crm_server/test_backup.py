@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ def backed_up(crm: Crm, target: Path) -> Path:
     done = crm.cli("backup", str(target))
     assert (done.returncode, done.stderr) == (0, ""), done
     return target
+
+
+@contextmanager
+def restored(crm: Crm, backup: Path) -> "Iterator[subprocess.CompletedProcess[str]]":
+    """Restore a backup while the server is stopped, and give what was printed; it runs again after the block."""
+    crm.stop()
+    try:
+        yield crm.cli("restore", str(backup))
+    finally:
+        crm.start()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -216,13 +226,9 @@ def test_who_was_erased_since_is_erased_again_in_what_is_restored(crm: Crm, tmp_
     assert "erased@example.com" not in journal.read_text()
     back = receive(crm, "erased@example.com")
     assert b"erased@example.com" in backup.read_bytes(), "a backup holds what was there"
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert done.returncode == 0, done.stderr
         assert "3 records" in done.stdout  # request, customer, ticket
-    finally:
-        crm.start()
     assert ids_in(crm.database, "payload IS NULL") == [approval]
     assert other in ids_in(crm.database)
     assert back not in ids_in(crm.database)
@@ -286,12 +292,8 @@ def test_what_came_after_the_backup_and_was_erased_is_known_when_it_is_sent_agai
             *(payload["customer"][name] for name in ("email", "phone", "websiteUserId")),
         ):
             assert told not in journal
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert (done.returncode, done.stderr, "send them again" in done.stdout) == (0, "", False)
-    finally:
-        crm.start()
     assert ids_in(crm.database) == [*ids_in(backup), *late], "in order of receipt"
     for (webhook_id, payload), known in zip(sent.items(), late, strict=True):
         again = post(crm, "customer-registration", payload, webhook_id=webhook_id)
@@ -322,15 +324,11 @@ def test_what_was_received_anew_where_an_erasure_was_not_known_can_be_erased_aga
     again = post(crm, "customer-registration", sent).json
     assert (again["id"] != first, again["duplicate"]) == (True, False)
     later = backed_up(crm, tmp_path / "later.backup")
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(later))
+    with restored(crm, later) as done:
         assert (done.returncode, done.stderr) == (0, "")
         assert crm.cli("erase-person", "--email", "anew@example.com", "--yes").returncode == 0
-        done = crm.cli("restore", str(backup))
-        assert (done.returncode, done.stderr) == (0, "")
-    finally:
-        crm.start()
+        again = crm.cli("restore", str(backup))
+        assert (again.returncode, again.stderr) == (0, "")
     assert post(crm, "customer-registration", sent).json["duplicate"]
 
 
@@ -381,9 +379,7 @@ def test_what_was_taken_back_before_it_was_erased_is_taken_back_in_what_is_resto
     (before,) = crm.rows("SELECT before FROM corrections WHERE approval_id = ?", request)
     backup = backed_up(crm, tmp_path / "crm.backup")
     reopen_and_erase(crm, "mistaken@example.com", request)
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert (done.returncode, done.stderr, "may hold" in done.stdout) == (0, "", False)
         (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer)
         assert tuple(row) == ("somebody@example.com", before["before"])
@@ -391,8 +387,6 @@ def test_what_was_taken_back_before_it_was_erased_is_taken_back_in_what_is_resto
         for told in (b"mistaken@example.com", b"555-1234", b"Mistaken"):
             assert told not in crm.database.read_bytes()
         assert ids_in(crm.database, f"id = '{request}' AND payload IS NULL AND status = 'rejected'")
-    finally:
-        crm.start()
 
 
 def test_what_cannot_be_taken_back_in_what_is_restored_is_named(
@@ -407,9 +401,7 @@ def test_what_cannot_be_taken_back_in_what_is_restored_is_named(
     approve(crm, second)
     backup = backed_up(crm, tmp_path / "crm.backup")
     reopen_and_erase(crm, "mistaken@example.com", second, request)
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert (done.returncode, done.stderr) == (0, "")
         assert f"customer {customer} may hold what an erased person had sent" in done.stdout
         (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer)
@@ -418,8 +410,6 @@ def test_what_cannot_be_taken_back_in_what_is_restored_is_named(
             assert told not in crm.database.read_bytes()
         (kept,) = crm.rows("SELECT customer_name FROM tickets WHERE website_repair_id = ?", repair_id(later))
         assert kept["customer_name"] == "Ada Lovelace"
-    finally:
-        crm.start()
 
 
 def test_who_was_taken_for_an_erased_person_until_that_was_taken_back_is_whole_and_waits_again(
@@ -430,17 +420,13 @@ def test_who_was_taken_for_an_erased_person_until_that_was_taken_back_is_whole_a
     assert crm.cli("approvals", "reopen", request).returncode == 0
     approve(crm, request)
     assert crm.cli("erase-person", "--email", "somebody@example.com", "--yes").returncode == 0
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert (done.returncode, done.stderr, "taken back" in done.stdout) == (0, "", False)
         assert waits_whole(crm, request)
         (row,) = crm.rows("SELECT email, phone FROM customers WHERE id = ?", customer)
         assert tuple(row) == (None, None)
         assert crm.rows("SELECT id FROM tickets WHERE customer_id = ?", customer) == []
         assert b"somebody@example.com" not in crm.database.read_bytes()
-    finally:
-        crm.start()
     approve(crm, request)
     (ticket,) = crm.rows("SELECT customer_name FROM tickets WHERE customer_email = 'mistaken@example.com'")
     assert ticket["customer_name"] == "Mistaken"
@@ -457,15 +443,11 @@ def test_who_was_taken_for_a_customer_whom_an_erased_request_had_made_is_whole_a
     approve(crm, second, "--customer-id", anna["id"])
     backup = backed_up(crm, tmp_path / "crm.backup")
     reopen_and_erase(crm, "anna@example.com", second, first)
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert (done.returncode, done.stderr, "may hold" in done.stdout) == (0, "", False)
         assert waits_whole(crm, second)
         assert crm.rows("SELECT id FROM customers WHERE id = ?", anna["id"]) == []
         assert b"anna@example.com" not in crm.database.read_bytes()
-    finally:
-        crm.start()
 
 
 def test_what_another_person_has_under_an_erased_customer_is_left_whole_and_named(
@@ -484,9 +466,7 @@ def test_what_another_person_has_under_an_erased_customer_is_left_whole_and_name
     approve(crm, profile)
     approve(crm, request)
     assert crm.cli("erase-person", "--email", "somebody@example.com", "--yes").returncode == 0
-    crm.stop()
-    try:
-        done = crm.cli("restore", str(backup))
+    with restored(crm, backup) as done:
         assert (done.returncode, done.stderr, "may hold" in done.stdout) == (0, "", False)
         assert f"approval request {request} is another person's" in done.stdout
         (ticket,) = crm.rows("SELECT customer_name, erased_at FROM tickets WHERE customer_id = ?", customer)
@@ -496,8 +476,6 @@ def test_what_another_person_has_under_an_erased_customer_is_left_whole_and_name
         assert crm.cli("erase-person", "--email", "mistaken@example.com", "--yes").returncode == 0
         (ticket,) = crm.rows("SELECT customer_name FROM tickets WHERE customer_id = ?", customer)
         assert ticket["customer_name"] is None
-    finally:
-        crm.start()
 
 
 def waits_whole(crm: Crm, request: str) -> bool:
