@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -363,10 +364,11 @@ def test_more_leads_through_all_of_the_trail(crm: Crm, admin: Visitor, order: st
     for _ in range(60):
         received(crm)
     [total] = crm.rows("SELECT (SELECT count(*) FROM audit_trail) + (SELECT count(*) FROM approvals)")
-    seen, link = list[str](), f"/audit?order={order}"
+    seen, link = list[datetime](), f"/audit?order={order}"
     for _ in range(-(-total[0] // PAGE_SIZE)):
         html = admin.html(link)
-        seen += [time["datetime"] for time in html.all("time")]
+        # As times: `.4Z` comes before `.49Z`, and after it as text.
+        seen += [datetime.fromisoformat(time["datetime"]) for time in html.all("time")]
         following = html.all("a", rel="next")
         link = following[0]["href"] if following else ""
     assert not link
