@@ -49,7 +49,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from generated.operations import WEBHOOKS
-from sender.database import cover_of, given_rows, insert_or_add, insert_or_ignore, uncovered
+from sender.database import cover_of, given_rows, insert_one, insert_or_add, insert_or_ignore, uncovered
 from sender.delivery import Decision, Delivery, Status
 from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent, WrongState
 from sender.events import Event
@@ -137,8 +137,7 @@ def add(connection: Connection, event: Event, now: float) -> bool:
     }
     if event.traceparent:  # or not named at all: an outbox that is not migrated yet takes events still
         row["traceparent"] = event.traceparent
-    statement = insert_or_ignore(connection.dialect.name, outbox, outbox.c.id)
-    return connection.scalar(statement, row) is not None
+    return insert_one(connection, insert_or_ignore(connection.dialect.name, outbox), row)
 
 
 def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = False) -> str:
@@ -930,7 +929,7 @@ def told(connection: Connection) -> dict[str, Told]:
 
 def told_for_change(connection: Connection, conditions: Collection[str]) -> dict[str, Told]:
     """Return the same, and let no other relay change it before the transaction ends."""
-    insert = insert_or_ignore(connection.dialect.name, alerts, alerts.c.condition)
+    insert = insert_or_ignore(connection.dialect.name, alerts)
     connection.execute(insert, [{"condition": condition} for condition in sorted(conditions)])
     rows = connection.execute(select(*_TOLD).order_by(alerts.c.condition).with_for_update())
     return {condition: Told(*rest) for condition, *rest in rows}
