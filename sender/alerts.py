@@ -15,6 +15,7 @@ import json
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -50,6 +51,10 @@ HOUR, DAY = 3_600.0, 86_400.0
 
 NEWS = DAY
 """Seconds for which a notice that nobody posted is news; after them it is dropped."""
+
+SEEN_FOR = 3 * LOOK
+"""Seconds for which what one has seen is so, whatever another sees: a relay's way to the CRM may be cut, and not
+a dashboard's."""
 
 PATIENCE = 60.0
 """Seconds for which the CRM may be away, as it is when it is restarted."""
@@ -87,6 +92,7 @@ class Snapshot:
     may_wait: float = 900.0
     """Seconds after which an event should be delivered."""
     retention_days: int = 90
+    seen_by: str = "watch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +196,21 @@ def decide(snapshot: Snapshot, known: Mapping[str, Told]) -> dict[Condition, tup
         if condition == "pending-too-old" and condition not in found and _waits_too_long(snapshot):
             continue  # What else explains it does not end it: people would hear that nothing waits any more.
         before = known.get(condition, Told())
-        after, state = _next(before, found.get(condition), snapshot.now)
+        after, state = _next(before, found.get(condition), snapshot)
         if after != before:
             changes[condition] = (after, _notice(condition, state, found.get(condition), before, after))
     return changes
 
 
 def _next(
-    before: Told, finding: Finding | None, now: float
+    before: Told, finding: Finding | None, snapshot: Snapshot
 ) -> tuple[Told, Literal["new", "still", "over"] | None]:
+    now = snapshot.now
     if finding is None:
-        if before.told_at is None:
-            return replace(before, since=None), None
-        return Told(over_at=now), "over"
+        if _is_seen_by_another(before, snapshot):
+            return before, None
+        return (Told(over_at=before.over_at), None) if before.told_at is None else (Told(over_at=now), "over")
+    before = replace(before, seen_at=now, seen_by=snapshot.seen_by)
     # What was seen in the future was seen before a clock jumped back.
     since = now if before.since is None or before.since > now else before.since
     told_now = replace(before, since=since, told_at=now, mark=finding.mark)
@@ -213,6 +221,12 @@ def _next(
     is_worse = finding.mark > before.mark
     quiet = WORSE_AFTER if is_worse else REMIND_AFTER
     return (before, None) if -SKEW <= now - before.told_at < quiet else (told_now, "still")
+
+
+def _is_seen_by_another(known: Told, snapshot: Snapshot) -> bool:
+    if known.seen_at is None or known.seen_by == snapshot.seen_by:
+        return False
+    return -SKEW <= snapshot.now - known.seen_at < SEEN_FOR
 
 
 def _notice(
@@ -245,6 +259,7 @@ class Watch:
     def __init__(self, settings: SenderSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
+        self._id = str(uuid.uuid4())
         self._stopped = threading.Event()
         self._complaint: str | None = None
 
@@ -299,6 +314,7 @@ class Watch:
                 relays,
                 self._settings.alert_pending_seconds,
                 self._settings.outbox_retention_days,
+                self._id,
             )
             known = outbox.told(connection)
             has_unposted = outbox.has_unposted(connection)

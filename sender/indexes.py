@@ -25,6 +25,8 @@ _add(
     outbox.c.sequence,
     where="status IN ('pending', 'held', 'failed')",
 )
+# A booking waits for each index that holds its event.
+_add("crm_outbox_finished_at", outbox.c.finished_at, where="finished_at IS NOT NULL")
 _add("crm_outbox_leased", outbox.c.order_key, where="lease_until IS NOT NULL")
 
 metadata: MetaData = tables.metadata

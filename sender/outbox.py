@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from hashlib import sha256
 from typing import Any, Literal
@@ -917,9 +917,13 @@ class Told:
     """How bad it was then; more is worse."""
     over_at: float | None = None
     """When people were last told that it is over."""
+    seen_at: float | None = None
+    """When it was last so."""
+    seen_by: str | None = None
+    """Who saw that."""
 
 
-_TOLD = (alerts.c.condition, alerts.c.since, alerts.c.told_at, alerts.c.mark, alerts.c.over_at)
+_TOLD = [alerts.c.condition, *(alerts.c[each.name] for each in fields(Told))]
 
 
 def told(connection: Connection) -> dict[str, Told]:

@@ -70,7 +70,6 @@ outbox = Table(
     CheckConstraint("status NOT IN ('failed', 'held') OR reason IS NOT NULL", name="crm_outbox_reason"),
     # More of them are in `indexes.py`.
     Index("crm_outbox_reference", "reference"),
-    Index("crm_outbox_finished_at", "finished_at"),
     sqlite_autoincrement=True,
 )
 
@@ -134,6 +133,8 @@ alerts = Table(
     Column("over_at", Float),  # when people could last be told that it is over
     Column("unposted", Text),  # a notice as JSON, which CRM_ALERT_URL has not taken yet
     Column("post_at", Float),  # when that is tried next
+    Column("seen_at", Float),  # when it was last so
+    Column("seen_by", String(36)),  # who saw that
     CheckConstraint("told_at IS NULL OR since IS NOT NULL", name="crm_outbox_alerts_told"),
     CheckConstraint("(unposted IS NULL) = (post_at IS NULL)", name="crm_outbox_alerts_unposted"),
 )

@@ -323,6 +323,21 @@ def test_an_outage_of_days_is_told_as_one_and_daily(watched: Watched, receiver: 
     assert watched.statuses == ["delivered"]
 
 
+def test_a_crm_that_one_of_two_cannot_reach_is_away(watched: Watched) -> None:
+    cut_off = watched.settings.model_copy(update={"webhook_url": "http://127.0.0.1:1/webhooks"})
+    relays, said = Watch(cut_off, watched.clock), list[tuple[str, str]]()
+    for _ in range(8):
+        watched.clock.now += 8
+        relays.look()
+        said += watched.look(7)
+    relays.close()
+    assert [(body["condition"], body["state"]) for body in watched.posted] == [("crm-away", "new")]
+    assert "Connection refused" in watched.posted[0]["text"]
+    assert said == []
+    assert watched.look(15) == watched.look(15) == [], "who saw it may look again"
+    assert watched.look(15) == [("crm-away", "over")]
+
+
 def test_what_waits_because_no_relay_runs_is_told_with_the_cure(watched: Watched) -> None:
     watched.book()
     too_long = watched.settings.alert_pending_seconds + 1

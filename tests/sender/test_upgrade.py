@@ -44,6 +44,7 @@ ROWS: dict[str, list[str]] = {
     "0006": ["INSERT INTO crm_outbox_alerts (condition, since, told_at) VALUES ('failed', 4.5, 4.5)"],
     "0007": ["UPDATE crm_outbox SET receipt_id = 'r' WHERE id = 'p'"],
     "0008": ["INSERT INTO crm_outbox_releases (contract, delivered) VALUES ('0.9.0', 1)"],
+    "0009": ["UPDATE crm_outbox_alerts SET seen_at = 4.5, seen_by = 'w'"],
 }
 """What a release writes whose newest step this is, beside what those before it write."""
 
