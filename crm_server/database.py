@@ -57,6 +57,7 @@ PRAGMAS = (
     "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
+    "PRAGMA temp_store = MEMORY",
     # Without it INSERT OR REPLACE deletes rows behind the back of the triggers that forbid it.
     "PRAGMA recursive_triggers = ON",
     # Reads, and so opens the log, in a new file too.

@@ -268,7 +268,8 @@ def _set_pragmas(connection: Any, _: object) -> None:
     connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
     # The last one reads, and so opens the log, in a new file too.
     for pragma in (
-        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "schema_version",
+        "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "temp_store=MEMORY",
+        "schema_version",
     ):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
 

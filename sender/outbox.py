@@ -561,11 +561,13 @@ def holds(connection: Connection) -> Sequence[Any]:
     ).all()
 
 
-def release(connection: Connection, waited_for: str, now: float, actor: str) -> int:
-    """Put the events that were held for this back to pending; return how many."""
-    mine = and_(_HELD, outbox.c.held_for == waited_for)
+def release(connection: Connection, waited_for: str, now: float, actor: str, limit: int) -> int:
+    """Put the oldest events that were held for this back to pending, up to `limit`; return how many."""
+    mine = select(outbox.c.sequence).where(_HELD, outbox.c.held_for == waited_for)
+    oldest = mine.order_by(outbox.c.sequence).limit(limit).with_for_update(skip_locked=True)
     freed = {"status": "pending", "due_at": AT_ONCE, "held_for": None, "reason": None, "answer": None}
-    ids = connection.scalars(update(outbox).where(mine).values(freed).returning(outbox.c.id)).all()
+    releasing = update(outbox).where(outbox.c.sequence.in_(oldest)).values(freed)
+    ids = connection.scalars(releasing.returning(outbox.c.id)).all()
     note(connection, ids, now, actor, "released", waited_for)
     return len(ids)
 

@@ -85,6 +85,9 @@ HEARTBEAT = 1.0
 EMPTY = 3.0
 """Seconds between two tries to empty SQLite's log while events come, which wait for it; else it is done at once."""
 
+RELEASED = 1_000
+"""How many held events are let go in one transaction, which bookings wait for: a few hundredths of a second."""
+
 DAY = 86_400.0
 """Seconds between two warnings that the CRM gives up a release."""
 
@@ -504,11 +507,12 @@ class Relay:
             if cured:
                 with self._engine.begin() as connection:
                     at = begin_work(connection, self._clock)
-                    count = outbox.release(connection, waited_for, at, "relay")
-                if is_path(waited_for):
-                    del self._held[
-                        waited_for
-                    ]  # a release stays till the next beat: if it is back by then, we wait longer
+                    count = outbox.release(connection, waited_for, at, "relay", RELEASED)
+                if count == RELEASED:
+                    backoff.at = now  # the rest at the next turn
+                elif is_path(waited_for):
+                    # A release stays till the next beat: if it is back by then, we wait longer.
+                    del self._held[waited_for]
                 log.info("%s: %d held event(s) go on", waited_for, count)
             else:
                 log.warning("%s: held events wait for %s", words, waited_for)

@@ -114,6 +114,7 @@ def test_one_identity_is_stored_once(database: Database, over: dict[str, str]) -
         ("foreign_keys", 1),
         ("secure_delete", 1),
         ("recursive_triggers", 1),
+        ("temp_store", 2),
         ("busy_timeout", 4000),
     ],
 )

@@ -3,16 +3,18 @@
 import resource
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.crm_server.answers import Answer, post, send, until
 from tests.factories import customer_registration, repair_request
-from tests.servers import Crm
+from tests.servers import Crm, start_crm
 
 
 def post_all(crm: Crm, events: list[tuple[str, dict[str, Any]]]) -> list[Answer]:
@@ -57,6 +59,23 @@ def test_one_bad_row_of_a_batch_does_not_fail_the_others(own_crm: Crm) -> None:
         answers = sending.result()
     assert [answer.status for answer in answers] == [202] * 10 + [503] + [202] * 10
     assert len(own_crm.rows("SELECT 1 FROM approvals")) == 20
+
+
+def test_no_copy_of_what_a_batch_changes_is_written_beside_the_database(tmp_path: Path) -> None:
+    beside = tmp_path / "temporary"
+    beside.mkdir()
+    untouched = beside.stat().st_mtime_ns
+    # Its imports are its own: SQLite asks where temporary files go once.
+    program = (sys.executable, "-B", "-m", "crm_server")
+    server = start_crm(tmp_path / "crm", program=program, SQLITE_TMPDIR=str(beside))
+    with server as crm, ThreadPoolExecutor(1) as pool:
+        for _ in range(20):
+            post_all(crm, [("repair-request", repair_request()) for _ in range(60)])
+        with locked(crm):
+            sending = pool.submit(post_all, crm, [("repair-request", repair_request()) for _ in range(100)])
+            time.sleep(1)  # so that they are one batch, which changes many of the pages that are there
+        assert {answer.status for answer in sending.result()} == {202}
+    assert beside.stat().st_mtime_ns == untouched, "a file that is made and deleted at once is seen too"
 
 
 def test_one_batch_answers_new_duplicate_and_conflict_each_rightly(own_crm: Crm) -> None:

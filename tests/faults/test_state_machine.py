@@ -346,7 +346,7 @@ class BothSides(RuleBasedStateMachine):
                 self.send(claimed, reply)
                 self.record(count=1)
             elif self.is_any("held"):
-                self.release(pick=claimed)
+                self.release(pick=claimed, most=1_000)
             else:
                 self.time_passes(max(SCHEDULE))
             self.the_outbox_is_what_the_model_says()
@@ -400,13 +400,14 @@ class BothSides(RuleBasedStateMachine):
         self.claimed = []
 
     @precondition(lambda self: self.is_any("held"))
-    @rule(pick=st.integers(0, 99))
-    def release(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 99), most=st.sampled_from([1, 2, 1_000]))
+    def release(self, pick: int, most: int) -> None:
         cured = self.some(pick, "held").held_for
         assert cured is not None
-        freed = [event for event in self.events if event.status == "held" and event.held_for == cured]
+        held = [event for event in self.events if event.status == "held" and event.held_for == cured]
+        freed = held[:most]
         with self.engine.begin() as connection:
-            assert outbox.release(connection, cured, self.clock.now, "relay") == len(freed)
+            assert outbox.release(connection, cured, self.clock.now, "relay", most) == len(freed)
         for event in freed:
             event.status, event.held_for, event.due_at = "pending", None, outbox.AT_ONCE
 

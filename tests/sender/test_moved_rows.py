@@ -17,6 +17,8 @@ from sender.indexes import metadata
 from sender.tables import outbox as table
 from sender.tables import outbox_identity
 from tests.end_to_end.chaos import left_in_files
+from tests.receiver import Receiver
+from tests.sender.site import SENTINEL, Site
 
 MARK = "QZSECRETQZ"
 LEFT_COPIES = (10, 42)
@@ -78,3 +80,16 @@ def run(engine: Engine, chance: random.Random) -> None:
         else:
             name = left.pop(chance.randrange(len(left)))
             write(name, FREE | {"status": "delivered", "payload": None, "reason": None, "answer": None})
+
+
+def test_no_copy_of_what_is_changed_at_once_is_written_beside_the_outbox(
+    site: Site, receiver: Receiver, tmp_path: Path
+) -> None:
+    beside = tmp_path / "temporary"
+    beside.mkdir()
+    untouched = beside.stat().st_mtime_ns
+    site.book(300, repair__notes=SENTINEL)
+    done = site.cli_alone("relay", "--drain", SQLITE_TMPDIR=str(beside))
+    assert done.returncode == 0, done.stderr
+    assert set(site.statuses()) == {"delivered"}
+    assert beside.stat().st_mtime_ns == untouched, "a file that is made and deleted at once is seen too"

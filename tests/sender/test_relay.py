@@ -148,6 +148,23 @@ def test_a_release_that_the_crm_does_not_list_is_held_before_it_is_sent(
         eventually(lambda: site.status(event) == "delivered", "it goes when the CRM is updated")
 
 
+def test_what_waited_for_a_release_is_let_go_in_parts_for_bookings_wait_meanwhile(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "RELEASED", 10)
+    receiver.health = speaks("0.9.0")
+    events = site.book(25, customer__websiteUserId="one")
+    site.drain()
+    one_by_one = "UPDATE crm_outbox SET status = 'held', held_for = ?, reason = 'release not spoken'"
+    site.rows(one_by_one, CURRENT)
+    receiver.health = speaks("0.9.0", CURRENT)
+    site.drain()
+    assert [request.id for request in receiver.events] == events
+    released = site.rows("SELECT at FROM crm_outbox_trail WHERE verb = 'released'")
+    assert len(released) == 25
+    assert len({row["at"] for row in released}) == 3
+
+
 def test_a_release_that_the_crm_refuses_holds_only_its_own_events(site: Site, receiver: Receiver) -> None:
     old = site.book(3)
     site.rows("UPDATE crm_outbox SET contract = '1.9.0' WHERE id = ?", old[0])
