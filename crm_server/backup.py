@@ -16,15 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
-from crm_server.erasure import (
-    ErasedAgain,
-    empty_log,
-    erase_again,
-    journal_of,
-    read_journal,
-    sync,
-    sync_folder,
-)
+from crm_server.erasure import empty_log
+from crm_server.erasure_again import ErasedAgain, erase_again
+from crm_server.erasure_journal import journal_of, read_journal, sync, sync_folder
 from crm_server.errors import ConfigurationError
 from crm_server.migrations import migrate, require_known
 from crm_server.tables import searches, staff, staff_sessions, staff_tokens

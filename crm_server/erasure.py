@@ -6,13 +6,11 @@ the shop's: number, device, states, times and cost. See docs/privacy.md.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,9 @@ from sqlalchemy import (
 
 from crm_server import approval_queue, audit_trail, records, search
 from crm_server.audit_trail import Actor
-from crm_server.database import Database, insert_or_ignore, utc_now
-from crm_server.errors import CannotReopen, ConfigurationError, PersonChanged, Unavailable
+from crm_server.database import Database, utc_now
+from crm_server.erasure_journal import RECORDS, REMAINS, journal_of, write_journal
+from crm_server.errors import PersonChanged
 from crm_server.idempotency import Identity, disguise
 from crm_server.tables import (
     EXPIRING,
@@ -41,7 +40,6 @@ from crm_server.tables import (
     corrections,
     customer_website_users,
     customers,
-    decision_records,
     erasure_state,
     rejection_reasons,
     searches,
@@ -388,11 +386,6 @@ def empty(connection: Connection, table: Table, ids: Sequence[str], values: dict
         connection.execute(update(table).where(table.c.id.in_(some)).values({**personal, **values}))
 
 
-REMAINS = ("id", "contract", "received_at", *(part.name for part in fields(Identity)))
-"""What stays of an erased request; its identity is disguised."""
-RECORDS = {"approvals": "approval", "customers": "customer", "tickets": "ticket"}
-
-
 def note_on_trail(
     connection: Connection, verb: str, ids: Mapping[str, Sequence[str]], actor: Actor, at: str
 ) -> None:
@@ -465,276 +458,3 @@ def empty_log(database: Database, seconds: float) -> bool:
         if time.monotonic() > until:
             return False
         time.sleep(PAUSE_SECONDS)
-
-
-def journal_of(database: Database) -> Path | None:
-    """Return where erasures are noted for a later restore: beside the database, None where that is no file."""
-    return Path(f"{database.file}.erasures") if database.file else None
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """All that was ever erased."""
-
-    ids: Mapping[str, Mapping[str, str]]
-    """By the records' kinds and ids, when it was for the last time."""
-    requests: Mapping[str, Mapping[str, Any]]
-    """What is left of the requests, by id; not of those that a release erased which did not note it."""
-
-
-def write_journal(
-    journal: Path, at: str, ids: Mapping[str, Sequence[str]], requests: Sequence[Mapping[str, Any]]
-) -> None:
-    """Note what is about to be erased, durably: ids of the CRM and what is left of requests, see `remains`.
-
-    Neither tells anything of a person without the key, which only the database and its backups hold.
-
-    Whoever calls it erases nothing before it has returned, and it returns when the whole line is on the disk. So a
-    last line without its end belongs to a write that failed, by whose transaction nothing was erased: it is taken
-    out before the next one is written, and `read_journal` passes over it. Who erases is alone, as all who write.
-    Raises Unavailable, with the file as long as it was, when the line cannot be written.
-    """
-    rest = memoryview(json.dumps({"at": at, **ids, "requests": requests}).encode() + b"\n")
-    try:
-        with open(os.open(journal, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
-            end = file.seek(file.read().rfind(b"\n") + 1)
-            file.truncate()
-            try:
-                while rest:
-                    rest = rest[file.write(rest) :]
-                os.fsync(file.fileno())
-                sync_folder(journal)
-            except OSError:
-                file.truncate(end)
-                raise
-    except OSError as error:
-        raise Unavailable(
-            f"{journal} cannot be written: {error.strerror}. Nothing was erased: mend that, and erase again."
-        ) from None
-
-
-def read_journal(journal: Path) -> Journal:
-    """Return all that was ever erased.
-
-    A last line without its end is none, see `write_journal`. Raises ConfigurationError for any other line that
-    cannot be read.
-    """
-    found: dict[str, dict[str, str]] = {kind: {} for kind in RECORDS}
-    requests: dict[str, dict[str, Any]] = {}
-    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            for kind, ids in found.items():
-                ids.update(dict.fromkeys(entry[kind], entry["at"]))
-            for request in entry.get("requests", []):
-                requests[request["id"]] = {name: request[name] for name in REMAINS}
-        except (ValueError, TypeError, KeyError):
-            raise ConfigurationError(
-                f"{journal}, line {number}, is damaged, so not all that was erased is known. Put a sound copy of that"
-                " file in its place; or take the line out, restore, and erase again by `erase-person` who was"
-                " erased at that time. Nothing was restored."
-            ) from None
-    return Journal(found, requests)
-
-
-@dataclass(frozen=True, slots=True)
-class ErasedAgain:
-    """What was erased in a database of before."""
-
-    count: int = 0
-    """How many records."""
-    doubtful: Sequence[str] = ()
-    """The ids of customers, other people, who may hold what an erased request said."""
-    misled: Sequence[str] = ()
-    """The ids of other people's requests that stay approved for a customer who is erased."""
-    unknown: Sequence[str] = ()
-    """The ids of erased requests that came later, and of which nothing is left to know them by."""
-
-
-def erase_again(database: Database, journal: Journal, actor: Actor) -> ErasedAgain:
-    """Erase in a database of before what was erased since.
-
-    What was erased is empty afterwards, also where it had been filled again; and what came later and was erased
-    is known there when it is sent again.
-    """
-    erased = journal.ids
-    with database.reading() as connection:
-        newest = connection.execute(select(func.coalesce(func.max(approvals.c.sequence), 0))).scalar_one()
-        mine = rows_of(connection, approvals, approvals.c.id, sorted(erased["approvals"]))
-        back = [row for row in mine if row.payload is not None]
-        known = rows_of(connection, customers, customers.c.id, sorted(erased["customers"]))
-    found = {row.sequence: (row.id, user_of(row, json.loads(row.payload))) for row in back}
-    users = {user for _, user in found.values()} | {row.website_user_id for row in known if not row.erased_at}
-    # Only what was erased: the person may have come again later, as is their right.
-    ids = {sequence: approval_id for sequence, (approval_id, _) in found.items()}
-    person = Person("", frozenset(users), ids, newest, None)
-    later = erased["approvals"].keys() - {row.id for row in mine}
-    with database.writing() as connection:
-        kept = take_back_again(connection, person, erased, actor)
-        own = [each for each in kept if each.approval_id in erased["approvals"]]
-        repairs = [each.record_id for each in own if each.record == "ticket"]
-        erased = {**erased, "tickets": {**dict.fromkeys(repairs, utc_now()), **erased["tickets"]}}
-        gone = spare(connection, held(connection, person), person, erased)
-        erase_held(connection, gone, actor, utc_now())
-        left = left_of(connection, erased)
-        erase_held(connection, left, actor, utc_now())
-        noted = [journal.requests[approval_id] for approval_id in later & journal.requests.keys()]
-        store_remains(connection, noted, erased["approvals"], actor)
-    filled = {each.record_id for each in own if each.record == "customer" and json.loads(each.fields)}
-    return ErasedAgain(
-        sum(len(ids) for each in (gone, left) for ids in each.ids().values()),
-        sorted(filled - {row.id for row in gone.customers}),
-        sorted({each.approval_id for each in kept} - erased["approvals"].keys()),
-        sorted(later - journal.requests.keys()),
-    )
-
-
-def store_remains(
-    connection: Connection,
-    requests: Sequence[Mapping[str, Any]],
-    erased_at: Mapping[str, str],
-    actor: Actor,
-) -> None:
-    """Store what is left of erased requests that came after a backup, in order of receipt."""
-    if not requests:
-        return
-    requests = sorted(requests, key=itemgetter("received_at", "id"))
-    taken = disguises_since(connection, requests[0]["received_at"])
-    # The queue is never reordered, also when the backup is of another history than the journal.
-    received_at = connection.execute(approval_queue.NEWEST).scalar() or ""
-    statement = insert_or_ignore(connection.dialect.name, approvals)
-    stored = []
-    for request in requests:
-        if {request["natural_key"], request["webhook_id"]} & taken:
-            continue
-        received_at, at = max(received_at, request["received_at"]), erased_at[request["id"]]
-        row = {
-            **request,
-            "status": "rejected",
-            "received_at": received_at,
-            "decided_at": max(at, received_at),
-            "decided_by": actor.name,
-            "erased_at": at,
-        }
-        if connection.execute(statement, row).rowcount:
-            stored.append(request["id"])
-    note_on_trail(connection, "erase", {"approvals": stored}, actor, utc_now())
-
-
-def disguises_since(connection: Connection, at: str) -> set[str]:
-    """Return what erasing the whole requests that were received since would leave of their identities.
-
-    Who put a backup in place by hand may have received there anew what is erased. That is known as it is, and
-    beside another with its identity it could never be erased.
-    """
-    c = approvals.c
-    whole = select(approvals).where(c.received_at >= at, c.payload.is_not(None))
-    key = connection.execute(select(erasure_state.c.key)).scalar_one()
-    found = (disguised_identity(key, row) for row in connection.execute(whole))
-    return {part for each in found for part in (each.natural_key, each.webhook_id) if part is not None}
-
-
-def take_back_again(
-    connection: Connection, person: Person, erased: Mapping[str, Mapping[str, str]], actor: Actor
-) -> list[Row[Any]]:
-    """Take back the decisions that had been taken back before a person was erased, the newest first.
-
-    Of a decision on their request that stood at that time, customer and ticket were erased with it; so one that
-    leads to others did not stand. Nor did one on another's request that leads to their customer, for by that
-    customer it would have been erased too. Returns what those did that cannot be taken back.
-    """
-    c, known = decision_records.c, {*erased["customers"], *erased["tickets"]}
-    done = rows_of(connection, decision_records, c.approval_id, sorted(person.approvals.values()))
-    theirs = rows_of(connection, customers, customers.c.website_user_id, sorted(person.users))
-    fallen = [effect for effect in done if effect.record_id not in known]
-    fallen += made_by_others(connection, [row.id for row in theirs], person, erased)
-    effects: dict[str, list[Row[Any]]] = {}
-    for effect in sorted(fallen, key=attrgetter("sequence"), reverse=True):
-        effects.setdefault(effect.approval_id, []).append(effect)
-    kept = []
-    for approval_id, its in effects.items():
-        try:
-            with connection.begin_nested():
-                approval_queue.reopen(connection, approval_id, actor)
-        except CannotReopen:
-            kept += its
-    return kept
-
-
-def made_by_others(
-    connection: Connection, ids: Sequence[str], person: Person, erased: Mapping[str, Mapping[str, str]]
-) -> list[Row[Any]]:
-    """Read what decisions on the requests of people who were not erased did to some records."""
-    effects = rows_of(connection, decision_records, decision_records.c.record_id, ids)
-    unnamed = {effect.approval_id for effect in effects} - erased["approvals"].keys()
-    others = {
-        row.id
-        for row in rows_of(connection, approvals, approvals.c.id, sorted(unnamed))
-        if row.payload is not None and user_of(row, json.loads(row.payload)) not in person.users
-    }
-    return [effect for effect in effects if effect.approval_id in others]
-
-
-def spare(
-    connection: Connection, found: Held, person: Person, erased: Mapping[str, Mapping[str, str]]
-) -> Held:
-    """Leave out the tickets that other people's requests made and that were not erased."""
-    unnamed = [row.id for row in found.tickets if row.id not in erased["tickets"]]
-    spared = {effect.record_id for effect in made_by_others(connection, unnamed, person, erased)}
-    return replace(
-        found,
-        tickets=[row for row in found.tickets if row.id not in spared],
-        notes=[row for row in found.notes if row.ticket_id not in spared],
-        corrections=[row for row in found.corrections if row.record_id not in spared],
-    )
-
-
-def left_of(connection: Connection, erased: Mapping[str, Mapping[str, str]]) -> Held:
-    """Read what is in customers and tickets that were erased, and what was noted on them until then."""
-    people, repairs = erased["customers"], erased["tickets"]
-    of_customer = customer_website_users.c.customer_id
-    joined = {
-        row.customer_id for row in rows_of(connection, customer_website_users, of_customer, sorted(people))
-    }
-    return Held(
-        [],
-        [
-            row
-            for row in rows_of(connection, customers, customers.c.id, sorted(people))
-            if row.id in joined or is_filled(customers, row)
-        ],
-        [
-            row
-            for row in rows_of(connection, tickets, tickets.c.id, sorted(repairs))
-            if is_filled(tickets, row)
-        ],
-        # What staff noted later is the shop's, of a device that it still has.
-        [
-            row
-            for row in rows_of(connection, ticket_notes, ticket_notes.c.ticket_id, sorted(repairs))
-            if row.at <= repairs[row.ticket_id]
-        ],
-        rows_of(connection, corrections, corrections.c.record_id, sorted([*people, *repairs])),
-    )
-
-
-def is_filled(table: Table, row: Row[Any]) -> bool:
-    """Tell whether a record has something personal."""
-    return any(
-        row._mapping[column.name] is not None for column in table.columns if column.info.get("personal")
-    )
-
-
-def sync(file: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(file: Path) -> None:
-    """Wait until a file's name is on the disk."""
-    sync(file.absolute().parent)
