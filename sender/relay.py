@@ -66,6 +66,10 @@ POLL, IDLE_POLL, TOLD_POLL = 0.005, 0.02, 0.1
 """Seconds between two looks at an outbox in which nothing is due: soon after an event, later, and where
 the database tells of commits."""
 
+REST = 4.0
+"""How many times as long as a look in vain the next is waited for at least: with the events of tens of thousands
+of customers held, one takes tenths of a second."""
+
 STAYS_BUSY = 1.0
 """Seconds for which the next event is expected soon."""
 
@@ -265,6 +269,7 @@ class Relay:
         if not self._in_flight:
             self._look_for_crm(pool, now)
             self._look_at_holds(now)
+        began = self._monotonic()
         if self._may_send(now):
             self._send_due(pool, self._pace.window - len(self._in_flight), self._pace.asked_for)
         if self._in_flight:
@@ -273,7 +278,9 @@ class Relay:
             self._record()
             time.sleep(PAUSE)
         else:
-            self._commits.wait(POLL if now < self._busy_until else IDLE_POLL, TOLD_POLL)
+            rest = REST * (self._monotonic() - began)
+            poll = POLL if now < self._busy_until else IDLE_POLL
+            self._commits.wait(max(poll, rest), max(TOLD_POLL, rest))
 
     def _gather(self) -> None:
         """Take what the threads have done; as long as they have enough to do, wait for more to write together."""

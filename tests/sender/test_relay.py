@@ -165,6 +165,24 @@ def test_what_waited_for_a_release_is_let_go_in_parts_for_bookings_wait_meanwhil
     assert len({row["at"] for row in released}) == 3
 
 
+@ON_SQLITE
+def test_a_look_that_takes_long_and_finds_nothing_is_not_made_again_at_once(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[float]()
+
+    def look(*_: object) -> list[tuple[int, str]]:
+        looks.append(time.monotonic())
+        time.sleep(0.2)  # as with tens of thousands of customers held
+        return []
+
+    monkeypatch.setattr("sender.outbox.look", look)
+    with running(Relay(site.settings())):
+        eventually(lambda: len(looks) == 3, "three looks")
+    # A slow machine only adds to it.
+    assert looks[2] - looks[1] > 5 * 0.2
+
+
 def test_a_release_that_the_crm_refuses_holds_only_its_own_events(site: Site, receiver: Receiver) -> None:
     old = site.book(3)
     site.rows("UPDATE crm_outbox SET contract = '1.9.0' WHERE id = ?", old[0])
