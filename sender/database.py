@@ -348,7 +348,7 @@ def _written(statement: Insert, names: tuple[str, ...], dialect: Dialect) -> tup
 def insert_one(connection: Connection, statement: Insert, row: Mapping[str, Any]) -> bool:
     """Run an INSERT of one row whose values the driver takes as they are; say whether there is a row more.
 
-    As text that was written once: a third of what a booking waits for would else be SQLAlchemy's preparations.
+    As text that was written once: SQLAlchemy's preparations would else be an eighth of what a booking waits for.
     """
     written, order = _written(statement, tuple(row), connection.dialect)
     values = row if order is None else tuple([row[name] for name in order])
