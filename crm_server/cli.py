@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from ipaddress import ip_address
 from operator import methodcaller
 from pathlib import Path
@@ -58,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnicodeEncodeError:
         grammar.error("an argument is not UTF-8")
     options = grammar.parse_args(given)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # where a terminal cannot show a character of a name
     try:
         settings = load_settings()
         start_logging(settings.log_format, settings.log_level)

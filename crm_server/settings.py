@@ -125,6 +125,8 @@ class Settings(BaseSettings):
         is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
         if not is_file and url.get_backend_name() != "postgresql":
             raise ValueError("must be sqlite:///FILE or postgresql://…")
+        if "@" in (url.host or ""):  # which would be looked up, and shown
+            raise ValueError("has an @ in its user or password, which must be written as %40")
         return value
 
     @property

@@ -53,8 +53,8 @@ NEWS = DAY
 """Seconds for which a notice that nobody posted is news; after them it is dropped."""
 
 SEEN_FOR = 3 * LOOK
-"""Seconds for which what one has seen is so, whatever another sees: a relay's way to the CRM may be cut, and not
-a dashboard's."""
+"""Seconds for which what one has seen is so, whatever another sees, if their clocks agree: a relay's way to the CRM
+may be cut, and not a dashboard's."""
 
 PATIENCE = 60.0
 """Seconds for which the CRM may be away, as it is when it is restarted."""
@@ -226,7 +226,7 @@ def _next(
 def _is_seen_by_another(known: Told, snapshot: Snapshot) -> bool:
     if known.seen_at is None or known.seen_by == snapshot.seen_by:
         return False
-    return -SKEW <= snapshot.now - known.seen_at < SEEN_FOR
+    return -SKEW <= snapshot.now - known.seen_at < SEEN_FOR + SKEW
 
 
 def _notice(

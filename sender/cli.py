@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
+from io import TextIOWrapper
 from ipaddress import ip_address
 from pathlib import Path
 from textwrap import indent
@@ -31,7 +32,7 @@ from generated.operations import WEBHOOKS
 from sender import erasure, outbox
 from sender.alerts import post, test_notice, watching
 from sender.crm import CRM, METHOD_OF
-from sender.database import begin_migration, open_engine, reading, words_of
+from sender.database import LOCK_WAIT, begin_migration, is_lock_timeout, open_engine, reading, words_of
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, SenderError, SettingsError
 from sender.events import check
@@ -51,6 +52,9 @@ HIGHEST_PORT = 65535
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and SIGINT's number."""
 
+MIGRATIONS = 3
+"""How often `migrate` tries while the tables are in use."""
+
 log = logging.getLogger("crm_sender")
 
 
@@ -62,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     except UnicodeEncodeError:
         parser.error("an argument is not UTF-8")
     options = parser.parse_args(given)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal cannot show a character
     try:
         if options.command == "doctor":  # which says what is wrong with the settings, too
             start_logging("text")
@@ -186,10 +192,9 @@ def _answer(text: str) -> int | str:
 
 
 def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= HIGHEST_PORT:
-        raise ValueError
-    return number
+    if not (text.isdecimal() and int(text) <= HIGHEST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, which is a number up to {HIGHEST_PORT}")
+    return int(text)
 
 
 def _time(text: str) -> float:
@@ -561,24 +566,41 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
     if options.after:
         print("crm-sender migrate: --after goes with --sql", file=sys.stderr)
         return 2
-    with open_engine(settings.outbox_url, create=True).begin() as connection:
-        begin_migration(connection)
-        if are_the_sites(connection):
-            require_complete(connection)
-        else:
-            config.attributes["connection"] = connection
-            try:
+    engine = open_engine(settings.outbox_url, create=True)
+
+    def upgrade() -> None:
+        with engine.begin() as connection:
+            begin_migration(connection)
+            if are_the_sites(connection):
+                require_complete(connection)
+            else:
+                config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-            except CommandError:
-                # After a step back of the sender: releases only add to the tables, and the bookings beside them
-                # cannot be put back to a backup.
-                print(
-                    "crm-sender: the outbox's tables are of a newer release, and stay as they are",
-                    file=sys.stderr,
-                )
-                return 0
-    print(f"crm-sender: {settings.shown_outbox} is up to date")
-    return 0
+
+    for _ in range(MIGRATIONS):
+        try:
+            upgrade()
+        except CommandError:
+            # After a step back of the sender: releases only add to the tables, and the bookings beside them
+            # cannot be put back to a backup.
+            print(
+                "crm-sender: the outbox's tables are of a newer release, and stay as they are",
+                file=sys.stderr,
+            )
+            return 0
+        except DBAPIError as error:
+            if not is_lock_timeout(error):
+                raise
+            time.sleep(LOCK_WAIT)
+        else:
+            print(f"crm-sender: {settings.shown_outbox} is up to date")
+            return 0
+    print(
+        "crm-sender: the outbox's tables are in use by somebody who does not end, as pg_dump and an open transaction "
+        "do not; nothing was changed, for bookings would have waited. Run it again when that has ended",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _outbox(settings: SenderSettings) -> Engine:

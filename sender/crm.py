@@ -28,6 +28,7 @@ from sender.database import (
     commits_by_itself,
     commits_savepoints,
     glancing,
+    is_pipelined,
     leave_no_copies,
     open_engine,
     words_of,
@@ -182,6 +183,11 @@ class CRM:
                     "this SQLite connection is in a savepoint, and its driver sends no BEGIN before one: "
                     "releasing it would commit the event without the booking. Send BEGIN by SQLAlchemy's "
                     "recipe for SQLite (an event on 'begin'), or call outside of begin_nested()"
+                )
+            if is_pipelined(connection):
+                raise NoTransaction(
+                    "this connection is in pipeline mode, where nobody can tell whether the event is there "
+                    "already: call outside of conn.pipeline()"
                 )
             self._require_own_outbox(connection, place)
             leave_no_copies(connection)

@@ -53,6 +53,12 @@ DEAD_PEER = {
 }
 """How soon a PostgreSQL that is gone without a word is given up (libpq, 32.1.2); a URL may say otherwise."""
 
+LOCK_WAIT = 1.0
+"""Seconds for which a migration waits for tables that are in use, and then rests."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""As PostgreSQL says it (its appendix A)."""
+
 CLAIMERS = 4351072946310297412
 """The number of the lock in PostgreSQL that whoever claims holds."""
 
@@ -235,6 +241,8 @@ def leave_values_out(error: DBAPIError) -> None:
     """Leave in an error what is wrong, and not its details, in which PostgreSQL repeats the row."""
     original: Any = error.orig
     words = getattr(getattr(original, "diag", None), "message_primary", None)
+    if original.args and isinstance(original.args[0], dict):  # pg8000: the fields of the server's answer
+        words = original.args[0].get("M")
     if words:
         original.args = (words,)
         error.args = (words,)
@@ -328,6 +336,13 @@ def begin_migration(connection: Connection) -> None:
     """Have one at a time migrate: who comes later waits, and finds it done. SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(_MIGRATE)
+        # Whoever books waits behind who waits for a table.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'")
+
+
+def is_lock_timeout(error: DBAPIError) -> bool:
+    """Say whether PostgreSQL gave up waiting for a lock."""
+    return getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
 
 
 @cache
@@ -350,6 +365,11 @@ def insert_one(connection: Connection, statement: Insert, row: Mapping[str, Any]
 
     As text that was written once: SQLAlchemy's preparations would else be an eighth of what a booking waits for.
     """
+    if connection.get_execution_options().get(
+        "schema_translate_map"
+    ):  # to a tenant's schema, which no text knows
+        statement = statement.execution_options(preserve_rowcount=True)
+        return connection.execute(statement, row).rowcount == 1
     written, order = _written(statement, tuple(row), connection.dialect)
     values = row if order is None else tuple([row[name] for name in order])
     return connection.exec_driver_sql(written, values).rowcount == 1
@@ -402,6 +422,12 @@ def commits_savepoints(connection: Connection) -> bool:
     driver: Any = connection.connection.driver_connection
     is_sqlite = connection.dialect.name == "sqlite"
     return is_sqlite and connection.in_nested_transaction() and driver.isolation_level is not None
+
+
+def is_pipelined(connection: Connection) -> bool:
+    """Say whether this is a connection of psycopg in pipeline mode, where what a statement did is not known yet."""
+    driver: Any = connection.connection.driver_connection
+    return bool(getattr(getattr(driver, "pgconn", None), "pipeline_status", 0))
 
 
 def leave_no_copies(connection: Connection) -> None:

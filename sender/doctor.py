@@ -181,7 +181,7 @@ def _outbox(settings: SenderSettings) -> Iterator[Finding]:
             "broken",
             words_of(error),
             "no booking can tell the CRM anything",
-            "the database is away, locked, full or damaged",
+            "the database is away, locked, full, read-only or damaged",
             "check CRM_OUTBOX_URL, and the database that it names",
         )
 

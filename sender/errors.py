@@ -82,7 +82,7 @@ class WrongDatabase(OutboxError):
 
 
 class NoTransaction(OutboxError):
-    """The connection commits each statement by itself, so event and booking could part."""
+    """The connection commits each statement by itself, so event and booking could part; or is in pipeline mode."""
 
 
 class UnknownEvent(SenderError):

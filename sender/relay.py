@@ -268,7 +268,7 @@ class Relay:
             self._beat(now)
         if not self._in_flight:
             self._look_for_crm(pool, now)
-            self._look_at_holds(now)
+        self._look_at_holds(now)
         began = self._monotonic()
         if self._may_send(now):
             self._send_due(pool, self._pace.window - len(self._in_flight), self._pace.asked_for)
@@ -507,7 +507,7 @@ class Relay:
         if self._outage:
             return
         for waited_for, backoff in list(self._held.items()):
-            if now < backoff.at:
+            if now < backoff.at or (self._in_flight and stops_all(waited_for)):
                 continue
             backoff.push(now)
             cured, words = self._is_cured(waited_for)

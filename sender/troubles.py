@@ -21,7 +21,7 @@ class Trouble:
 
 CONNECTION_REFUSED = Trouble(
     "Connection refused",
-    "“Connection refused” error in logs",
+    '"Connection refused" error in logs',
     "CRM system not running or wrong port",
     "Check CRM container status, verify port configuration: CRM_WEBHOOK_URL",
     re.compile(r"Connection (refused|reset|closed)|Cannot connect"),

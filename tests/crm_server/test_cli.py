@@ -189,6 +189,20 @@ def test_input_that_is_no_text_is_named(migrated: Crm, arguments: list[str], loc
     assert done.stderr == b"crm-server: Standard input is not UTF-8: convert it.\n"
 
 
+def test_a_terminal_that_lacks_a_character_of_a_name_is_shown_its_number(migrated: Crm) -> None:
+    added = migrated.cli(
+        "staff", "add", "Zoë", "--role", "viewer", "--password-stdin", stdin="correct horse battery"
+    )
+    assert added.returncode == 0, added.stderr
+    env = {**migrated.env, "PYTHONIOENCODING": "ascii"}
+    command = [*PROGRAM, "staff", "list"]
+    done = subprocess.run(
+        command, cwd=migrated.directory, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Zo\\xeb" in done.stdout
+
+
 def test_settings_that_are_no_text_are_named(migrated: Crm) -> None:
     (migrated.directory / ".env").write_bytes(b"WEBHOOK_API_KEY=" + LATIN)
     done = migrated.cli("approvals", "list")

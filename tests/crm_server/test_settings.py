@@ -28,6 +28,7 @@ def empty(tmp_path: Path) -> Crm:
         ("WEBHOOK_MAX_BODY_BYTES", "secret"),
         ("CRM_DATABASE_URL", "mysql://user:secret@host/db"),
         ("CRM_DATABASE_URL", "sqlite:///:memory:"),
+        ("CRM_DATABASE_URL", "postgresql://user:first@secret@127.0.0.1:1/crm"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(empty: Crm, name: str, value: str) -> None:

@@ -262,7 +262,7 @@ def test_retry_checks_again_what_todays_contract_says(site: Site, receiver: Rece
     [
         [], ["retry"], ["retry", "--all", "x"], ["unknown"], ["enqueue", "unknown", "-"], ["relay", "--fast"],
         ["delivered"], ["delivered", "--since", "yesterday"], ["delivered", "--since", "0001-01-01T00:00"],
-        ["dashboard", "--port", "99999"], ["dashboard", "--port", "-1"],
+        ["dashboard", "--port", "99999"], ["dashboard", "--port", "-1"], ["dashboard", "--port", "x"],
         ["migrate", "--sql", "--after", "0001:0003"], ["migrate", "--sql", "--after", "0001:"],
         ["migrate", "--sql", "--after", "9999"],
     ],
@@ -304,6 +304,27 @@ def test_input_that_is_no_text_is_named(site: Site, locale: str) -> None:
     )
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"crm-sender: standard input is not UTF-8: convert it\n"
+
+
+def test_a_terminal_that_lacks_a_character_is_shown_its_number(site: Site) -> None:
+    body = json.dumps(repair_request(repair__websiteRepairId="natural-key"))
+    [event] = site.cli("enqueue", "repair-request", "-", stdin=body).stdout.split()
+    site.rows(
+        "UPDATE crm_outbox SET status = 'failed', finished_at = 1, reason = '400 → ü' WHERE id = ?", event
+    )
+    done = site.cli_alone("failed", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "400 \\u2192 \\xfc" in done.stdout
+
+
+def test_an_at_sign_in_a_password_is_asked_for_escaped_and_not_shown(site: Site) -> None:
+    url = f"postgresql://user:first@{SENTINEL}@127.0.0.1:1/crm"
+    for command in (["status"], ["doctor"]):
+        done = site.cli(*command, CRM_OUTBOX_URL=url)
+        assert done.returncode == 1
+        assert "CRM_OUTBOX_URL" in done.stdout + done.stderr
+        assert "write it as %40" in done.stdout + done.stderr
+        assert SENTINEL not in done.stdout + done.stderr
 
 
 def test_settings_that_are_no_text_are_named(site: Site) -> None:

@@ -165,6 +165,35 @@ def test_what_waited_for_a_release_is_let_go_in_parts_for_bookings_wait_meanwhil
     assert len({row["at"] for row in released}) == 3
 
 
+def test_what_waited_for_a_release_goes_on_while_others_events_flow(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "FIRST_PROBE", 0.05)
+    monkeypatch.setattr(relay, "LAST_PROBE", 0.05)
+    receiver.health = speaks("1.0.0", CURRENT)
+    [waits] = site.book()
+    site.rows("UPDATE crm_outbox SET contract = '9.9.0' WHERE id = ?", waits)
+    with running(Relay(site.settings())):
+        eventually(lambda: site.status(waits) == "held", "its release is not spoken")
+        site.rows("UPDATE crm_outbox SET contract = ?, held_for = ? WHERE id = ?", CURRENT, CURRENT, waits)
+        receiver.event = slow = SlowReceipts()
+        site.book(20 * THREADS)
+        eventually(lambda: site.status(waits) == "delivered", "it is let go")
+        assert set(site.statuses()) == {"delivered", "pending"}, "before the others have gone"
+        slow.done.set()
+
+
+class SlowReceipts:
+    """Answers late until it is `done`, so that there is always something in flight."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+
+    def __call__(self, request: Request) -> Reply:
+        self.done.wait(0.5)
+        return receipt(request)
+
+
 @ON_SQLITE
 def test_a_look_that_takes_long_and_finds_nothing_is_not_made_again_at_once(
     site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch

@@ -18,9 +18,20 @@ from typing import Any
 import aiosqlite
 import psycopg
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
 
-from sender import CRM, AsyncCRM, ConflictingEvent, NoTransaction, SenderSettings, outbox
+from sender import (
+    CRM,
+    AsyncCRM,
+    ConflictingEvent,
+    NoTransaction,
+    SenderSettings,
+    metadata,
+    outbox,
+    outbox_identity,
+)
 from tests.factories import repair_request
 from tests.sender.engines import new_outbox, rows
 from tests.sender.site import SENTINEL, Site, cli, sender_environment
@@ -50,6 +61,35 @@ def test_psycopgs_own_cursors_and_rows_are_not_used(postgresql: str) -> None:
         event_id = crm.repair_requested(repair_request(), connection)
         assert connection.cursor_factory is psycopg.RawCursor
     assert [row["id"] for row in rows(postgresql, "SELECT id FROM crm_outbox")] == [event_id]
+
+
+def test_pipeline_mode_is_refused_for_nobody_knows_yet_what_is_there(postgresql: str) -> None:
+    crm = CRM(SenderSettings(outbox_url=postgresql))
+    with psycopg.connect(postgresql) as connection:
+        crm.repair_requested(repair_request(), connection)
+        with connection.pipeline(), pytest.raises(NoTransaction, match="pipeline mode"):
+            crm.repair_requested(repair_request(), connection)
+    assert len(rows(postgresql, "SELECT 1 FROM crm_outbox")) == 1
+
+
+def test_a_session_of_a_tenant_writes_to_the_tenants_outbox(postgresql: str) -> None:
+    rows(postgresql, "CREATE SCHEMA north")
+    tenants = {"schema_translate_map": {None: "north"}}
+    engine = create_engine(
+        postgresql.replace("postgresql:", "postgresql+psycopg:"), execution_options=tenants
+    )
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        connection.execute(outbox_identity())
+    crm = CRM(SenderSettings(outbox_url=f"{postgresql}&options=-csearch_path%3Dnorth"))
+    body = repair_request()
+    with Session(engine) as session, session.begin():
+        event_id = crm.repair_requested(body, session)
+    with Session(engine) as session, session.begin():
+        assert crm.repair_requested(body, session) == event_id
+    engine.dispose()
+    assert [row["id"] for row in rows(postgresql, "SELECT id FROM north.crm_outbox")] == [event_id]
+    assert rows(postgresql, "SELECT id FROM public.crm_outbox") == []
 
 
 def test_who_is_cancelled_leaves_no_event_behind(postgresql: str) -> None:

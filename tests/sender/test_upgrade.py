@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -13,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, select, text
 
 from sender.database import begin_migration, open_engine
+from tests.factories import repair_request
 from tests.sender.engines import ENGINES, new_database, rows
 from tests.sender.site import cli, eventually, sender_environment
 
@@ -47,6 +50,8 @@ ROWS: dict[str, list[str]] = {
     "0009": ["UPDATE crm_outbox_alerts SET seen_at = 4.5, seen_by = 'w'"],
 }
 """What a release writes whose newest step this is, beside what those before it write."""
+
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def upgrade(connection: Connection, step: str) -> None:
@@ -105,9 +110,31 @@ def test_an_outbox_keeps_what_it_holds_and_its_release_runs_on(
     opened.dispose()
 
 
+def test_a_migration_lets_bookings_pass_while_somebody_reads_for_long(tmp_path: Path) -> None:
+    url = new_database("postgresql", tmp_path)
+    env = sender_environment(CRM_OUTBOX_URL=url)
+    opened = open_engine(url)
+    with opened.begin() as connection:
+        upgrade(connection, "0008")
+    body = json.dumps(repair_request())
+    with psycopg.connect(url) as reader, ThreadPoolExecutor(1) as pool:
+        reader.execute("SELECT 1 FROM crm_outbox")  # as pg_dump does until it has written all
+        migrating = pool.submit(cli, "migrate", directory=tmp_path, env=env)
+        for _ in range(2):
+            eventually(lambda: rows(url, WAITING) != [], "it waits")
+            done = cli("enqueue", "repair-request", "-", directory=tmp_path, env=env, stdin=body)
+            assert done.returncode == 0, done.stderr
+        gave_up = migrating.result()
+    assert (gave_up.returncode, gave_up.stdout) == (1, "")
+    assert "in use by somebody who does not end" in gave_up.stderr
+    assert len(rows(url, "SELECT 1 FROM crm_outbox")) == 1
+    done = cli("migrate", directory=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    opened.dispose()
+
+
 def test_hosts_that_migrate_at_the_same_moment_wait_for_each_other(tmp_path: Path) -> None:
     url = new_database("postgresql", tmp_path)
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     env = sender_environment(CRM_OUTBOX_URL=url)
     opened = open_engine(url)
     with ThreadPoolExecutor(2) as pool:
@@ -115,7 +142,7 @@ def test_hosts_that_migrate_at_the_same_moment_wait_for_each_other(tmp_path: Pat
             begin_migration(connection)
             upgrade(connection, "head")
             others = [pool.submit(cli, "migrate", directory=tmp_path, env=env) for _ in range(2)]
-            eventually(lambda: len(rows(url, waiting)) == 2, "both wait")
+            eventually(lambda: len(rows(url, WAITING)) == 2, "both wait")
         for other in others:
             assert other.result().returncode == 0, other.result().stderr
     opened.dispose()
