@@ -169,6 +169,10 @@ def test_a_viewer_sees_no_personal_data_and_everything_else(crm: Crm, tokens: To
         ("/approvals?limit=", ["?limit"]),
         pytest.param(f"/approvals?limit={'9' * 5000}", ["?limit"], id="a number that Python does not read"),
         ("/audit?record_id=%00", ["?record_id"]),
+        *(
+            (f"/{one}/x?fields=all", ["?"])
+            for one in ("approvals", "approvals/decisions", "customers", "tickets")
+        ),
     ],
 )
 def test_a_parameter_that_is_not_the_contracts_is_refused(
