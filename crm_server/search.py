@@ -21,7 +21,9 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
+    union,
     update,
 )
 
@@ -39,7 +41,10 @@ MOST_WORDS = 60
 LONGEST_WORD = 64
 FEWEST_DIGITS = 4
 TRUNK_DIGITS = 7
-"""So many digits are a whole telephone number, which may begin with a nought that is not dialled abroad."""
+"""So many digits are a whole telephone number, which may begin with a nought that is not dialled abroad.
+In a million requests hardly one other number has just these by chance; with a digit less it would be several."""
+COUNTRY_CODE = re.compile("[17]|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[2-9][0-9]{2}")
+"""How a number begins that is written for abroad (ITU-T E.164): every code that is not of one or two digits has three."""
 MOST_ASKED = 8
 """Words of one search; more make it no finer."""
 BATCH = 50
@@ -49,6 +54,9 @@ COMMON = 100_000
 KEPT_FOR = timedelta(days=1)
 """How long the words of a search are kept."""
 LAST_CHARACTER = "\U0010ffff"
+
+Word = tuple[str, ...]
+"""A word that is asked for, in each form in which it may stand in the index: a request has one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +91,27 @@ def words_of(text: str) -> list[str]:
     return list(dict.fromkeys(word[:LONGEST_WORD] for word in words))
 
 
-def asked_words(text: str) -> list[str]:
+def asked_words(text: str) -> list[Word]:
     """Return the words of a search; a number in groups, as people write it, is one."""
-    digits = only_digits(text)
-    if len(digits) >= FEWEST_DIGITS and not any(map(str.isalpha, text)):
-        # Abroad and at home a number begins otherwise: `+44 20` is `020`.
-        return [((digits.lstrip("0") or digits) if len(digits) >= TRUNK_DIGITS else digits)[:LONGEST_WORD]]
-    return words_of(text)[:MOST_ASKED]
+    if len(only_digits(text)) >= FEWEST_DIGITS and not any(map(str.isalpha, text)):
+        return [forms_of(text)]
+    return [(word,) for word in words_of(text)[:MOST_ASKED]]
+
+
+def forms_of(number: str) -> Word:
+    """Return a number as it is asked for and as a customer may have written it, at home or for abroad."""
+    digits = only_digits(number)
+    is_whole = len(digits) >= TRUNK_DIGITS
+    # Abroad and at home a number begins otherwise: `+44 20` is `020`.
+    significant = digits.lstrip("0") if is_whole else digits
+    forms = [digits, significant]
+    is_abroad = re.match(r"\D*\+", number) or (is_whole and digits.startswith("00"))
+    if is_abroad and (code := COUNTRY_CODE.match(significant)):
+        home = significant[code.end() :].lstrip("0")
+        # Many write both, of which one is dialled: `+44 (0)20`.
+        forms += [f"{code[0]}{home}", f"{code[0]}0{home}"]
+        forms += [home] if len(home) >= TRUNK_DIGITS else []
+    return tuple(dict.fromkeys(form[:LONGEST_WORD] for form in forms if len(form) >= FEWEST_DIGITS))
 
 
 def only_digits(text: str) -> str:
@@ -197,34 +219,35 @@ def conditions(connection: Connection, text: str, *, personal: bool) -> list[Col
     asked = asked_words(text)
     if not asked:
         return [false()]
-    counts = {word: count(connection, word, personal) for word in asked}
+    counts = {word: sum(count(connection, form, personal) for form in word) for word in asked}
     rarest = min(asked, key=counts.__getitem__)
     if counts[rarest] > COMMON:
         return [in_document(word, personal) for word in asked]
-    found = select(search_terms.c.sequence).where(*begins(rarest, personal))
+    # UNION ALL, which PostgreSQL spreads over processes, takes longer to start than to read.
+    found = union(*(select(search_terms.c.sequence).where(*begins(form, personal)) for form in rarest))
     others = [in_document(word, personal) for word in asked if word != rarest]
     return [approvals.c.sequence.in_(found), *others]
 
 
-def count(connection: Connection, word: str, personal: bool) -> int:
-    """Count the entries that a word has in the index, up to one more than is COMMON."""
-    entries = select(literal(1)).select_from(search_terms).where(*begins(word, personal)).limit(COMMON + 1)
+def count(connection: Connection, form: str, personal: bool) -> int:
+    """Count the entries that a form of a word has in the index, up to one more than is COMMON."""
+    entries = select(literal(1)).select_from(search_terms).where(*begins(form, personal)).limit(COMMON + 1)
     number: int = connection.execute(select(func.count()).select_from(entries.subquery())).scalar_one()
     return number
 
 
-def begins(word: str, personal: bool) -> Iterable[ColumnElement[bool]]:
-    """Yield what the entries meet that a word begins."""
-    yield search_terms.c.term.between(word, word + LAST_CHARACTER)
+def begins(form: str, personal: bool) -> Iterable[ColumnElement[bool]]:
+    """Yield what the entries meet that a form of a word begins."""
+    yield search_terms.c.term.between(form, form + LAST_CHARACTER)
     if not personal:
         yield search_terms.c.personal == false()
 
 
-def in_document(word: str, personal: bool) -> ColumnElement[bool]:
+def in_document(word: Word, personal: bool) -> ColumnElement[bool]:
     """Return what a document meets in which a word begins with this one."""
     column = search_documents.c
-    found = column.public_words.contains(f" {word}", autoescape=True)
-    return found | column.personal_words.contains(f" {word}", autoescape=True) if personal else found
+    texts = (column.public_words, column.personal_words) if personal else (column.public_words,)
+    return or_(*(words.contains(f" {form}", autoescape=True) for words in texts for form in word))
 
 
 def save(connection: Connection, staff_id: str, text: str, now: str) -> str:

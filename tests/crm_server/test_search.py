@@ -114,6 +114,92 @@ def test_a_viewer_finds_nothing_by_what_is_masked(crm: Crm, tokens: Tokens, want
     assert wanted in ids(look_for(crm, tokens["viewer"], "zeppelin tablet zep-2024-77"))
 
 
+AT_HOME = "020 7946 8765"
+ABROAD = "+44 20 7946 4321"
+BOTH_WAYS = "+49 (0)30 901820-77"
+WITHOUT_NOUGHT = "212-555-0147"
+ITALIAN = "+39 06 6982 3145"
+SHORT = "+298 30 12 34"
+
+
+@pytest.fixture(scope="module")
+def callers(crm: Crm) -> dict[str, str]:
+    """The telephone numbers of customers, by the ids of their requests, once the index has them."""
+    phones = [AT_HOME, ABROAD, BOTH_WAYS, WITHOUT_NOUGHT, ITALIAN, SHORT]
+    found = {}
+    for phone in phones:
+        payload = repair_request(customer__phone=phone, repair__issueDescription="Call +441632960123")
+        found[str(post(crm, "repair-request", payload).json["id"])] = phone
+    newest = crm.rows("SELECT max(sequence) FROM approvals")[0][0]
+    until(lambda: (crm.rows("SELECT max(sequence) FROM search_documents")[0][0] or 0) >= newest)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("phone", "asked"),
+    [
+        (AT_HOME, AT_HOME),
+        (AT_HOME, "+44 20 7946 8765"),
+        (AT_HOME, "0044 20 7946 8765"),
+        (AT_HOME, "(+44) 020 7946 8765"),
+        (AT_HOME, "+44 (0)20-7946-8765"),
+        (AT_HOME, "2079468765"),
+        (AT_HOME, "\u202a+44 20 7946 8765\u202c"),
+        (ABROAD, "020 7946 4321"),
+        (ABROAD, "2079464321"),
+        (ABROAD, "4321"),
+        (ABROAD, "0044207946 4321"),
+        (ABROAD, "+44 (0)20 7946 4321"),
+        (ABROAD, "+44 20 7946 43"),
+        (ABROAD, "+44 (0)20 7946 43"),
+        (BOTH_WAYS, BOTH_WAYS),
+        (BOTH_WAYS, "+49 30 90182077"),
+        (BOTH_WAYS, "004930 90182077"),
+        (BOTH_WAYS, "030 90182077"),
+        (BOTH_WAYS, "+49 30 90"),
+        (BOTH_WAYS, "+49 (0)30 90"),
+        (WITHOUT_NOUGHT, "+1 (212) 555-0147"),
+        (WITHOUT_NOUGHT, "001 212 555 0147"),
+        (ITALIAN, "+39 06 6982 3145"),
+        (ITALIAN, "06 6982 3145"),
+        (SHORT, "+298 301234"),
+        (SHORT, "00298 301234"),
+        (SHORT, "301234"),
+    ],
+)
+def test_a_caller_is_found_whether_their_number_is_written_as_at_home_or_abroad(
+    crm: Crm, tokens: Tokens, callers: Mapping[str, str], phone: str, asked: str
+) -> None:
+    assert [callers.get(found) for found in ids(look_for(crm, tokens["approver"], asked))] == [phone]
+    assert ids(look_for(crm, tokens["viewer"], asked)) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "+44 30 12 34",
+        "0044 301234",
+        "+353 7946 43",
+        "+49 20 79",
+        "+420 20 79",
+        "+44 (0)4",
+        "0044 (0)4",
+        "+4400",
+    ],
+)
+def test_few_digits_after_a_countrys_code_find_no_other_country(
+    crm: Crm, tokens: Tokens, callers: Mapping[str, str], asked: str
+) -> None:
+    assert ids(look_for(crm, tokens["approver"], asked)) == []
+
+
+@pytest.mark.parametrize("asked", ["+44 1632 960123", "+44 (0)1632 960123", "00441632960123"])
+def test_a_number_in_a_text_is_found_as_it_stands_there(
+    crm: Crm, tokens: Tokens, callers: Mapping[str, str], asked: str
+) -> None:
+    assert set(ids(look_for(crm, tokens["approver"], asked))) == set(callers)
+
+
 def test_a_search_is_its_owners_alone_and_ends_after_a_day(crm: Crm, tokens: Tokens, wanted: str) -> None:
     saved = ask(crm, tokens["approver"], "POST", "/searches", {"text": "zeppelin"}).json["id"]
     path = f"/approvals?search={saved}"
@@ -187,7 +273,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[
 
 
 NAMES = ["Ann", "Änn", "anna", "Bob", "bo%", "b_b", "Zoë", "12345", "STRASSE", "straße", "ǅ"]
-WORDS = [*NAMES, "an", "b", "1234", "3456", "strass", "ann@b.example", "345"]
+WORDS = [*NAMES, "an", "b", "1234", "3456", "strass", "ann@b.example", "345", "+44 (0)12 3456 0012"]
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +343,10 @@ def test_rows_and_document_of_a_request_hold_the_same_words(
 
 
 @pytest.mark.engines("sqlite")
-def test_the_rarest_word_is_looked_up_in_the_index(database: Database) -> None:
+@pytest.mark.parametrize("words", ["zoe ann", "+44 20 7946 0000"])
+def test_the_rarest_word_is_looked_up_in_the_index(database: Database, words: str) -> None:
     with database.reading() as connection:
-        where = search.conditions(connection, "zoe ann", personal=True)
+        where = search.conditions(connection, words, personal=True)
         statement = select(approvals.c.id).join(
             search_documents, search_documents.c.sequence == approvals.c.sequence
         )
