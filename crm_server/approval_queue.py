@@ -4,7 +4,7 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -355,12 +355,14 @@ def beat(connection: Connection) -> Any:
         connection.execute(insert(heartbeat), {"id": 1, "at": at})
 
 
-def list_approvals(connection: Connection, status: str | None = None) -> Iterator[Row[Any]]:
-    """Read the requests, of all states or of one, oldest first."""
-    statement = select(approvals).order_by(approvals.c.sequence)
+def list_approvals(
+    connection: Connection, status: str | None = None, after: int = 0, limit: int | None = None
+) -> Sequence[Row[Any]]:
+    """Read the requests, of all states or of one, that come `after` a sequence, oldest first."""
+    statement = select(approvals).where(approvals.c.sequence > after).order_by(approvals.c.sequence)
     if status is not None:
         statement = statement.where(approvals.c.status == status)
-    yield from connection.execute(statement)
+    return connection.execute(statement.limit(limit)).all()
 
 
 STATUSES = ("pending_approval", "approved", "rejected")

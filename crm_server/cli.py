@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from ipaddress import ip_address
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 HIGHEST_PORT = 65535
 AUDIT_PAGE = 1000
+APPROVALS_PAGE = 100
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and SIGINT's number."""
 GARBAGE = 20_000
@@ -419,15 +420,40 @@ def run_audit(settings: Settings, options: argparse.Namespace) -> int:
 
 def run_list(settings: Settings, options: argparse.Namespace) -> int:
     """Print the requests."""
-    with opened(settings).reading() as connection:
-        rows = approval_queue.list_approvals(connection, options.status)
-        if options.json:
-            print(json.dumps([as_json(row) for row in rows], ensure_ascii=False, indent=2))
-            return 0
-        lines = [["ID", "EVENT", "STATUS", "RECEIVED", "NATURAL KEY"]]
-        lines += [[row.id, row.event, row.status, row.received_at, row.natural_key] for row in rows]
+    rows = all_approvals(opened(settings), options.status)
+    if options.json:
+        sys.stdout.writelines(json_parts(map(as_json, rows)))
+        print()
+        return 0
+    lines = [["ID", "EVENT", "STATUS", "RECEIVED", "NATURAL KEY"]]
+    lines += [[row.id, row.event, row.status, row.received_at, row.natural_key] for row in rows]
     print_table(lines)
     return 0
+
+
+def all_approvals(database: Database, status: str | None) -> Iterator[Row[Any]]:
+    """Yield the requests, oldest first, of which there may be more than there is memory.
+
+    Each page is read in a transaction of its own: whoever is given the rows may wait for a slow reader, and a snapshot
+    that stays open keeps erased bytes in SQLite's log.
+    """
+    after: int | None = 0
+    while after is not None:
+        with database.reading() as connection:
+            page = approval_queue.list_approvals(connection, status, after, APPROVALS_PAGE)
+        yield from page
+        after = page[-1].sequence if len(page) == APPROVALS_PAGE else None
+
+
+def json_parts(items: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """Yield what `json.dumps` returns for a list of all, with an indent of 2."""
+    before = "[\n"
+    for item in items:
+        # Within a text JSON has no line feed, while other ends of lines may be there, and stay.
+        text = json.dumps(item, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+        yield f"{before}  {text}"
+        before = ",\n"
+    yield "[]" if before == "[\n" else "\n]"
 
 
 def print_table(lines: Sequence[Sequence[str]]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from crm_server import cli
 from tests.crm_server.answers import post
 from tests.factories import customer_registration, repair_request
-from tests.programs import interrupt
+from tests.programs import Program, interrupt
 from tests.servers import PROGRAM, Crm, clean_environment
 
 
@@ -83,8 +83,34 @@ def test_the_table_shows_no_personal_data(crm: Crm) -> None:
 
 
 def test_an_empty_queue_is_an_empty_list(migrated: Crm) -> None:
-    assert json.loads(migrated.cli("approvals", "list", "--json").stdout) == []
+    assert migrated.cli("approvals", "list", "--json").stdout == "[]\n"
     assert migrated.cli("approvals", "list").stdout.startswith("ID")
+
+
+def test_a_long_list_is_printed_as_it_would_be_at_once_and_a_slow_reader_keeps_no_erased_bytes(
+    own_crm: Crm,
+) -> None:
+    emails = [f"{number}@example.com" for number in range(250)]
+    sent = [repair_request(customer__email=email, repair__notes="one\u2028two") for email in emails]
+    ids = [post(own_crm, "repair-request", payload).json["id"] for payload in sent]
+    listing = Program("crm_server", ["approvals", "list", "--json"], cwd=own_crm.directory, env=own_crm.env)
+    assert listing.stdout is not None
+    try:
+        text = listing.stdout.read(1)  # it prints now, and the pipe does not hold all of it
+        done = own_crm.cli("erase-person", "--email", emails[-1], "--yes")
+        assert (done.returncode, done.stderr) == (0, "")
+        for file in own_crm.database.parent.iterdir():
+            assert emails[-1].encode() not in file.read_bytes()
+        text += listing.stdout.read()
+        assert listing.communicate(timeout=20) == ("", "")
+    finally:
+        listing.kill()
+    rows = json.loads(text)
+    assert text == json.dumps(rows, ensure_ascii=False, indent=2) + "\n"
+    assert [row["id"] for row in rows] == ids
+    assert [row["payload"] for row in rows] == [*sent[:-1], None]
+    table = own_crm.cli("approvals", "list", "--status", "pending_approval").stdout
+    assert [line.split()[0] for line in table.splitlines()] == ["ID", *ids[:-1]]
 
 
 def test_what_is_not_there_cannot_be_decided(migrated: Crm) -> None:
