@@ -20,7 +20,7 @@ from crm_server.erasure import empty_log
 from crm_server.erasure_again import ErasedAgain, erase_again
 from crm_server.erasure_journal import journal_of, read_journal, sync, sync_folder
 from crm_server.errors import ConfigurationError
-from crm_server.migrations import migrate, require_known
+from crm_server.migrations import migrate, require_known, require_migrated
 from crm_server.tables import searches, staff, staff_sessions, staff_tokens
 
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
@@ -48,6 +48,7 @@ def back_up(database: Database, target: Path) -> None:
     Raises ConfigurationError when the file is there, FileNotFoundError when its folder is not.
     """
     source, target = file_of(database), target.absolute()
+    require_migrated(database)
     if target.exists():
         raise ConfigurationError(f"{target} is there already; a backup replaces nothing.")
     with unfinished(target) as part:

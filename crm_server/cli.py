@@ -579,7 +579,7 @@ def run_erase_person(settings: Settings, options: argparse.Namespace) -> int:
 
 def run_backup(settings: Settings, options: argparse.Namespace) -> int:
     """Copy the database."""
-    backup.back_up(opened(settings), options.file)
+    backup.back_up(Database(settings.url), options.file)
     print(
         f"crm-server: {options.file} is a whole copy, of {utc_now()}. Personal data is in it: guard it well."
     )

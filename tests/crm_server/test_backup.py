@@ -674,11 +674,13 @@ def run_of_postgresql(crm: Crm, line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_on_postgresql_the_commands_name_what_it_has_for_this(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_on_postgresql_the_commands_name_what_it_has_for_this(tmp_path: Path, command: str) -> None:
     crm = Crm(tmp_path, clean_environment(CRM_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none"), port=0)
-    done = crm.cli("restore", str(tmp_path / "x"))
+    done = crm.cli(command, str(tmp_path / "x"))
     assert done.returncode == 1
-    assert "pg_restore" in done.stderr
+    words = "PostgreSQL has pg_dump and pg_restore for this: see docs/backup.md."
+    assert done.stderr == f"crm-server: {words}\n"
 
 
 def test_a_backup_is_named_from_where_one_stands(stopped: Crm) -> None:
