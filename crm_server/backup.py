@@ -20,7 +20,7 @@ from crm_server.erasure import empty_log
 from crm_server.erasure_again import ErasedAgain, erase_again
 from crm_server.erasure_journal import journal_of, read_journal, sync, sync_folder
 from crm_server.errors import ConfigurationError
-from crm_server.migrations import migrate, require_known, require_migrated
+from crm_server.migrations import migrate, require_known, require_ours
 from crm_server.tables import searches, staff, staff_sessions, staff_tokens
 
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
@@ -45,10 +45,11 @@ class Restored:
 def back_up(database: Database, target: Path) -> None:
     """Write a whole, verified copy of a database to a new file for its owner alone; nobody waits for it.
 
-    Raises ConfigurationError when the file is there, FileNotFoundError when its folder is not.
+    An older release's is copied as it is: a backup is wanted most before `migrate` changes it. Raises ConfigurationError
+    when it is none of ours or the file is there, FileNotFoundError when its folder is not.
     """
     source, target = file_of(database), target.absolute()
-    require_migrated(database)
+    require_ours(database)
     if target.exists():
         raise ConfigurationError(f"{target} is there already; a backup replaces nothing.")
     with unfinished(target) as part:

@@ -10,6 +10,7 @@ from crm_server.errors import ConfigurationError, Unavailable
 STEPS = ("0001", "0002", "0003", "0004", "0005", "0007", "0008", "0009", "0010", "0011")
 """The steps, oldest first; written here so that other commands need not load alembic to know them."""
 CURE = "run `crm-server migrate`"
+BEHIND = f"The database is not at the newest step: {CURE}."
 
 
 def migrate(database: Database) -> None:
@@ -29,6 +30,15 @@ def migrate(database: Database) -> None:
 
 def require_migrated(database: Database) -> None:
     """Raise ConfigurationError, with the command, unless the database is at the newest step."""
+    if require_ours(database) != STEPS[-1]:
+        raise ConfigurationError(BEHIND)
+
+
+def require_ours(database: Database) -> str:
+    """Return the step at which the database is.
+
+    Raises ConfigurationError, with the command, unless `migrate` of this release or of an older one made it.
+    """
     if database.file and not database.file.exists():
         raise ConfigurationError(f"There is no database at {database.file}: {CURE}.")
     try:
@@ -36,9 +46,10 @@ def require_migrated(database: Database) -> None:
             current = _current(connection)
     except Unavailable as error:
         raise ConfigurationError(str(error)) from None
-    if current is None or current in STEPS[:-1]:
-        raise ConfigurationError(f"The database is not at the newest step: {CURE}.")
+    if current is None:
+        raise ConfigurationError(BEHIND)
     require_known(current)
+    return current
 
 
 def require_known(step: str | None) -> None:

@@ -216,6 +216,52 @@ def test_a_backup_of_an_earlier_step_is_brought_up_to_date(stopped: Crm, tmp_pat
     assert json.loads(stopped.cli("approvals", "list", "--json").stdout) == []
 
 
+@pytest.mark.parametrize("step", ["0001", "0010"])
+def test_a_database_of_an_older_release_is_backed_up_before_it_is_migrated(
+    stopped: Crm, tmp_path: Path, step: str
+) -> None:
+    stopped.database.unlink()
+    migrate_to(step, stopped.database).close()
+    stopped.rows("INSERT INTO heartbeat VALUES (1, 'then')")
+    backup = backed_up(stopped, tmp_path / "crm.backup")
+    assert steps_of(stopped.database) == steps_of(backup) == [step]
+    stopped.migrate()
+    stopped.rows("UPDATE heartbeat SET at = 'since'")
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["at"] for row in stopped.rows("SELECT at FROM heartbeat")] == ["then"]
+
+
+def steps_of(database: Path) -> list[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        return [step for (step,) in connection.execute("SELECT version_num FROM alembic_version")]
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("nothing", "There is no database at "),
+        ("no database", "The file is no database"),
+        ("another database", "run `crm-server migrate`"),
+        ("a newer one", "newer than this crm-server"),
+    ],
+)
+def test_what_is_no_database_of_ours_or_a_newer_one_is_not_backed_up(
+    stopped: Crm, tmp_path: Path, what: str, words: str
+) -> None:
+    if what == "a newer one":
+        stopped.rows("UPDATE alembic_version SET version_num = '9999'")
+    else:
+        stopped.database.unlink()
+    if what == "no database":
+        stopped.database.write_bytes(b"Nothing of SQLite's." * 1000)
+    elif what == "another database":
+        stopped.rows("CREATE TABLE approvals (id)")
+    done = stopped.cli("backup", str(tmp_path / "crm.backup"))
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+    assert list(tmp_path.glob("crm.backup*")) == []
+
+
 def test_who_was_erased_since_is_erased_again_in_what_is_restored(crm: Crm, tmp_path: Path) -> None:
     approval, other = receive(crm, "erased@example.com"), receive(crm, "kept@example.com")
     assert crm.cli("approvals", "approve", approval).returncode == 0
