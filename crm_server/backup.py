@@ -137,7 +137,7 @@ def require_sound(file: Path) -> None:
         faults = ["it cannot be read"]
     if faults:
         raise ConfigurationError(f"{file} is damaged, or no database of this CRM.")
-    require_known(step)
+    require_known(step, file)
 
 
 def read_staff(path: Path, file: int) -> Rows | None:

@@ -23,7 +23,7 @@ def migrate(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with database.writing() as connection:
-        require_known(_current(connection))
+        require_known(_current(connection), database.file)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -48,14 +48,17 @@ def require_ours(database: Database) -> str:
         raise ConfigurationError(str(error)) from None
     if current is None:
         raise ConfigurationError(BEHIND)
-    require_known(current)
+    require_known(current, database.file)
     return current
 
 
-def require_known(step: str | None) -> None:
-    """Raise ConfigurationError for a database that a newer crm-server has migrated."""
+def require_known(step: str | None, file: Path | None) -> None:
+    """Raise ConfigurationError for a database, in a file where it is SQLite's, that a newer crm-server has migrated."""
     if step is not None and step not in STEPS:
-        raise ConfigurationError(f"The database is at step {step}, which is newer than this crm-server.")
+        raise ConfigurationError(
+            f"{file or 'The database'} is at step {step}, which is newer than this crm-server: install the newer release"
+            " again, or go back to a backup of before the update. See docs/backup.md."
+        )
 
 
 def _current(connection: Connection) -> str | None:

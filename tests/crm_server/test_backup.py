@@ -195,6 +195,7 @@ def test_what_is_no_sound_backup_of_ours_is_refused_and_nothing_changes(
     done = stopped.cli("restore", str(wrong))
     assert done.returncode == 1
     assert done.stderr.startswith("crm-server: ")
+    assert str(wrong) in done.stderr
     assert "Traceback" not in done.stderr
     assert contents(stopped.database.parent) == before
 
