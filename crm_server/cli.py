@@ -145,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="put a backup in the place of the database")
     restore.set_defaults(run=run_restore)
     for command in (backup_, restore):
-        command.add_argument("file", metavar="FILE", type=Path, help="the backup")
+        command.add_argument("file", metavar="FILE", type=file_name, help="the backup")
     return top
 
 
@@ -250,6 +250,13 @@ def email_address(text: str) -> str:
     if "@" not in text:
         raise argparse.ArgumentTypeError("An e-mail address is wanted: it has an @.")
     return text.strip()
+
+
+def file_name(text: str) -> Path:
+    """Read the name of a file, which an empty one is not: to Path it is the folder where one stands."""
+    if not text:
+        raise argparse.ArgumentTypeError("A file's name is wanted.")
+    return Path(text)
 
 
 def or_input(read: Callable[[str], str]) -> Callable[[str], str]:

@@ -287,6 +287,13 @@ def test_wrong_usage_exits_with_2(empty: Crm, arguments: list[str]) -> None:
     assert done.stderr.startswith("usage:")
 
 
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_a_file_without_a_name_is_wrong_usage(migrated: Crm, command: str) -> None:
+    done = migrated.cli(command, "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("argument FILE: A file's name is wanted.\n")
+
+
 @pytest.mark.parametrize("command", [["--help"], ["serve", "--help"]])
 def test_every_command_explains_itself(empty: Crm, command: list[str]) -> None:
     done = empty.cli(*command)
