@@ -75,15 +75,12 @@ def main(argv: list[str] | None = None) -> int:
         settings = SenderSettings.read(ENV_FILE)
         require_usable(settings)
         start_logging(settings.log_format)
-        return int(options.run(options, settings))
+        return _run(options, settings)
     except InvalidEvent as error:
         for fault in error.faults:
             print(f"crm-sender: {fault}", file=sys.stderr)
     except SenderError as error:
         print(f"crm-sender: {error}", file=sys.stderr)
-    except DBAPIError as error:
-        hint = "; create its tables with: crm-sender migrate" if outbox.is_missing_table(error) else ""
-        print(f"crm-sender: the outbox cannot be used: {words_of(error)}{hint}", file=sys.stderr)
     except BrokenPipeError:
         # Whoever read our output has seen enough; without this Python complains again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,6 +90,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1
+
+
+def _run(options: argparse.Namespace, settings: SenderSettings) -> int:
+    """Run a command on the outbox. Raises SenderError that names the outbox when its database fails."""
+    try:
+        return int(options.run(options, settings))
+    except DBAPIError as error:
+        where = f"CRM_OUTBOX_URL: {settings.shown_outbox}"
+        hint = "; create its tables with: crm-sender migrate" if outbox.is_missing_table(error) else ""
+        raise SenderError(f"the outbox cannot be used: {words_of(error)} ({where}){hint}") from None
 
 
 def require_usable(settings: SenderSettings) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sqlalchemy import make_url
 from generated.operations import CURRENT, WEBHOOKS
 from sender import SenderSettings
 from sender.cli import main
+from sender.settings import without_secrets
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.factories import FACTORIES, repair_request
 from tests.programs import interrupt
@@ -547,8 +549,10 @@ def test_an_outbox_that_is_not_migrated_names_the_command(site: Site, command: l
 @pytest.mark.engines("postgresql")
 def test_a_password_in_the_query_of_an_address_is_not_shown(site: Site) -> None:
     secret = f"{site.url}&password=sentinel"
-    for command in (["status"], ["status", "--json"], ["migrate"], ["doctor"], ["relay", "--drain"]):
-        done = site.cli(*command, CRM_OUTBOX_URL=secret)
+    nowhere = make_url(secret).set(database="nowhere").render_as_string(hide_password=False)
+    commands = (["status"], ["status", "--json"], ["migrate"], ["doctor"], ["relay", "--drain"])
+    for command, url in product(commands, (secret, nowhere)):
+        done = site.cli(*command, CRM_OUTBOX_URL=url)
         assert done.returncode in {0, 1}
         assert "sentinel" not in done.stdout + done.stderr
 
@@ -560,6 +564,7 @@ def test_a_database_that_is_not_there_is_not_said_to_want_tables(site: Site) -> 
         done = site.cli(*command, CRM_OUTBOX_URL=url)
         assert done.returncode == 1
         assert 'database "nowhere" does not exist' in done.stderr
+        assert f"(CRM_OUTBOX_URL: {without_secrets(make_url(url))})" in done.stderr
         assert "create its tables" not in done.stderr
 
 
@@ -589,6 +594,7 @@ def test_a_broken_outbox_is_a_clear_error(site: Site, break_it: object, command:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("crm-sender: ")
+    assert f"CRM_OUTBOX_URL: sqlite:///{broken}" in done.stderr
     assert "Traceback" not in done.stderr
     assert SENTINEL not in done.stderr
 

@@ -145,7 +145,8 @@ def test_every_command_on_a_damaged_outbox_is_a_clear_error(site: Site, command:
     with overwritten(garbled)(site.database, 0):
         done = site.cli(*command)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"crm-sender: {UNUSABLE}database disk image is malformed\n"
+    where = f"CRM_OUTBOX_URL: sqlite:///{site.database}"
+    assert done.stderr == f"crm-sender: {UNUSABLE}database disk image is malformed ({where})\n"
 
 
 @pytest.mark.parametrize("damage", ["CAST(? || x'ff' AS TEXT)", "?", "replace(payload, 'deviceType', ?)"])
