@@ -382,8 +382,11 @@ def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
             }
             for row in outbox.delivered_since(connection, options.since)
         )
-        line = "{id}  {event:<24}{natural_key:<24}{delivered_at}"
-        _print_parts(_json_parts(data) if options.json else _joined(map(line.format_map, data), "\n"))
+        if options.json:
+            _print_parts(_json_parts(data))
+        else:
+            for event in data:
+                print("{id}  {event:<24}{natural_key:<24}{delivered_at}".format_map(event))
     return 0
 
 
@@ -633,7 +636,8 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def _print(options: argparse.Namespace, data: Any, lines: Iterable[str]) -> None:
-    print(json.dumps(data, indent=2) if options.json else "\n".join(lines))
+    for text in [json.dumps(data, indent=2)] if options.json else lines:
+        print(text)
 
 
 def _print_parts(parts: Iterable[str]) -> None:
