@@ -417,7 +417,7 @@ def run_audit(settings: Settings, options: argparse.Namespace) -> int:
             page = audit_trail.page(connection, Window(AUDIT_PAGE, newest_first=False, after=after))
         if options.notation:
             head = audit_trail.head_of(options.notation) if is_first else ""
-            sys.stdout.write(head + audit_trail.as_lines(page.rows, options.notation))
+            output().write(head + audit_trail.as_lines(page.rows, options.notation))
         else:
             for row in page.rows:
                 print(row.at, row.actor, row.verb, row.record, row.record_id, row.origin or "")
@@ -429,7 +429,7 @@ def run_list(settings: Settings, options: argparse.Namespace) -> int:
     """Print the requests."""
     rows = all_approvals(opened(settings), options.status)
     if options.json:
-        sys.stdout.writelines(json_parts(map(as_json, rows)))
+        output().writelines(json_parts(map(as_json, rows)))
         print()
         return 0
     lines = [["ID", "EVENT", "STATUS", "RECEIVED", "NATURAL KEY"]]
@@ -649,6 +649,16 @@ def of_input(take: Callable[[TextIO], str], read: Callable[[str], str] = str) ->
         raise ConfigurationError("Standard input is not UTF-8: convert it.") from None
     except argparse.ArgumentTypeError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def output() -> TextIO:
+    """Return standard output, for what is written there without `print`.
+
+    Raises ConfigurationError.
+    """
+    if sys.stdout is None:
+        raise ConfigurationError("Standard output is closed, and all of this goes there.")
+    return sys.stdout
 
 
 def print_held(held: Held) -> None:

@@ -402,7 +402,7 @@ def _trail(options: argparse.Namespace, settings: SenderSettings) -> int:
             print("]")
         elif options.csv:
             writer = csv.DictWriter(
-                sys.stdout, ["at", "event_id", "event", "natural_key", "actor", "verb", "detail"]
+                _output(), ["at", "event_id", "event", "natural_key", "actor", "verb", "detail"]
             )
             writer.writeheader()
             writer.writerows(steps)
@@ -454,6 +454,13 @@ def _input() -> TextIO:
         print("crm-sender: standard input is closed: name a file, or give --email E --yes", file=sys.stderr)
         raise SystemExit(2)
     return sys.stdin
+
+
+def _output() -> TextIO:
+    """Return standard output, for what is written there without `print`. Raises SenderError where it is closed."""
+    if sys.stdout is None:
+        raise SenderError("standard output is closed, and all of this goes there")
+    return sys.stdout
 
 
 def _input_line() -> str:
@@ -571,6 +578,7 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
         if options.after and options.after not in steps:
             print(f"crm-sender migrate: there is no step {options.after}", file=sys.stderr)
             return 2
+        config.output_buffer = _output()
         command.upgrade(config, f"{options.after}:head" if options.after else "head", sql=True)
         return 0
     if options.after:
@@ -642,7 +650,7 @@ def _print(options: argparse.Namespace, data: Any, lines: Iterable[str]) -> None
 
 def _print_parts(parts: Iterable[str]) -> None:
     """Print a text part by part, for all of it may be more than there is memory."""
-    sys.stdout.writelines(parts)
+    _output().writelines(parts)
     print()
 
 

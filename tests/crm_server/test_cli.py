@@ -374,3 +374,20 @@ def test_a_closed_standard_input_is_named(migrated: Crm) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "crm-server: Standard input is closed, and something is to be read from it.\n"
+
+
+@pytest.mark.parametrize(
+    "command", [["audit", "--json"], ["audit", "--csv"], ["approvals", "list", "--json"]], ids=" ".join
+)
+def test_a_closed_standard_output_is_named(migrated: Crm, command: list[str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$0" -m crm_server "$@" >&-', sys.executable, *command],
+        cwd=migrated.directory,
+        env=migrated.env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "crm-server: Standard output is closed, and all of this goes there.\n"

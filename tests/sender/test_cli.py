@@ -520,6 +520,25 @@ def test_a_closed_standard_input_is_wrong_usage(site: Site, command: list[str]) 
     assert (done.returncode, done.stderr) == (2, words)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["migrate", "--sql"],
+        ["delivered", "--since", "2024-01-01T00:00Z", "--json"],
+        ["trail", "--json"],
+        ["trail", "--csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_closed_standard_output_is_named(site: Site, command: list[str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$0" -m sender "$@" >&-', sys.executable, *command],
+        cwd=site.directory, env=site.environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    words = "crm-sender: standard output is closed, and all of this goes there\n"
+    assert (done.returncode, done.stderr) == (1, words)
+
+
 def test_a_relay_without_a_key_says_what_is_missing(site: Site) -> None:
     done = site.cli("relay", CRM_API_KEY="")
     assert done.returncode == 1
