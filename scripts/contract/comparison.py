@@ -17,7 +17,7 @@ import jsonschema_rs
 
 from scripts.contract.examples import edges
 from scripts.contract.redocly import Change, diff
-from scripts.contract.sentences import LONGEST_SHOWN, at, followed, references, sentence
+from scripts.contract.sentences import LONGEST_SHOWN, at, escaped, followed, plain, references, sentence
 from scripts.generate import Contract, Schema, inline, version_key
 
 Part = Literal["patch", "minor", "major"]
@@ -50,6 +50,7 @@ CONSTRAINTS = {
     "maximum",
 }
 CONSTRAINTS |= {"minItems", "maxItems", "minProperties", "maxProperties"}
+REWRITTEN = "The document is written in another way, which no message shows."
 FIXED = {"x-natural-key", "x-order-key", "x-identity"}
 
 BODY: dict[Side, str] = {
@@ -134,10 +135,9 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
             else:
                 undecided.append(where)
     findings = [
-        finding
-        for change in changes
+        _judge(change, old, new)
+        for change in (*changes, *_overlooked(old, new))
         if not _is_told_elsewhere(change, old, new)
-        for finding in [_judge(change, old, new)]
     ]
     told = {finding.sentence: finding for finding in findings}
     if proofs and not any(finding.breaks for finding in findings):
@@ -146,12 +146,43 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
             sides = BODY if proof.where.startswith("a body") else ANSWER
             refused = f"What was right is refused: {proof.where}."
             told[refused] = Finding(refused, "major", sides)
+    if not told and _unnumbered(old) != _unnumbered(new):
+        # Another document under the same number is refused, so that it needs one.
+        told[REWRITTEN] = Finding(REWRITTEN, "patch", {})
     return Comparison(tuple(told.values()), tuple(proofs), tuple(undecided))
 
 
+def _overlooked(old: Contract, new: Contract) -> Iterator[Change]:
+    """Yield the changes that Redocly's diff does not look for: a release given up, and the content of an example."""
+    before, after = (document["info"].get("x-deprecated", {}) for document in (old, new))
+    for release in sorted(before.keys() | after.keys()):
+        yield from _changed(f"/info/x-deprecated/{release}", "days", before.get(release), after.get(release))
+    for pointer, older, newer in _media(old, new):
+        yield from _changed(pointer, "example", older.get("example"), newer.get("example"))
+        before, after = older.get("examples", {}), newer.get("examples", {})
+        for name in sorted(before.keys() & after.keys()):
+            values = before[name].get("value"), after[name].get("value")
+            yield from _changed(f"{pointer}/examples/{escaped(name)}", "value", *values)
+
+
+def _changed(pointer: str, what: str, before: Any, after: Any) -> Iterator[Change]:
+    """Yield a change of something at a place, where it is one; none asks for more than another patch."""
+    if before != after:
+        yield Change(pointer, "modified", what, "patch", None, before, after)
+
+
+def _unnumbered(document: Contract) -> Contract:
+    return document | {"info": document["info"] | {"version": None}}
+
+
 def _is_told_elsewhere(change: Change, old: Contract, new: Contract) -> bool:
-    """Tell whether a change needs no sentence: a number that is raised, and a component that comes or goes with its use."""
-    if change.pointer == "/info" and change.property == "version":
+    """Tell whether a change needs no sentence: a number that is raised, and a component that comes or goes with its use.
+
+    Of releases that are given up, each has a sentence of its own.
+    """
+    if change.pointer == "/info" and change.property in {"version", "x-deprecated"}:
+        return True
+    if change.pointer == "/info/x-deprecated":
         return True
     if change.kind == "modified" or not change.pointer.startswith("/components/"):
         return False
@@ -161,19 +192,13 @@ def _is_told_elsewhere(change: Change, old: Contract, new: Contract) -> bool:
 
 def _exchanged(old: Contract, new: Contract) -> Iterator[tuple[str, Schema, Schema]]:
     """Yield what both documents know, as its writer's and its reader's schema: bodies and answers."""
-    for path, item in old["paths"].items():
-        for method, before in item.items():
-            after = new["paths"].get(path, {}).get(method)
-            if after is None:
-                continue
-            name = f"{method.upper()} {path}"
-            if "requestBody" in before and "requestBody" in after:
-                for writer, reader in _same_media(old, before["requestBody"], new, after["requestBody"]):
-                    yield f"a body of {name} as {old['info']['version']} has it", writer, reader
-            for status in before["responses"].keys() & after["responses"].keys():
-                older, newer = before["responses"][status], after["responses"][status]
-                for reader, writer in _same_media(old, older, new, newer):
-                    yield f"an answer {status} of {name} as it would be today", writer, reader
+    for pointer, older, newer in _media(old, new):
+        _, path, method, *way = map(plain, pointer.split("/")[1:])
+        before, after = inline(old, older["schema"]), inline(new, newer["schema"])
+        if way[0] == "requestBody":
+            yield f"a body of {method.upper()} {path} as {old['info']['version']} has it", before, after
+        else:
+            yield f"an answer {way[1]} of {method.upper()} {path} as it would be today", after, before
 
 
 def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
@@ -190,11 +215,23 @@ def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
                     )
 
 
-def _same_media(old: Contract, before: Any, new: Contract, after: Any) -> Iterator[tuple[Schema, Schema]]:
-    """Yield the schemas of each media type that both documents have, the older first."""
-    before, after = followed(old, before).get("content", {}), followed(new, after).get("content", {})
-    for media in before.keys() & after.keys():
-        yield inline(old, before[media]["schema"]), inline(new, after[media]["schema"])
+def _media(old: Contract, new: Contract) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each body and answer in each media type that both documents have: its pointer, the older, the newer."""
+    after = dict(_contents(new))
+    for pointer, before in _contents(old):
+        if pointer in after:
+            yield pointer, before, after[pointer]
+
+
+def _contents(contract: Contract) -> Iterator[tuple[str, Any]]:
+    """Yield each body and answer in each media type, with its pointer."""
+    for path, item in contract["paths"].items():
+        for method, operation in item.items():
+            messages = {"requestBody": operation["requestBody"]} if "requestBody" in operation else {}
+            messages |= {f"responses/{status}": answer for status, answer in operation["responses"].items()}
+            for way, message in messages.items():
+                for kind, media in followed(contract, message).get("content", {}).items():
+                    yield f"/paths/{escaped(path)}/{method}/{way}/content/{escaped(kind)}", media
 
 
 def covers(reader: Schema, writer: Schema) -> bool:

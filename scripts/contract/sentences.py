@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scripts.contract.redocly import Change
@@ -19,6 +19,8 @@ def sentence(change: Change, old: Contract, new: Contract) -> str:
     """Say what changed, and where."""
     names = change.pointer.split("/")[1:]
     document = new if change.kind == "added" else old
+    if names[:2] == ["info", "x-deprecated"]:
+        return _given_up(plain(names[-1]), change.revision)
     if change.kind != "modified" and names[0] == "paths" and len(names) <= 3:
         told = "; ".join(_operations(change, names, document))
         if told:
@@ -83,6 +85,14 @@ def _delivery_sentence(names: list[str], old: Contract, new: Contract, place: st
     return f"`x-delivery` changed from {brief(before)} to {brief(after)}{place}."
 
 
+def _given_up(release: str, days: Mapping[str, str] | None) -> str:
+    """Say that a release is given up, and since when, or that it is not any more."""
+    if not days:
+        return f"Release `{release}` is no longer given up."
+    refused = f", and may be refused from {days['sunset']} on" if "sunset" in days else ""
+    return f"Release `{release}` is given up: it should not be sent from {days['since']} on{refused}."
+
+
 def _subject(names: list[str], document: Contract) -> str:
     """Name what a pointer points to, never by its number in a list; empty where its place says all."""
     *above, last = names
@@ -95,6 +105,8 @@ def _subject(names: list[str], document: Contract) -> str:
         return "headers " + ", ".join(f"`{name}`" for name in at(document, names))
     if last == "x-property-names":
         return f"the names of `{holder}`"
+    if holder == "examples":
+        return f"example `{plain(last)}`"
     if last.isdigit() and holder == "allOf":
         return f"`{above[-2]}`"
     if last == "schema" or holder == "responses":
@@ -211,6 +223,11 @@ def followed(contract: Contract, node: Any) -> Any:
 def plain(name: str) -> str:
     """Return a name of a JSON pointer as it is (RFC 6901)."""
     return name.replace("~1", "/").replace("~0", "~")
+
+
+def escaped(name: str) -> str:
+    """Return a name as JSON pointers have it (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def brief(value: Any) -> str:

@@ -7,6 +7,7 @@ what was stored under every release. An answer is written by today's CRM and rea
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,6 +102,12 @@ def rename_photo(document: Document) -> None:
     document.update(json.loads(text))
 
 
+def name_priority(document: Document) -> None:
+    """Have the schema of `priority` among the components too."""
+    schemas = document["components"]["schemas"]
+    schemas["Priority"] = copy.deepcopy(schemas["Repair"]["properties"]["priority"])
+
+
 def without(value: str) -> Callable[[list[str]], list[str]]:
     """Return what takes a value out of a list."""
     return lambda values: [one for one in values if one != value]
@@ -116,8 +123,10 @@ FIELD = f"{REPAIR} properties"
 CUSTOMER = "components schemas RegisteredCustomer"
 RECEIPT = "components schemas Receipt"
 POST = "paths /repair-request post"
+EXAMPLE = f"{POST} requestBody content application/json examples guide value"
 COLOUR = {"type": "string", "description": "The device's colour.", "minLength": 1, "maxLength": 40}
 COLOUR |= {"pattern": r"^[^\x00-\x1f\x7f]*$"}
+PRIORITY = {"$ref": "#/components/schemas/Priority"}
 WORD = {"type": "string", "minLength": 1, "maxLength": 64}
 
 BODIES = [
@@ -312,6 +321,15 @@ WORDS = [
          "no payload changes"),
     Case("a summary is better", put(f"{POST} summary", "A repair was booked"), "patch", NOBODY, "no payload changes"),
     Case("a schema gets another name", rename_photo, "patch", NOBODY, "names of schemas are on no wire"),
+    Case("a body's example is another", put(f"{EXAMPLE} repair notes", "Handle with gloves"), "patch", NOBODY,
+         "no payload changes"),
+    Case("an answer's example is another", put("components responses Conflict content application/problem+json example title", "Another"),
+         "patch", NOBODY, "no payload changes"),
+    Case("a field's schema moves into the components", all_of(name_priority, put(f"{FIELD} priority", PRIORITY)),
+         "patch", NOBODY, "where a schema stands is on no wire"),
+    Case("tags stand in another order", change("tags", lambda tags: tags[::-1]), "patch", NOBODY, "no payload changes"),
+    Case("a release is given up", put("info x-deprecated", {"1.0.0": {"since": "2027-01-01"}}), "patch", NOBODY,
+         "it is accepted until it is retired"),
 ]  # fmt: skip
 
 CASES = [*BODIES, *EXTENSIONS, *ANSWERS, *REQUESTS, *WORDS]

@@ -55,6 +55,19 @@ def test_nothing_is_named_by_its_number_in_a_list(comparisons: dict[str, Compari
     assert [sentence for sentence in said if re.search(r"^`\d+` was|of `\d+`", sentence)] == []
 
 
+SENTENCES = {
+    "a body's example is another": "`value` of example `guide` changed (body of POST /repair-request).",
+    "an answer's example is another": "`example` of `application/problem+json` changed (answer 409 of each webhook).",
+    "a field's schema moves into the components": "The document is written in another way, which no message shows.",
+    "a release is given up": "Release `1.0.0` is given up: it should not be sent from 2027-01-01 on.",
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_a_change_is_said_in_one_sentence(name: str, comparisons: dict[str, Comparison]) -> None:
+    assert [finding.sentence for finding in comparisons[name].findings] == [SENTENCES[name]]
+
+
 def test_the_corpus_has_every_kind_of_verdict_and_no_case_twice() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 40
     assert {case.due for case in CASES} == {"patch", "minor", "major"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ ALONE = {
 }
 """Ourselves, pydantic, and what pydantic itself is made of."""
 
+GIVEN_UP = "Release `1.0.0` is given up: it should not be sent from 2027-01-01 on, and may be refused from 2027-07-01 on."
+
 IMPORT_GENERATED = """
 import sys
 before = set(sys.modules)
@@ -55,7 +58,12 @@ def tree(tmp_path: Path) -> Path:
 
 def generate(tree: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run `scripts.generate` in a tree."""
-    command = [sys.executable, "-m", "scripts.generate", *options]
+    return run(tree, "generate", *options)
+
+
+def run(tree: Path, script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of a tree in it."""
+    command = [sys.executable, "-m", f"scripts.{script}", *options]
     return subprocess.run(command, cwd=tree, text=True, capture_output=True, check=False)
 
 
@@ -158,8 +166,15 @@ def test_a_release_that_is_given_up_is_known_to_both_programs(tree: Path) -> Non
         "x-deprecated: {}",
         'x-deprecated: {"1.0.0": {since: "2027-01-01", sunset: "2027-07-01"}}',
     )
+    asked = run(tree, "contract")
+    assert GIVEN_UP in asked.stdout
+    found = re.search(r"due is (\S+)\. ", asked.stderr)
+    assert found
+    edit(tree, CONTRACT, "  version: 1.100.0\n", f"  version: {found[1]}\n")
     done = generate(tree)
     assert done.returncode == 0, done.stderr
+    asked = run(tree, "contract")
+    assert asked.returncode == 0, asked.stderr
     operations = (tree / "generated" / "operations.py").read_text()
     assert '"1.0.0": Deprecated(datetime.date(2027, 1, 1), datetime.date(2027, 7, 1))' in operations
 
