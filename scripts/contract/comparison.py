@@ -17,7 +17,17 @@ import jsonschema_rs
 
 from scripts.contract.examples import edges
 from scripts.contract.redocly import Change, diff
-from scripts.contract.sentences import LONGEST_SHOWN, at, escaped, followed, plain, references, sentence
+from scripts.contract.sentences import (
+    LONGEST_SHOWN,
+    at,
+    escaped,
+    followed,
+    keywords,
+    plain,
+    references,
+    response,
+    sentence,
+)
 from scripts.generate import Contract, Schema, inline, version_key
 
 Part = Literal["patch", "minor", "major"]
@@ -253,7 +263,7 @@ def counterexample(where: str, writer: Schema, reader: Schema) -> Proof | None:
 def _judge(change: Change, old: Contract, new: Contract) -> Finding:
     """Return what one change means."""
     names = change.pointer.split("/")[1:]
-    last = names[-1].replace("~1", "/")
+    words = keywords(names)
     sides, told = _sides(change, names, old), sentence(change, old, new)
     if change.property in FIXED and change.kind == "modified":
         return Finding(told, "major", IDENTITY)
@@ -261,30 +271,31 @@ def _judge(change: Change, old: Contract, new: Contract) -> Finding:
         return Finding(told, "major", ABOUT)
     if change.property == "x-personal-data" and change.base and not change.revision:
         return Finding(told, "major", PERSONAL)
-    if "x-delivery" in (change.property, last):
+    if "x-delivery" in (change.property, words[-1]):
         lost = _delivered(old, names) != _delivered(new, names)
         return Finding(told, "major" if lost else "minor", LOST if lost else {})
-    if "security" in (change.property, *names):
+    if "security" in (change.property, *words):
         return Finding(told, "major", REQUEST)
     if change.impact == "major" and not _cleared(change, names, old, new):
         return Finding(told, "major", sides)
     wording = change.kind == "modified" and change.property in WORDING
-    wording = wording or bool({"examples", "example", "info", "license", "contact", "tags"} & set(names))
+    wording = wording or bool({"examples", "example", "info", "license", "contact", "tags"} & set(words))
     return Finding(told, "patch" if wording else "minor", {})
 
 
 def _sides(change: Change, names: list[str], old: Contract) -> dict[Side, str]:
     """Return who breaks by a break at a place, and why."""
-    if "requestBody" in names:
-        return BODY if "schema" in names else REQUEST
-    if "responses" in names:
+    words = keywords(names)
+    if "requestBody" in words:
+        return BODY if "schema" in words else REQUEST
+    if "responses" in words:
         return ANSWER
     if (
         names[0] == "paths"
         and (len(names) <= 3 or change.property == "operationId")
-        and "parameters" not in names
+        and "parameters" not in words
     ):
-        path = change.base if change.property == "key" else names[1].replace("~1", "/")
+        path = change.base if change.property == "key" else plain(names[1])
         return (
             EVENT if any("x-natural-key" in part for part in old["paths"].get(path, {}).values()) else REQUEST
         )
@@ -297,17 +308,17 @@ def _cleared(change: Change, names: list[str], old: Contract, new: Contract) -> 
     Its rules do not read patterns, and look at one keyword at a time. Where covering is not proved, examples
     decide about patterns, and about nothing else.
     """
-    if change.kind != "modified" or change.property not in CONSTRAINTS or "schema" not in names:
+    words = keywords(names)
+    if change.kind != "modified" or change.property not in CONSTRAINTS or "schema" not in words:
         return False
     before, after = (inline(document, at(document, names)) for document in (old, new))
-    writer, reader = (after, before) if "responses" in names else (before, after)
+    writer, reader = (after, before) if "responses" in words else (before, after)
     return covers(reader, writer) or (change.property == "pattern" and not counterexample("", writer, reader))
 
 
 def _delivered(contract: Contract, names: list[str]) -> set[str]:
     """Return the problem types, or `default`, by which an answer counts as delivered."""
-    response = at(contract, names[: names.index("responses") + 2])
-    meanings = response.get("x-delivery", {})
+    meanings = at(contract, response(names)).get("x-delivery", {})
     meanings = meanings if isinstance(meanings, dict) else {"default": meanings}
     return {kind for kind, meaning in meanings.items() if meaning == "delivered"}
 

@@ -11,6 +11,19 @@ from scripts.generate import Contract
 
 LONGEST_SHOWN = 100
 
+NAMED = {
+    "paths",
+    "content",
+    "headers",
+    "examples",
+    "responses",
+    "parameters",
+    "schemas",
+    "securitySchemes",
+    "properties",
+}
+"""Words of OpenAPI whose parts have names that somebody gave; `parameters` of an operation are a list all the same."""
+
 Use = tuple[str, str]
 """A part of an operation, `body` or `answer 409` or nothing for its parameters, and the operation."""
 
@@ -30,7 +43,7 @@ def sentence(change: Change, old: Contract, new: Contract) -> str:
     # What comes, goes or gets another name does so in what holds it, wherever else it stands.
     stays = change.kind == "modified" and change.property != "key"
     place = _place(names, document, names if stays else names[:-1])
-    if "x-delivery" in (change.property, names[-1]):
+    if "x-delivery" in (change.property, keywords(names)[-1]):
         return _delivery_sentence(names, old, new, place)
     text = change.message.removesuffix(".") if change.message else ""
     if not text or text.startswith(f"`{change.property}` changed"):
@@ -80,8 +93,7 @@ def _has_summary(part: Any) -> bool:
 
 def _delivery_sentence(names: list[str], old: Contract, new: Contract, place: str) -> str:
     """Say what an answer means for the sender, before and after: Redocly tells of a word and of a map apart."""
-    response = names[: names.index("responses") + 2]
-    before, after = (at(document, response).get("x-delivery") for document in (old, new))
+    before, after = (at(document, response(names)).get("x-delivery") for document in (old, new))
     return f"`x-delivery` changed from {brief(before)} to {brief(after)}{place}."
 
 
@@ -96,24 +108,24 @@ def _given_up(release: str, days: Mapping[str, str] | None) -> str:
 def _subject(names: list[str], document: Contract) -> str:
     """Name what a pointer points to, never by its number in a list; empty where its place says all."""
     *above, last = names
-    holder = above[-1] if above else ""
-    if last == "info":
+    word, holder = keywords(names)[-1], ["", *keywords(above)][-1]
+    if word == "info":
         return "the document"
-    if last == "schema" and holder.isdigit():
+    if word == "schema" and holder.isdigit():
         return _subject(above, document)
-    if last == "headers":
+    if word == "headers":
         return "headers " + ", ".join(f"`{name}`" for name in at(document, names))
-    if last == "x-property-names":
-        return f"the names of `{holder}`"
+    if word == "x-property-names":
+        return f"the names of `{plain(above[-1])}`"
     if holder == "examples":
         return f"example `{plain(last)}`"
-    if last.isdigit() and holder == "allOf":
-        return f"`{above[-2]}`"
-    if last == "schema" or holder == "responses":
+    if word.isdigit() and holder == "allOf":
+        return f"`{plain(above[-2])}`"
+    if word == "schema" or holder == "responses":
         return ""  # the place says it
     if names[0] == "paths" and len(names) == 3:
         return f"`{last.upper()} {plain(names[1])}`"
-    if last.isdigit():
+    if word.isdigit():
         node = at(document, names)
         node = node if isinstance(node, dict) else {}
         match holder:
@@ -145,9 +157,9 @@ def _place(names: list[str], document: Contract, way: list[str]) -> str:
 
 def _part(names: list[str]) -> str:
     """Return the part of its operation that a pointer is in."""
-    if "requestBody" in names:
+    if "requestBody" in keywords(names):
         return "body"
-    return f"answer {names[names.index('responses') + 1]}" if "responses" in names[:-1] else ""
+    return f"answer {response(names)[-1]}" if "responses" in keywords(names[:-1]) else ""
 
 
 def _uses(document: Contract, reference: str | None) -> list[Use]:
@@ -218,6 +230,23 @@ def followed(contract: Contract, node: Any) -> Any:
     if isinstance(node, dict) and "$ref" in node:
         return at(contract, node["$ref"].split("/")[1:])
     return node
+
+
+def keywords(names: Sequence[str]) -> list[str]:
+    """Return the steps of a pointer that are words of OpenAPI, each in its place, with nothing for the others.
+
+    A field may be called `security`, and a field within it `schema`: what somebody named says nothing of a change.
+    """
+    words: list[str] = []
+    for name in names:
+        given = words and words[-1] in NAMED and not (words[-1] == "parameters" and name.isdigit())
+        words.append("" if given else name)
+    return words
+
+
+def response(names: Sequence[str]) -> list[str]:
+    """Return the pointer of the answer that a pointer is in."""
+    return list(names[: keywords(names).index("responses") + 2])
 
 
 def plain(name: str) -> str:

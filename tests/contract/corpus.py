@@ -332,4 +332,28 @@ WORDS = [
          "it is accepted until it is retired"),
 ]  # fmt: skip
 
-CASES = [*BODIES, *EXTENSIONS, *ANSWERS, *REQUESTS, *WORDS]
+WORDS_OF_OPENAPI = [
+    "contact", "description", "example", "examples", "headers", "info", "items", "key", "license", "name", "parameters",
+    "properties", "requestBody", "responses", "schema", "security", "servers", "tags", "x-delivery", "x-identity",
+    "x-natural-key", "x-property-names",
+]  # fmt: skip
+
+NAMES = [
+    Case(
+        f"an optional field named {name} is {what}", edit, due, breaks, "a field's name is no word of OpenAPI"
+    )
+    for name in WORDS_OF_OPENAPI
+    for what, edit, due, breaks in [
+        ("added to a body", put(f"{FIELD} {name}", COLOUR), "minor", NOBODY),
+        ("added to an answer", put(f"{RECEIPT} properties {name}", COLOUR), "minor", NOBODY),
+        ("put for another in a body", move(f"{FIELD} notes", name), "major", WRITERS),
+        (
+            "put for another in an answer",
+            move("components schemas Problem properties existing", name),
+            "major",
+            SENDER,
+        ),
+    ]
+]
+
+CASES = [*NAMES, *BODIES, *EXTENSIONS, *ANSWERS, *REQUESTS, *WORDS]

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.contract.comparison import Comparison, compare
 from scripts.generate import RELEASES, read_yaml
-from tests.contract.corpus import CASES, Case
+from tests.contract.corpus import CASES, WORDS_OF_OPENAPI, Case
 
 pytestmark = pytest.mark.long  # CI compares the contract itself; this is about who compares
 
@@ -56,6 +56,14 @@ def test_nothing_is_named_by_its_number_in_a_list(comparisons: dict[str, Compari
 
 
 SENTENCES = {
+    f"an optional field named {name} is added to a body": f"`{name}` was added (body of POST /repair-request)."
+    for name in WORDS_OF_OPENAPI
+}
+SENTENCES |= {
+    f"an optional field named {name} is added to an answer": f"`{name}` was added (answer 202 of each webhook)."
+    for name in WORDS_OF_OPENAPI
+}
+SENTENCES |= {
     "a body's example is another": "`value` of example `guide` changed (body of POST /repair-request).",
     "an answer's example is another": "`example` of `application/problem+json` changed (answer 409 of each webhook).",
     "a field's schema moves into the components": "The document is written in another way, which no message shows.",
