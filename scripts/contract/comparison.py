@@ -27,8 +27,9 @@ from scripts.contract.sentences import (
     references,
     response,
     sentence,
+    subject,
 )
-from scripts.generate import Contract, Schema, inline, version_key
+from scripts.generate import Contract, Schema, fields, inline, version_key
 
 Part = Literal["patch", "minor", "major"]
 Side = Literal["sender", "CRM", "staff"]
@@ -62,6 +63,8 @@ CONSTRAINTS = {
 CONSTRAINTS |= {"minItems", "maxItems", "minProperties", "maxProperties"}
 REWRITTEN = "The document is written in another way, which no message shows."
 FIXED = {"x-natural-key", "x-order-key", "x-identity"}
+MARKS = ("x-identity", "x-personal-data")
+"""What a field may say of itself that no validator reads."""
 
 BODY: dict[Side, str] = {
     "sender": "one that names no release gets 400; one that names its own is accepted, and cannot be read as today's",
@@ -263,6 +266,8 @@ def counterexample(where: str, writer: Schema, reader: Schema) -> Proof | None:
 def _judge(change: Change, old: Contract, new: Contract) -> Finding:
     """Return what one change means."""
     names = change.pointer.split("/")[1:]
+    if rewriting := _rewriting(change, names, old, new):
+        return rewriting
     words = keywords(names)
     sides, told = _sides(change, names, old), sentence(change, old, new)
     if change.property in FIXED and change.kind == "modified":
@@ -281,6 +286,42 @@ def _judge(change: Change, old: Contract, new: Contract) -> Finding:
     wording = change.kind == "modified" and change.property in WORDING
     wording = wording or bool({"examples", "example", "info", "license", "contact", "tags"} & set(words))
     return Finding(told, "patch" if wording else "minor", {})
+
+
+def _rewriting(change: Change, names: list[str], old: Contract, new: Contract) -> Finding | None:
+    """Return what it means that a schema is named in a list of one from now on, or no longer.
+
+    Redocly tells of every keyword that thereby stands elsewhere, and calls the list a break. It is none where the
+    reader takes all that the writer may write, and no field loses or changes a mark. What stands beside such a list
+    `inline` does not read, so that it leaves the change to the other rules.
+    """
+    place = names if change.kind == "modified" else names[:-1]
+    words = keywords(place)
+    if "schema" not in words or words[-1] in {"properties", "oneOf", "allOf"} or change.property in WORDING:
+        return None
+    before, after = at(old, place), at(new, place)
+    listed = [schema for schema in (before, after) if len(schema.get("allOf", ())) == 1]
+    if len(listed) != 1 or listed[0].keys() - WORDING != {"allOf"} or _loses_marks(old, before, new, after):
+        return None
+    answered = "responses" in words
+    before, after = inline(old, before), inline(new, after)
+    writer, reader = (after, before) if answered else (before, after)
+    if not covers(reader, writer):
+        return None
+    same = covers(writer, reader)
+    what = "the same" if same else "more"
+    told = f"{subject(place, old) or 'the schema'} is written in another way, and {'promises' if answered else 'takes'} {what}"
+    change = Change("/" + "/".join(place), "modified", "allOf", change.impact, told, None, None)
+    return Finding(sentence(change, old, new), "patch" if same else "minor", {})
+
+
+def _loses_marks(old: Contract, before: Schema, new: Contract, after: Schema) -> bool:
+    """Tell whether a field of a schema is lost, or is no longer marked as it was."""
+    older, newer = (
+        {path: [part.get(mark) for mark in MARKS] for path, part in fields(contract, schema)}
+        for contract, schema in ((old, before), (new, after))
+    )
+    return any(newer.get(path) != marks for path, marks in older.items())
 
 
 def _sides(change: Change, names: list[str], old: Contract) -> dict[Side, str]:

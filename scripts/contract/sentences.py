@@ -47,7 +47,7 @@ def sentence(change: Change, old: Contract, new: Contract) -> str:
         return _delivery_sentence(names, old, new, place)
     text = change.message.removesuffix(".") if change.message else ""
     if not text or text.startswith(f"`{change.property}` changed"):
-        text = _own_words(change, _subject(names, document))
+        text = _own_words(change, subject(names, document))
     return f"{text[:1].upper()}{text[1:]}{place}."
 
 
@@ -105,14 +105,14 @@ def _given_up(release: str, days: Mapping[str, str] | None) -> str:
     return f"Release `{release}` is given up: it should not be sent from {days['since']} on{refused}."
 
 
-def _subject(names: list[str], document: Contract) -> str:
+def subject(names: list[str], document: Contract) -> str:
     """Name what a pointer points to, never by its number in a list; empty where its place says all."""
     *above, last = names
     word, holder = keywords(names)[-1], ["", *keywords(above)][-1]
     if word == "info":
         return "the document"
     if word == "schema" and holder.isdigit():
-        return _subject(above, document)
+        return subject(above, document)
     if word == "headers":
         return "headers " + ", ".join(f"`{name}`" for name in at(document, names))
     if word == "x-property-names":

@@ -102,10 +102,29 @@ def rename_photo(document: Document) -> None:
     document.update(json.loads(text))
 
 
-def name_priority(document: Document) -> None:
-    """Have the schema of `priority` among the components too."""
-    schemas = document["components"]["schemas"]
-    schemas["Priority"] = copy.deepcopy(schemas["Repair"]["properties"]["priority"])
+def name_schema(field: str, name: str) -> Edit:
+    """Return an edit that has the schema of a repair's field among the components too."""
+
+    def edit(document: Document) -> None:
+        schemas = document["components"]["schemas"]
+        schemas[name] = copy.deepcopy(schemas["Repair"]["properties"][field])
+
+    return edit
+
+
+def named(name: str) -> Document:
+    """Return a reference to one of the schemas."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def described(name: str) -> Document:
+    """Return a schema as one of the components has it, with a description of its own."""
+    return listed(named(name)) | {"description": "In other words."}
+
+
+def listed(schema: Document) -> Document:
+    """Return a schema as the only one of a list."""
+    return {"allOf": [schema]}
 
 
 def without(value: str) -> Callable[[list[str]], list[str]]:
@@ -126,7 +145,6 @@ POST = "paths /repair-request post"
 EXAMPLE = f"{POST} requestBody content application/json examples guide value"
 COLOUR = {"type": "string", "description": "The device's colour.", "minLength": 1, "maxLength": 40}
 COLOUR |= {"pattern": r"^[^\x00-\x1f\x7f]*$"}
-PRIORITY = {"$ref": "#/components/schemas/Priority"}
 WORD = {"type": "string", "minLength": 1, "maxLength": 64}
 
 BODIES = [
@@ -314,6 +332,53 @@ REQUESTS = [
          "major", SENDER, "older senders send a bearer token"),
 ]  # fmt: skip
 
+SPLIT = [
+    Case("a field's schema becomes one of the components and keeps its description",
+         all_of(name_schema("priority", "Priority"), put(f"{FIELD} priority", described("Priority"))),
+         "patch", NOBODY, "it takes the same"),
+    Case("a personal field's schema becomes one of the components",
+         all_of(name_schema("notes", "Notes"), put(f"{FIELD} notes", described("Notes"))),
+         "patch", NOBODY, "it takes the same, and is personal there too"),
+    Case("a body's schema is named in a list of one", change(f"{POST} requestBody content application/json schema", listed),
+         "patch", NOBODY, "it takes the same"),
+    Case("an item's schema is named in a list of one", change(f"{FIELD} photos items", listed), "patch", NOBODY,
+         "it takes the same"),
+    Case("a header's schema becomes one of the components",
+         all_of(lambda document: document["components"]["schemas"].update(
+                    Id=document["components"]["parameters"]["WebhookId"]["schema"]),
+                put("components parameters WebhookId schema", described("Id"))),
+         "patch", NOBODY, "it takes the same"),
+    Case("a schema is no longer in a list of one",
+         put("components schemas RepairRequest properties repair", {"$ref": "#/components/schemas/Repair"}),
+         "patch", NOBODY, "it takes the same"),
+    Case("a part of an answer is no longer in a list of one",
+         put("components schemas Problem properties existing", {"$ref": "#/components/schemas/Existing"}),
+         "patch", NOBODY, "it says the same"),
+    Case("a field's schema becomes one of the components and takes more",
+         all_of(name_schema("priority", "Priority"), put(f"{FIELD} priority", described("Priority")),
+                change("components schemas Priority enum", with_more("whenever"))),
+         "minor", NOBODY, "older bodies have the old words"),
+    Case("a field's schema becomes one of the components and takes less",
+         all_of(name_schema("priority", "Priority"), put(f"{FIELD} priority", described("Priority")),
+                change("components schemas Priority enum", without("urgent"))),
+         "major", WRITERS, "an older body may be urgent"),
+    Case("a part of an answer is no longer in a list of one and says less",
+         all_of(put("components schemas Problem properties existing", {"$ref": "#/components/schemas/Existing"}),
+                change("components schemas Existing required", without("event"))),
+         "major", SENDER, "older senders ask for it"),
+    Case("a personal field's schema becomes one of the components and is personal no more",
+         all_of(name_schema("notes", "Notes"), drop("components schemas Notes x-personal-data"),
+                put(f"{FIELD} notes", described("Notes"))),
+         "major", WRITERS, "customers' words that are stored would be shown, and outlive their erasure"),
+    Case("a personal field's schema becomes one of the components and it is personal beside it only",
+         all_of(name_schema("notes", "Notes"), drop("components schemas Notes x-personal-data"),
+                put(f"{FIELD} notes", {**described("Notes"), "x-personal-data": True})),
+         "major", WRITERS, "what stands beside a list of one is not read"),
+    Case("a schema gets a limit beside a list of one",
+         all_of(name_schema("notes", "Notes"), put(f"{FIELD} notes", {**described("Notes"), "maxLength": 9})),
+         "major", WRITERS, "a reader of the document takes it for one"),
+]  # fmt: skip
+
 WORDS = [
     Case("a description is better", put(f"{FIELD} notes description", "What staff should know."), "patch", NOBODY,
          "no payload changes"),
@@ -325,7 +390,7 @@ WORDS = [
          "no payload changes"),
     Case("an answer's example is another", put("components responses Conflict content application/problem+json example title", "Another"),
          "patch", NOBODY, "no payload changes"),
-    Case("a field's schema moves into the components", all_of(name_priority, put(f"{FIELD} priority", PRIORITY)),
+    Case("a field's schema moves into the components", all_of(name_schema("priority", "Priority"), put(f"{FIELD} priority", named("Priority"))),
          "patch", NOBODY, "where a schema stands is on no wire"),
     Case("tags stand in another order", change("tags", lambda tags: tags[::-1]), "patch", NOBODY, "no payload changes"),
     Case("a release is given up", put("info x-deprecated", {"1.0.0": {"since": "2027-01-01"}}), "patch", NOBODY,
@@ -356,4 +421,4 @@ NAMES = [
     ]
 ]
 
-CASES = [*NAMES, *BODIES, *EXTENSIONS, *ANSWERS, *REQUESTS, *WORDS]
+CASES = [*NAMES, *BODIES, *EXTENSIONS, *ANSWERS, *REQUESTS, *SPLIT, *WORDS]
