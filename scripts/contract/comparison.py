@@ -147,11 +147,10 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
                 proofs.append(proof)
             else:
                 undecided.append(where)
-    findings = [
-        _judge(change, old, new)
-        for change in (*changes, *_overlooked(old, new))
-        if not _is_told_elsewhere(change, old, new)
+    to_tell = [
+        change for change in (*changes, *_overlooked(old, new)) if not _is_told_elsewhere(change, old, new)
     ]
+    findings = [_judge(change, others, old, new) for change, *others in _alike(to_tell)]
     told = {finding.sentence: finding for finding in findings}
     if proofs and not any(finding.breaks for finding in findings):
         # Redocly has no rule for it: `x-property-names`, a format.
@@ -263,13 +262,26 @@ def counterexample(where: str, writer: Schema, reader: Schema) -> Proof | None:
     return None
 
 
-def _judge(change: Change, old: Contract, new: Contract) -> Finding:
-    """Return what one change means."""
+def _alike(changes: list[Change]) -> list[list[Change]]:
+    """Return changes with those that are the same in other operations: YAML shares what has no reference to follow."""
+    found: dict[Any, list[Change]] = {}
+    for number, change in enumerate(changes):
+        top, *names = change.pointer.split("/")[1:]
+        key: Any = number
+        if top == "paths" and len(names) == 4 and change.kind != "modified":
+            name = "" if names[2] == "parameters" else names[3]  # which are a list
+            key = (names[2], name, change.kind, json.dumps([change.base, change.revision], sort_keys=True))
+        found.setdefault(key, []).append(change)
+    return list(found.values())
+
+
+def _judge(change: Change, others: Sequence[Change], old: Contract, new: Contract) -> Finding:
+    """Return what one change means, which is the same in other operations."""
     names = change.pointer.split("/")[1:]
     if rewriting := _rewriting(change, names, old, new):
         return rewriting
     words = keywords(names)
-    sides, told = _sides(change, names, old), sentence(change, old, new)
+    sides, told = _sides(change, names, old), sentence(change, old, new, others)
     if change.property in FIXED and change.kind == "modified":
         return Finding(told, "major", IDENTITY)
     if change.property == "x-about" and change.base:
@@ -283,7 +295,7 @@ def _judge(change: Change, old: Contract, new: Contract) -> Finding:
         return Finding(told, "major", REQUEST)
     if change.impact == "major" and not _cleared(change, names, old, new):
         return Finding(told, "major", sides)
-    wording = change.kind == "modified" and change.property in WORDING
+    wording = change.kind == "modified" and (change.property in WORDING or _is_reordered(change))
     wording = wording or bool({"examples", "example", "info", "license", "contact", "tags"} & set(words))
     return Finding(told, "patch" if wording else "minor", {})
 
@@ -322,6 +334,14 @@ def _loses_marks(old: Contract, before: Schema, new: Contract, after: Schema) ->
         for contract, schema in ((old, before), (new, after))
     )
     return any(newer.get(path) != marks for path, marks in older.items())
+
+
+def _is_reordered(change: Change) -> bool:
+    """Tell whether a list that is a set to its readers has the same in another order."""
+    if change.property not in {"required", "enum"} or not (change.base and change.revision):
+        return False
+    before, after = (sorted(map(json.dumps, values)) for values in (change.base, change.revision))
+    return before == after
 
 
 def _sides(change: Change, names: list[str], old: Contract) -> dict[Side, str]:

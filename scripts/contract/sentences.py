@@ -28,8 +28,8 @@ Use = tuple[str, str]
 """A part of an operation, `body` or `answer 409` or nothing for its parameters, and the operation."""
 
 
-def sentence(change: Change, old: Contract, new: Contract) -> str:
-    """Say what changed, and where."""
+def sentence(change: Change, old: Contract, new: Contract, others: Sequence[Change] = ()) -> str:
+    """Say what changed, and where: in other operations too, where others are of them alone."""
     names = change.pointer.split("/")[1:]
     document = new if change.kind == "added" else old
     if names[:2] == ["info", "x-deprecated"]:
@@ -42,7 +42,7 @@ def sentence(change: Change, old: Contract, new: Contract) -> str:
         return f"`{change.base}` is called `{change.revision}` now."
     # What comes, goes or gets another name does so in what holds it, wherever else it stands.
     stays = change.kind == "modified" and change.property != "key"
-    place = _place(names, document, names if stays else names[:-1])
+    place = _place(names, document, names if stays else names[:-1], others)
     if "x-delivery" in (change.property, keywords(names)[-1]):
         return _delivery_sentence(names, old, new, place)
     text = change.message.removesuffix(".") if change.message else ""
@@ -142,12 +142,13 @@ def subject(names: list[str], document: Contract) -> str:
     return f"`{plain(last)}`"
 
 
-def _place(names: list[str], document: Contract, way: list[str]) -> str:
-    """Say in which part of which operations a pointer is: of all that share the last reference on a way."""
+def _place(names: list[str], document: Contract, way: list[str], others: Sequence[Change]) -> str:
+    """Say in which part of which operations a pointer is, and others: of all that share the last reference on a way."""
     if names[0] != "paths" or len(names) < 4:
         return ""
+    pointers = [names, *(other.pointer.split("/")[1:] for other in others)]
     used = _uses(document, _last_reference(document, way)) or [
-        (_part(names), f"{names[2].upper()} {plain(names[1])}")
+        (_part(pointer), f"{pointer[2].upper()} {plain(pointer[1])}") for pointer in pointers
     ]
     parts = {part for part, _ in used}
     part = parts.pop() if len(parts) == 1 else "bodies and answers" if "body" in parts else "answers"

@@ -85,6 +85,17 @@ def all_of(*edits: Edit) -> Edit:
     return edit
 
 
+def on_each_webhook(part: str, how: Callable[[Any], Any]) -> Edit:
+    """Return an edit that makes something else of a part of each webhook."""
+
+    def edit(document: Document) -> None:
+        for item in document["paths"].values():
+            if "x-natural-key" in item.get("post", {}):
+                item["post"][part] = how(item["post"][part])
+
+    return edit
+
+
 def move(place: str, name: str) -> Edit:
     """Return an edit that gives what is at a place another name."""
 
@@ -146,6 +157,13 @@ EXAMPLE = f"{POST} requestBody content application/json examples guide value"
 COLOUR = {"type": "string", "description": "The device's colour.", "minLength": 1, "maxLength": 40}
 COLOUR |= {"pattern": r"^[^\x00-\x1f\x7f]*$"}
 WORD = {"type": "string", "minLength": 1, "maxLength": 64}
+SHOP = {
+    "name": "webhook-shop",
+    "in": "header",
+    "description": "Which shop.",
+    "schema": WORD,
+    "example": "one",
+}
 
 BODIES = [
     Case("an optional field is added", put(f"{FIELD} colour", COLOUR), "minor", NOBODY,
@@ -311,12 +329,17 @@ REQUESTS = [
     Case("a header's pattern is narrowed", put("components parameters WebhookId schema pattern", "^[a-f0-9-]{36}$"),
          "major", SENDER, "an older sender may send another"),
     Case("an optional header is added",
-         change(f"{POST} parameters", with_more({"name": "webhook-shop", "in": "header", "description": "Which shop.",
-                                                 "schema": WORD, "example": "one"})),
+         change(f"{POST} parameters", with_more(SHOP)),
          "minor", NOBODY, "older senders send none"),
+    Case("an optional header is added to every webhook", on_each_webhook("parameters", with_more(SHOP)), "minor", NOBODY,
+         "older senders send none"),
+    Case("a header of every webhook is removed", on_each_webhook("parameters", lambda parameters: parameters[:-1]),
+         "major", SENDER, "what older senders sign is no longer checked"),
+    Case("an answer is added to every webhook",
+         on_each_webhook("responses", lambda answers: {**answers, "422": {"$ref": "#/components/responses/BadRequest"}}),
+         "minor", NOBODY, "older senders treat an unknown 4xx as 400"),
     Case("a required header is added",
-         change(f"{POST} parameters", with_more({"name": "webhook-shop", "in": "header", "required": True,
-                                                 "description": "Which shop.", "schema": WORD, "example": "one"})),
+         change(f"{POST} parameters", with_more({**SHOP, "required": True})),
          "major", SENDER, "older senders send none"),
     Case("a header is removed", change(f"{POST} parameters", lambda parameters: parameters[:-1]), "major", SENDER,
          "what older senders sign is no longer checked"),
@@ -392,6 +415,10 @@ WORDS = [
          "patch", NOBODY, "no payload changes"),
     Case("a field's schema moves into the components", all_of(name_schema("priority", "Priority"), put(f"{FIELD} priority", named("Priority"))),
          "patch", NOBODY, "where a schema stands is on no wire"),
+    Case("required fields stand in another order", change(f"{REPAIR} required", lambda names: names[::-1]), "patch", NOBODY,
+         "they are a set"),
+    Case("the words of an enum stand in another order", change(f"{FIELD} priority enum", lambda words: words[::-1]),
+         "patch", NOBODY, "they are a set"),
     Case("tags stand in another order", change("tags", lambda tags: tags[::-1]), "patch", NOBODY, "no payload changes"),
     Case("a release is given up", put("info x-deprecated", {"1.0.0": {"since": "2027-01-01"}}), "patch", NOBODY,
          "it is accepted until it is retired"),

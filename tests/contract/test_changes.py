@@ -67,6 +67,13 @@ SENTENCES |= {
     "a body's example is another": "`value` of example `guide` changed (body of POST /repair-request).",
     "an answer's example is another": "`example` of `application/problem+json` changed (answer 409 of each webhook).",
     "a field's schema moves into the components": "The document is written in another way, which no message shows.",
+    "required fields stand in another order": (
+        "`required` of `repair` changed its order (body of POST /repair-request)."
+    ),
+    "an optional header is added": "Header `webhook-shop` was added (POST /repair-request).",
+    "an optional header is added to every webhook": "Header `webhook-shop` was added (each webhook).",
+    "a header of every webhook is removed": "`webhook-signature` header parameter was removed (each webhook).",
+    "an answer is added to every webhook": "The answer was added (answer 422 of each webhook).",
     "a release is given up": "Release `1.0.0` is given up: it should not be sent from 2027-01-01 on.",
 }
 
