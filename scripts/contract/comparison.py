@@ -304,8 +304,8 @@ def _rewriting(change: Change, names: list[str], old: Contract, new: Contract) -
     """Return what it means that a schema is named in a list of one from now on, or no longer.
 
     Redocly tells of every keyword that thereby stands elsewhere, and calls the list a break. It is none where the
-    reader takes all that the writer may write, and no field loses or changes a mark. What stands beside such a list
-    `inline` does not read, so that it leaves the change to the other rules.
+    reader takes all that the writer may write, and no field loses or changes a mark. A limit beside such a list is not
+    read by `inline`, so that the other rules judge it.
     """
     place = names if change.kind == "modified" else names[:-1]
     words = keywords(place)
@@ -313,7 +313,11 @@ def _rewriting(change: Change, names: list[str], old: Contract, new: Contract) -
         return None
     before, after = at(old, place), at(new, place)
     listed = [schema for schema in (before, after) if len(schema.get("allOf", ())) == 1]
-    if len(listed) != 1 or listed[0].keys() - WORDING != {"allOf"} or _loses_marks(old, before, new, after):
+    if (
+        len(listed) != 1
+        or listed[0].keys() - WORDING - set(MARKS) != {"allOf"}
+        or _loses_marks(old, before, new, after)
+    ):
         return None
     answered = "responses" in words
     before, after = inline(old, before), inline(new, after)
