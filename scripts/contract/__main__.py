@@ -13,7 +13,7 @@ import sys
 import yaml
 
 from scripts.contract.comparison import Comparison, Finding, compare
-from scripts.generate import CONTRACT, ROOT, Contract, ContractError, frozen_releases, read_yaml
+from scripts.generate import CONTRACT, ROOT, Contract, ContractError, deprecations, frozen_releases, read_yaml
 from scripts.processes import Broken
 
 SHOWN = CONTRACT.relative_to(ROOT)
@@ -40,9 +40,12 @@ def main(argv: list[str] | None = None) -> int:
 def against_releases(today: Contract) -> dict[str, Comparison]:
     """Compare today's contract with every accepted release; return it by release, oldest first.
 
-    Raises ContractError when a released file was changed, Broken when Redocly's diff does not run.
+    Raises ContractError when a released file was changed, or when what today's gives up is no release; Broken when
+    Redocly's diff does not run.
     """
     releases = {path.stem: read_yaml(raw) for path, raw in frozen_releases()}
+    # Which raises. By no number, for today's may still bear the last release's, and give that one up.
+    tuple(deprecations(releases | {"today": today}, "today"))
     compared = compare([(release, today) for release in releases.values()])
     return dict(zip(releases, compared, strict=True))
 

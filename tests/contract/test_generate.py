@@ -197,6 +197,22 @@ def test_what_gives_up_no_release_is_refused(given_up: str, told: str) -> None:
         list(deprecations(contracts, CURRENT))
 
 
+def test_the_last_release_may_be_given_up_before_the_number_is_raised(tree: Path) -> None:
+    is_released = (tree / RELEASE).with_name(f"{CURRENT}.yaml").exists()
+    last = list(RELEASES)[-1 if is_released else -2]
+    edit(tree, CONTRACT, "x-deprecated: {}", f'x-deprecated: {{"{last}": {{since: "2027-01-01"}}}}')
+    asked = run(tree, "contract")
+    assert f"Release `{last}` is given up: it should not be sent from 2027-01-01 on." in asked.stdout
+
+
+@pytest.mark.parametrize("days", ["{}", "{since: 2027-01-01}", "2027-01-01"])
+def test_days_that_nobody_can_read_are_told_by_the_comparison_too(days: str, tree: Path) -> None:
+    edit(tree, CONTRACT, "x-deprecated: {}", f'x-deprecated: {{"1.0.0": {days}}}')
+    asked = run(tree, "contract")
+    assert asked.returncode == 1
+    assert asked.stderr.startswith(f"contract: info.x-deprecated of {CONTRACT}: 1.0.0 needs a day in quotes")
+
+
 def test_the_checksums_are_those_that_sha256sum_writes() -> None:
     releases = ROOT / "openapi" / "webhooks" / "releases"
     for line in (releases / "SHA256SUMS").read_text().splitlines():
