@@ -7,6 +7,7 @@ An answer is written by today's CRM and read by senders of every release.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -133,10 +134,41 @@ class Comparison:
 
 def compare(pairs: Sequence[tuple[Contract, Contract]]) -> list[Comparison]:
     """Compare the older with the newer document of each pair. Raises Broken when Redocly's diff does not run."""
-    return [_compare(old, new, changes) for (old, new), changes in zip(pairs, diff(pairs), strict=True)]
+    aligned = [_aligned(*pair) for pair in pairs]
+    differ = [_unnumbered(old) != _unnumbered(new) for old, new in pairs]
+    return [
+        _compare(*pair, changes, differs)
+        for pair, changes, differs in zip(aligned, diff(aligned), differ, strict=True)
+    ]
 
 
-def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
+def _aligned(old: Contract, new: Contract) -> tuple[Contract, Contract]:
+    """Return both documents with the parameters and the tags that both have first, in one order, which means nothing.
+
+    A pointer has a number for such a thing, and would name another thing in the other document.
+    """
+    old, new = copy.deepcopy(old), copy.deepcopy(new)
+    holders = [(old, new, "tags")]
+    for path in old["paths"].keys() & new["paths"].keys():
+        before, after = old["paths"][path], new["paths"][path]
+        holders += [(before[method], after[method], "parameters") for method in before.keys() & after.keys()]
+    for before, after, part in holders:
+        older, newer = _by_name(old, before.get(part, [])), _by_name(new, after.get(part, []))
+        both = sorted(older.keys() & newer.keys())
+        for holder, named in ((before, older), (after, newer)):
+            if named:
+                first = [named.pop(name) for name in both]
+                holder[part] = [*first, *named.values()]
+    return old, new
+
+
+def _by_name(contract: Contract, things: list[Any]) -> dict[tuple[str, str], Any]:
+    """Return tags or parameters by what tells them apart."""
+    found = [(followed(contract, thing), thing) for thing in things]
+    return {(seen.get("in", ""), seen.get("name", "")): thing for seen, thing in found}
+
+
+def _compare(old: Contract, new: Contract, changes: list[Change], differs: bool) -> Comparison:
     proofs, undecided = list(_orphans(old, new)), []
     seen: list[tuple[Schema, Schema]] = []
     for where, writer, reader in _exchanged(old, new):
@@ -158,7 +190,7 @@ def _compare(old: Contract, new: Contract, changes: list[Change]) -> Comparison:
             sides = BODY if proof.where.startswith("a body") else ANSWER
             refused = f"What was right is refused: {proof.where}."
             told[refused] = Finding(refused, "major", sides)
-    if not told and _unnumbered(old) != _unnumbered(new):
+    if not told and differs:
         # Another document under the same number is refused, so that it needs one.
         told[REWRITTEN] = Finding(REWRITTEN, "patch", {})
     return Comparison(tuple(told.values()), tuple(proofs), tuple(undecided))

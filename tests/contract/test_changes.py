@@ -84,6 +84,29 @@ def test_a_change_is_said_in_one_sentence(name: str, comparisons: dict[str, Comp
 
 
 @pytest.mark.parametrize(
+    ("name", "sentences"),
+    {
+        "a header is added before the others, of which one takes more": {
+            "Header `webhook-shop` was added (each webhook).",
+            "`maxLength` of header `webhook-signature` changed from 2048 to 4096 (each webhook).",
+        },
+        "the first header is removed, and another takes more": {
+            "`webhook-id` header parameter was removed (each webhook).",
+            "`maxLength` of header `webhook-signature` changed from 2048 to 4096 (each webhook).",
+        },
+        "a tag is added before another, which has better words": {
+            "Tag `first` was added.",
+            '`description` of tag `webhooks` changed from "Events of the website." to "Better.".',
+        },
+    }.items(),
+)  # fmt: skip
+def test_a_thing_of_a_list_is_known_by_its_name_wherever_it_stands(
+    name: str, sentences: set[str], comparisons: dict[str, Comparison]
+) -> None:
+    assert {finding.sentence for finding in comparisons[name].findings} == sentences
+
+
+@pytest.mark.parametrize(
     ("name", "sentence"),
     {
         "a field's schema becomes one of the components and keeps its description":
