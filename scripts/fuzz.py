@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scripts import documents
 from scripts.generate import (
     CONTRACT,
     INTEGRATION_CONTRACT,
     ROOT,
     STAFF_CONTRACT,
-    read_yaml,
     with_property_names,
 )
 
@@ -73,12 +73,12 @@ def main(argv: list[str] | None = None) -> int:
                 code = fuzz(readable_contract(), "webhooks", SETTINGS, webhooks)
                 # What the webhooks brought, staff now decide.
                 token = staff_token(environment, Path(folder))
-                contract = read_yaml(STAFF_CONTRACT.read_bytes())
+                contract = documents.read(STAFF_CONTRACT)
                 return code | fuzz(contract, "staff", STAFF_SETTINGS, staff, STAFF_TOKEN=token)
 
             def fuzz_site() -> int:
                 code = fuzz(readable_contract(), "door", SETTINGS, f"{site}/webhooks")
-                contract = read_yaml(INTEGRATION_CONTRACT.read_bytes())
+                contract = documents.read(INTEGRATION_CONTRACT)
                 return code | fuzz(contract, "integration", INTEGRATION_SETTINGS, f"{site}/api/crm")
 
             codes = [side.result() for side in (sides.submit(fuzz_crm), sides.submit(fuzz_site))]
@@ -142,7 +142,7 @@ def staff_token(environment: Mapping[str, str], folder: Path) -> str:
 
 def readable_contract() -> dict[str, Any]:
     """Return the contract as OpenAPI 3.1, which has `propertyNames`: what else it says means the same there."""
-    contract: dict[str, Any] = with_property_names(read_yaml(CONTRACT.read_bytes()))
+    contract: dict[str, Any] = with_property_names(documents.read(CONTRACT))
     return contract | {"openapi": "3.1.0"}
 
 

@@ -19,10 +19,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from scripts import typescript
+from scripts import documents, source, typescript
+from scripts.documents import merged
 from scripts.node import NodeError
+from scripts.source import ContractError, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "generated"
@@ -33,8 +33,8 @@ INTEGRATION_CONTRACT = ROOT / "openapi" / "integration.yaml"
 CURE = "make generate"
 SOME_FIELDS = "generated.base.SomeFields"
 
-Contract = dict[str, Any]
-Schema = dict[str, Any]
+Contract = source.Contract
+Schema = documents.Schema
 Path_ = tuple[str, ...]
 
 BASE = '''
@@ -194,10 +194,6 @@ DEPRECATED: Mapping[str, Deprecated] = {{{deprecated}}}
 '''
 
 
-class ContractError(Exception):
-    """The contracts under `openapi/` contradict each other; the message says how to mend it."""
-
-
 def main(argv: list[str] | None = None) -> int:
     """Write or check `generated/`; return the exit code."""
     parser = argparse.ArgumentParser(prog="generate", description=__doc__.splitlines()[0])
@@ -215,13 +211,11 @@ def render() -> dict[Path, str]:
     """Return the content of every file of `generated/`, by path."""
     contracts = load_contracts()
     current = list(contracts)[-1]
-    beside: dict[Path, Contract] = {
-        path: read_yaml(path.read_bytes()) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)
-    }
-    documents = {CONTRACT: contracts[current], **beside}
+    beside = {path: documents.read(path) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)}
+    today = {CONTRACT: contracts[current], **beside}
     with ThreadPoolExecutor() as pool:  # which wait for programs
         package = pool.submit(render_typescript, contracts[current], beside[INTEGRATION_CONTRACT])
-        webhook_models, *others = pool.map(render_models, documents.keys(), documents.values())
+        webhook_models, *others = pool.map(render_models, today.keys(), today.values())
         files = {
             GENERATED / "__init__.py": '"""Generated from `openapi/` by `make generate`. Do not edit."""\n',
             GENERATED / "py.typed": "",
@@ -249,23 +243,14 @@ def bundle(folder: Path, contract: Contract) -> dict[Path, str]:
     return files
 
 
-def read_yaml(document: bytes | str) -> Contract:
-    """Return an OpenAPI document, read by libyaml: Python's own reader takes ten times as long.
-
-    Raises yaml.YAMLError.
-    """
-    contract: Contract = yaml.load(document, yaml.CSafeLoader)
-    return contract
-
-
 def load_contracts() -> dict[str, Contract]:
     """Return every accepted contract by version, oldest first, today's last.
 
-    Raises ContractError when a frozen release was changed, or today's document differs from the
-    release whose number it bears.
+    Raises ContractError when a frozen release was changed, or today's document cannot be read or differs from
+    the release whose number it bears.
     """
-    contracts = {path.stem: read_yaml(raw) for path, raw in frozen_releases()}
-    today = read_yaml(CONTRACT.read_bytes())
+    contracts = released()
+    today = documents.read(CONTRACT)
     version = today["info"]["version"]
     if contracts.pop(version, today) != today:
         raise ContractError(
@@ -273,6 +258,11 @@ def load_contracts() -> dict[str, Contract]:
             "Raise info.version. `make contract` says to which number."
         )
     return contracts | {version: today}
+
+
+def released() -> dict[str, Contract]:
+    """Return every released contract by version, oldest first. Raises ContractError when one was changed."""
+    return {path.stem: Source(str(path.relative_to(ROOT)), raw).content for path, raw in frozen_releases()}
 
 
 def frozen_releases() -> Iterator[tuple[Path, bytes]]:
@@ -351,11 +341,7 @@ def inline(contract: Contract, schema: Any) -> Any:
 
 def fields(contract: Contract, schema: Schema, path: Path_ = ()) -> Iterator[tuple[Path_, Schema]]:
     """Yield every field below a schema with its path, outer ones first."""
-    if "$ref" in schema:
-        schema = contract["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    if len(schema.get("allOf", ())) == 1:
-        yield from fields(contract, schema["allOf"][0], path)
-        return
+    schema = merged(contract, schema)
     yield path, schema
     for name, part in schema.get("properties", {}).items():
         yield from fields(contract, part, (*path, name))

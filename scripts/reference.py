@@ -20,9 +20,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import yaml
-
-from scripts import node
+from scripts import documents, node
 from scripts.contract.comparison import Comparison, compare
 from scripts.contract.redocly import QUIET
 from scripts.generate import (
@@ -30,12 +28,11 @@ from scripts.generate import (
     ROOT,
     STAFF_CONTRACT,
     Contract,
-    ContractError,
     frozen_releases,
     load_contracts,
-    read_yaml,
 )
 from scripts.processes import Broken
+from scripts.source import ContractError
 
 FOLDER = ROOT / "var" / "reference"
 PROGRAM = node.MODULES / "@redocly" / "cli" / "bin" / "cli.js"
@@ -70,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         build(options.into)
-    except (ContractError, Broken, node.NodeError, yaml.YAMLError) as error:
+    except (ContractError, Broken, node.NodeError) as error:
         print(f"reference: {error}", file=sys.stderr)
         return 1
     print(f"Built. Open {options.into / 'index.html'}")
@@ -82,7 +79,7 @@ def build(folder: Path) -> None:
     node.install()
     releases = load_contracts()
     contracts = {f"webhooks-{version}": contract for version, contract in reversed(releases.items())}
-    contracts |= {path.stem: read_yaml(path.read_bytes()) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)}
+    contracts |= {path.stem: documents.read(path) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)}
     pairs = list(itertools.pairwise(releases))
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:  # which wait for programs

@@ -15,13 +15,12 @@ import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import yaml
-
-from scripts import generate
+from scripts import documents, generate
 from scripts.contract.__main__ import against_releases, fault_of
 from scripts.contract.comparison import Comparison
-from scripts.generate import CONTRACT, RELEASES, ROOT, ContractError, read_yaml
+from scripts.generate import CONTRACT, RELEASES, ROOT
 from scripts.processes import Broken
+from scripts.source import ContractError
 
 CHANGELOG = CONTRACT.with_name("CHANGELOG.md")
 GUIDE = ROOT / "docs" / "integration-guide.md"
@@ -38,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.parse_args(argv)
     try:
-        version: str = read_yaml(CONTRACT.read_bytes())["info"]["version"]
+        version: str = documents.read(CONTRACT)["info"]["version"]
         comparison = require_fine(version)
         files = freeze(version, comparison, datetime.now(UTC).date())
-    except (NotReleased, ContractError, Broken, yaml.YAMLError) as error:
+    except (NotReleased, ContractError, Broken) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
     print(
@@ -56,7 +55,7 @@ def require_fine(version: str) -> Comparison:
     """Return what changed since the last release. Raises NotReleased, ContractError or Broken."""
     if run("git", "status", "--porcelain"):
         raise NotReleased("there are uncommitted changes; commit them first (git status)")
-    comparisons = against_releases(read_yaml(CONTRACT.read_bytes()))
+    comparisons = against_releases(documents.read(CONTRACT))
     if version in comparisons:
         raise NotReleased(f"{version} is released already, and nothing changed since that is due for another")
     if fault := fault_of(version, comparisons):

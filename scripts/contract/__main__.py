@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-import yaml
-
+from scripts import documents
 from scripts.contract.comparison import Comparison, Finding, compare
-from scripts.generate import CONTRACT, ROOT, Contract, ContractError, deprecations, frozen_releases, read_yaml
+from scripts.generate import CONTRACT, ROOT, Contract, deprecations, released
 from scripts.processes import Broken
+from scripts.source import ContractError
 
 SHOWN = CONTRACT.relative_to(ROOT)
 REFUSED = (
@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.parse_args(argv)
     try:
-        today = read_yaml(CONTRACT.read_bytes())
+        today = documents.read(CONTRACT)
         return report(today["info"]["version"], against_releases(today))
-    except (ContractError, Broken, yaml.YAMLError) as error:
+    except (ContractError, Broken) as error:
         print(f"contract: {error}", file=sys.stderr)
         return 1
 
@@ -43,7 +43,7 @@ def against_releases(today: Contract) -> dict[str, Comparison]:
     Raises ContractError when a released file was changed, or when what today's gives up is no release; Broken when
     Redocly's diff does not run.
     """
-    releases = {path.stem: read_yaml(raw) for path, raw in frozen_releases()}
+    releases = released()
     # Which raises. By no number, for today's may still bear the last release's, and give that one up.
     tuple(deprecations(releases | {"today": today}, "today"))
     compared = compare([(release, today) for release in releases.values()])

@@ -17,7 +17,7 @@ from generated.operations import CURRENT
 from scripts import node
 from scripts.contract.__main__ import fault_of, report
 from scripts.contract.comparison import Comparison, compare
-from scripts.generate import read_yaml
+from scripts.source import Source
 from tests.docs.documents import blocks, prose
 from tests.servers import ROOT
 
@@ -186,7 +186,7 @@ def comparisons() -> dict[tuple[str, str], Comparison]:
     text = (ROOT / RELEASES / "1.0.0.yaml").read_text(encoding="utf-8")
     edits = [(old, new) for (old, new), *_ in BREAKS.values()] + [WIDER, BETTER_WORDS, SAME]
     assert all(old in text for old, _ in edits)
-    documents = [read_yaml(text.replace(*edit)) for edit in [SAME, *edits]]
+    documents = [Source("1.0.0.yaml", text.replace(*edit)).content for edit in [SAME, *edits]]
     compared = compare([(documents[0], edited) for edited in documents[1:]])
     return dict(zip(edits, compared, strict=True))
 

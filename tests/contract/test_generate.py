@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,8 +17,11 @@ import yaml
 
 from generated.operations import CURRENT, RELEASES
 from scripts import node
-from scripts.generate import ContractError, deprecations
+from scripts.generate import deprecations
+from scripts.source import ContractError
 from tests.contract.contracts import contract
+from tests.contract.test_reading import COLLECTOR, CONTACT, NICKNAME, PLAIN, edited, field, of
+from tests.factories import repair_request
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = "openapi/webhooks/v1.yaml"
@@ -41,6 +46,17 @@ import generated.operations, generated.webhooks
 for name in set(sys.modules) - before:
     if "." not in name and getattr(sys.modules[name], "__file__", None):
         print(name, sys.modules[name].__file__)
+"""
+
+SHOWN_TO_VIEWERS = """
+import json, sys
+from crm_server import search
+from crm_server.api.masking import mask_payload
+from generated.operations import CURRENT, MODELS
+payload = json.load(sys.stdin)
+model = MODELS["repair-request"].model_validate_json(json.dumps(payload), by_alias=True, by_name=False)
+item = {"contract": CURRENT, "event": "repair-request", "payload": payload}
+print(mask_payload(item)["payload"]["repair"], repr(model), search.document(1, "repair-request", CURRENT, payload).public)
 """
 
 
@@ -144,6 +160,15 @@ def test_another_document_under_a_released_number_is_refused(tree: Path) -> None
     assert "Raise info.version" in done.stderr
 
 
+@pytest.mark.parametrize("document", ["webhooks/v1.yaml", "approvals.yaml", "integration.yaml"])
+def test_what_cannot_be_read_is_told_without_a_traceback(tree: Path, document: str) -> None:
+    edit(tree, f"openapi/{document}", "\npaths:\n", "\npaths: [\n")
+    done = generate(tree)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"generate: openapi/{document}:")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_new_release_keeps_the_old_ones_rules_beside_its_own(tree: Path) -> None:
     edit(tree, CONTRACT, f"  version: {CURRENT}\n", "  version: 1.100.0\n")
     edit(tree, CONTRACT, "maxLength: 5000", "maxLength: 6000")
@@ -177,6 +202,36 @@ def test_a_release_that_is_given_up_is_known_to_both_programs(tree: Path) -> Non
     assert asked.returncode == 0, asked.stderr
     operations = (tree / "generated" / "operations.py").read_text()
     assert '"1.0.0": Deprecated(datetime.date(2027, 1, 1), datetime.date(2027, 7, 1))' in operations
+
+
+def test_a_personal_object_or_list_is_hidden_whole(tree: Path) -> None:
+    shutil.copytree(ROOT / "crm_server", tree / "crm_server", ignore=shutil.ignore_patterns("__pycache__"))
+    edits = [
+        *field(COLLECTOR + NICKNAME, PLAIN),
+        *field(of("Contact", beside="x-personal-data: true, "), CONTACT),
+        (f"  version: {CURRENT}\n", "  version: 1.100.0\n"),
+    ]
+    (tree / CONTRACT).write_text(edited(edits), encoding="utf-8")
+    done = generate(tree)
+    assert done.returncode == 0, done.stderr
+    payload = repair_request()
+    payload["repair"] |= {
+        "collector": {"name": "Quentin"},
+        "nickname": "Quentin",
+        "some": [{"name": "Quentin"}],
+    }
+    command = [sys.executable, "-c", SHOWN_TO_VIEWERS]
+    done = subprocess.run(
+        command,
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        input=json.dumps(payload),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert "'collector': {}, 'nickname': '•••', 'some': []" in done.stdout
+    assert "quentin" not in done.stdout.lower()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Read YAML that JSON could say too, and know in which line each part of it stands."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+Contract = dict[str, Any]
+Names = tuple[str | int, ...]
+"""Where something stands in a document: names and numbers from the outside in."""
+
+TAG = "tag:yaml.org,2002:"
+
+
+class ContractError(Exception):
+    """The contracts under `openapi/` cannot be read, or contradict each other; the message says how to mend it."""
+
+
+class Source:
+    """A document's content, and the line of each of its parts."""
+
+    content: Contract
+
+    def __init__(self, shown: str, raw: bytes | str) -> None:
+        self.shown = shown
+        loader = None
+        try:
+            loader = yaml.CSafeLoader(raw)
+            self.tree = loader.get_single_node()
+            if not isinstance(self.tree, yaml.MappingNode):
+                what = "is empty" if self.tree is None else "is no map of names"
+                raise ContractError(f"{shown} {what}. An OpenAPI document begins with `openapi: 3.0.3`.")
+            self._check(self.tree, frozenset(), set())
+            self.content = loader.construct_document(self.tree)
+        except yaml.YAMLError as error:
+            raise ContractError(self._told(error, raw)) from error
+        finally:
+            if loader:
+                loader.dispose()
+
+    def error(self, at: Names, what: str) -> ContractError:
+        """Return the fault of a part."""
+        return ContractError(f"{self.shown}:{self._line(at)}: {'.'.join(map(str, at))} {what}")
+
+    def _line(self, at: Names) -> int:
+        node: Any = self.tree
+        line = 1
+        for name in at:
+            if isinstance(name, int):
+                pairs = [(node.value[name], node.value[name])]
+            else:  # the last one: what is merged stands before what overrules it
+                pairs = [(key, value) for key, value in node.value if key.value == name][-1:]
+            for key, value in pairs:
+                line, node = key.start_mark.line + 1, value
+        return line
+
+    def _check(self, node: Any, above: frozenset[int], seen: set[int]) -> None:
+        """Refuse what YAML has and JSON has not, or what it reads otherwise than it looks."""
+        if id(node) in above:
+            raise self._at(node, "This stands in itself, by its alias.")
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        above |= {id(node)}
+        match node:
+            case yaml.ScalarNode() if not node.tag.startswith(TAG):
+                raise self._at(node, f"The tag {node.tag} is not read. Take it out.")
+            case yaml.SequenceNode():
+                for item in node.value:
+                    self._check(item, above, seen)
+            case yaml.MappingNode():
+                for _, value in node.value:
+                    self._check(value, above, seen)
+
+    def _at(self, node: Any, what: str) -> ContractError:
+        return ContractError(f"{self.shown}:{node.start_mark.line + 1}: {what}")
+
+    def _told(self, error: yaml.YAMLError, text: bytes | str) -> str:
+        """Return a fault of the YAML itself in one line."""
+        raw = text.encode() if isinstance(text, str) else text
+        if conflict := re.search(rb"^(<{7}|={7}|>{7})( |$)", raw, re.MULTILINE):
+            line = raw.count(b"\n", 0, conflict.start())
+            what = "A merge left its marks here. Decide what holds, and take them out."
+        elif isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            line = error.problem_mark.line
+            what = f"This is no YAML: {error.problem}{f' ({error.context})' if error.context else ''}."
+            if error.problem == "second occurrence":
+                what = "The name of this anchor, the word after `&`, is taken already. Take another."
+            elif error.problem == "found undefined alias":
+                what = "The word after `*` is no anchor: none above is called so."
+            elif "cannot start any token" in str(error.problem):
+                what += " A tab does not indent, and @ and ` need quotes."
+        else:
+            line = raw.count(b"\n", 0, getattr(error, "position", 0))
+            what = f"This is no text in UTF-8, or one that YAML forbids: {getattr(error, 'reason', error)}."
+        return f"{self.shown}:{line + 1}: {what}"

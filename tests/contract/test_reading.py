@@ -1,0 +1,253 @@
+"""A contract that the programs would pass over, or understand differently, is refused with its line and the cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from generated.operations import CURRENT
+from scripts import documents
+from scripts.generate import CONTRACT, STAFF_CONTRACT, webhook_facts, webhooks
+from scripts.source import ContractError
+
+SHOWN = "openapi/webhooks/v1.yaml"
+TEXT = CONTRACT.read_text(encoding="utf-8")
+FIELDS = "        issueDescription:\n"
+"""Before what a field of a repair goes."""
+SCHEMAS = "    RepairCustomer:\n"
+"""Before what a schema goes."""
+POST = "  /customer-registration:\n    post:\n"
+OF_REPAIR = ("repair",)
+
+Edit = tuple[str, str]
+
+CONTACT = """\
+    Contact:
+      type: object
+      description: Somebody.
+      additionalProperties: false
+      required: [name]
+      properties:
+        name: { type: string, description: Who., x-personal-data: true, maxLength: 40 }
+"""
+PLAIN = """\
+    Plain:
+      type: object
+      description: Somebody.
+      additionalProperties: false
+      required: [name]
+      properties:
+        name: { type: string, description: Who., maxLength: 40 }
+"""
+VISIT = """\
+    Visit:
+      type: object
+      description: A visit.
+      additionalProperties: false
+      required: [at]
+      properties:
+        at: { type: string, format: date-time, description: When., maxLength: 32, pattern: *time }
+"""
+CALL = PLAIN.replace("Plain", "Call").replace("description: Who.", "description: Who., x-identity: false")
+OPEN = """\
+    Open:
+      type: object
+      description: Some settings.
+      maxProperties: 9
+      additionalProperties: { type: string, description: One., maxLength: 9 }
+"""
+
+
+def of(name: str, kind: str = "items", beside: str = "") -> str:
+    """Return a field of a repair that has a schema in a list, a map or a choice."""
+    reference = f'{{ $ref: "#/components/schemas/{name}" }}'
+    held = {
+        "items": f"type: array, maxItems: 9, items: {reference}",
+        "additionalProperties": f"type: object, maxProperties: 9, additionalProperties: {reference}",
+        "oneOf": f"oneOf: [{reference}, {{ type: boolean }}]",
+    }[kind]
+    return f"        some: {{ description: Some., {beside}{held} }}\n"
+
+
+def field(text: str, *schemas: str) -> list[Edit]:
+    """Return the edits that give a repair a field, and the schemas that it is made of."""
+    return [(FIELDS, text + FIELDS), (SCHEMAS, "".join(schemas) + SCHEMAS)]
+
+
+def one(text: str) -> list[Edit]:
+    """Return the edits that give a repair one field of a schema."""
+    return field(f"        some: {text}\n")
+
+
+def edited(edits: list[Edit], text: str = TEXT) -> str:
+    """Return the contract with texts, which must be there, replaced where each stands first."""
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
+def read(text: str) -> Any:
+    """Return the checked webhook contract of a text."""
+    return documents.checked(text, SHOWN, is_webhooks=True)
+
+
+def facts(edits: list[Edit]) -> dict[str, Any]:
+    """Return what both sides know of a repair request by an edited contract."""
+    contract = read(edited(edits))
+    [found] = [
+        webhook_facts(contract, path, operation)
+        for name, path, operation in webhooks(contract)
+        if name == "repair-request"
+    ]
+    return found
+
+
+COLLECTOR = """\
+        collector:
+          description: Who brings it.
+          x-personal-data: true
+          allOf: [{ $ref: "#/components/schemas/Plain" }]
+"""
+NICKNAME = """\
+        nickname:
+          x-personal-data: true
+          allOf: [{ $ref: "#/components/schemas/SettingText" }]
+"""
+MARKS: dict[str, tuple[list[Edit], str]] = {
+    "a name in a list": (field(of("Contact"), CONTACT), "x-personal-data beside `items`"),
+    "a name in a map": (
+        field(of("Contact", "additionalProperties"), CONTACT),
+        "x-personal-data beside `additionalProperties`",
+    ),
+    "a name in a choice": (field(of("Contact", "oneOf"), CONTACT), "x-personal-data beside `oneOf`"),
+    "a time in a list": (field(of("Visit"), VISIT), "components.schemas.Visit.properties.at is a date-time in a list"),
+    "a time in a map": (field(of("Visit", "additionalProperties"), VISIT), "is a date-time in a map"),
+    "what may differ in a list": (field(of("Call"), CALL), "x-identity beside `items`"),
+    "an open map in a list": (field(of("Open"), OPEN), "is open in a list"),
+    "a mark beside a reference": (
+        one('{ x-personal-data: true, $ref: "#/components/schemas/SettingText" }'),
+        'Write `allOf: [{ $ref: "#/components/schemas/SettingText" }]`',
+    ),
+    "a limit beside allOf": (
+        one('{ description: Some., maxLength: 9, allOf: [{ $ref: "#/components/schemas/SettingText" }] }'),
+        "is not read beside `allOf`",
+    ),
+    "a mark that is a text": (
+        one('{ type: string, description: Some., maxLength: 9, x-personal-data: "true" }'),
+        "can be true; otherwise leave it out",
+    ),
+    "a mistyped mark": (
+        one("{ type: string, description: Some., maxLength: 9, x-personel-data: true }"),
+        "x-personel-data is read by nobody",
+    ),
+    "a mark in an answer": (
+        [("          description: The approval request's id in the CRM.\n", "          description: The id.\n          x-personal-data: true\n")],
+        "x-personal-data is read by nobody here",
+    ),
+    "a mark of an operation": ([("      x-order-key:", "      x-orderkey:")], "x-orderkey is read by nobody here"),
+    "a whole block": (
+        [("          description: What is to be repaired.\n", "          description: What.\n          x-personal-data: true\n")],
+        "Mark the fields in it",
+    ),
+    "a field beside the blocks": (
+        [("        repair:\n          description: What", "        channel: { type: string, description: It., maxLength: 9 }\n        repair:\n          description: What")],
+        "has `channel` in its body, which is no object",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MARKS)
+def test_a_mark_that_would_be_missed_is_refused_by_name(case: str) -> None:
+    edits, told = MARKS[case]
+    with pytest.raises(ContractError, match=f"^{SHOWN}:[0-9]+: ") as refused:
+        read(edited(edits))
+    assert told in str(refused.value)
+
+
+def test_a_mark_beside_a_reference_in_allof_is_read() -> None:
+    personal = facts(field(COLLECTOR + NICKNAME, PLAIN))["personal"]
+    assert {("repair", "collector"), ("repair", "nickname")} <= set(personal)
+
+
+def test_a_mark_on_a_whole_list_holds_for_what_is_in_it() -> None:
+    marked = of("Contact", beside="x-personal-data: true, ")
+    assert ("repair", "some") in facts(field(marked, CONTACT))["personal"]
+    free = of("Visit", beside="x-identity: false, ")
+    assert ("repair", "some") in facts(field(free, VISIT))["not_identity"]
+
+
+BODY = "{ type: object, description: It., additionalProperties: false }"
+DELIVERY = "      x-delivery: delivered\n"
+BROKEN: dict[str, tuple[str, str]] = {
+    "no YAML": (edited([("paths:\n", "paths: [\n")]), "This is no YAML: "),
+    "a tab": (edited([("  title:", "\ttitle:")]), "A tab does not indent"),
+    "a merge's marks": (edited([("info:\n", "<<<<<<< HEAD\ninfo:\n=======\ninfo:\n>>>>>>> other\n")]), "A merge left its marks here"),
+    "an unknown alias": (edited([("pattern: *line", "pattern: *lines")]), "is no anchor: none above"),
+    "an anchor twice": (edited([("pattern: *line", "pattern: &line x")]), "The name of this anchor"),
+    "an alias in itself": (edited([("info:\n", "info: &info\n  x: *info\n")]), "This stands in itself"),
+    "a foreign tag": (edited([("  title:", "  title: !name")]), "is not read. Take it out."),
+    "two documents": (TEXT + "---\na: b\n", "but found another document"),
+    "an empty file": ("", "is empty"),
+    "a list": ("- openapi\n", "is no map of names"),
+    "no version": (edited([(f"  version: {CURRENT}\n", "")]), "info.version is missing"),
+    "another OpenAPI": (edited([("openapi: 3.0.3", "openapi: 3.1.0")]), "openapi must be 3.0.3"),
+    "no paths": (edited([("paths:\n", "ways:\n")]), "paths is missing"),
+    "no components": (edited([("\ncomponents:\n", "\nparts:\n")]), "components is missing"),
+    "no schemas": (edited([("\n  schemas:\n", "\n  shapes:\n")]), "components.schemas is missing"),
+    "a reference to nothing": (edited([("parameters/WebhookId", "parameters/WebhookIdd")]), "and must name something of components.parameters"),
+    "a reference to a file": (edited(one('{ $ref: "other.yaml" }')), "and must name something of components.schemas"),
+    "a reference to another kind": (edited(one('{ $ref: "#/components/headers/Allow" }')), "and must name something of components.schemas"),
+    "a schema in itself": (edited(field(of("Circle"), '    Circle: { type: array, description: It., maxItems: 1, items: { $ref: "#/components/schemas/Circle" } }\n')), "without an end"),
+    "a mistyped type": (edited(one("{ type: strng, description: Some. }")), "must be one of: string, number"),
+    "a mistyped keyword": (edited(one("{ type: string, description: Some., maxLenght: 9 }")), "maxLenght is read by nobody"),
+    "a bad pattern": (edited(one('{ type: string, description: Some., pattern: "^[a-z$" }')), "is no regular expression"),
+    "a pattern that looks ahead": (edited(one('{ type: string, description: Some., pattern: "^(?!a)" }')), "is no regular expression"),
+    "a bound of OpenAPI 3.0": (edited(one("{ type: number, description: Some., minimum: 0, maximum: 1, exclusiveMaximum: true }")), "Write `maximum`."),
+    "a length that is a text": (edited(one('{ type: string, description: Some., maxLength: "9" }')), "must be a whole number"),
+    "a list of nothing": (edited(one("{ type: array, description: Some., maxItems: 9 }")), "items is missing"),
+    "a required name that is none": (edited([("required: [customer, metadata]", "required: [custmer, metadata]")]), "has custmer, which is none of the properties"),
+    "a summary of a path": (edited([(POST, POST.replace("    post", "    summary: It.\n    post"))]), "summary is not read on a path"),
+    "parameters of a path": (edited([(POST, POST.replace("    post", "    parameters: []\n    post"))]), "parameters is not read on a path"),
+    "parameters that are no list": (edited([("parameters: *webhookParameters", "parameters: It.")]), "must be a list of maps"),
+    "a schema without a capital": (edited(field("", PLAIN.replace("Plain", "plain"))), "must have a capital first"),
+    "an operation without a name": (edited([("      operationId: repair-request\n", "")]), "operationId is missing"),
+    "a name that is a way": (edited([("operationId: repair-request", "operationId: ../repair")]), "files are called by it"),
+    "a name twice": (edited([("operationId: repair-request", "operationId: receipt")]), "is receipt, as another's is"),
+    "an answer written inline": (edited([('"200": { $ref: "#/components/responses/TestOk" }', '"200": { description: It. }')]), "must be a `$ref`: write the answer under components.responses"),
+    "an answer to all else": (edited([('"200": { $ref', "default: { $ref")]), "is no status"),
+    "a body written inline": (edited([('              $ref: "#/components/schemas/RepairRequest"\n', f"              {BODY[2:-2].replace(', ', chr(10) + ' ' * 14)}\n")]), "must be a `$ref`: models and schemas are called by its name"),
+    "a body without JSON": (edited([("          application/json:\n", "          application/cbor:\n")]), "application/json is missing"),
+    "no key": (edited([("      x-natural-key: customer.websiteUserId\n", "")]), "x-natural-key is missing"),
+    "a key that is not there": (edited([("x-natural-key: customer.websiteUserId", "x-natural-key: customer.userId")]), "userId is not there or not required"),
+    "a key that is personal": (edited([("x-natural-key: customer.websiteUserId", "x-natural-key: customer.email")]), "marked x-personal-data"),
+    "no delivery": (edited([(DELIVERY, "")]), "has no `x-delivery`"),
+    "a delivery without default": (edited([("{ default: fail, unsupported", "{ unsupported")]), "has no `default`"),
+    "a mistyped delivery": (edited([(DELIVERY, "      x-delivery: deliverd\n")]), "says deliverd, and can say: delivered, retry, hold, fail"),
+    "no health": (edited([("operationId: health", "operationId: well")]), "no `get` with the operationId `health`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_broken_is_told_in_a_line_or_two(case: str) -> None:
+    text, told = BROKEN[case]
+    with pytest.raises(ContractError, match=f"^{SHOWN}(:[0-9]+: | is )") as refused:
+        read(text)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe\xfa", b"openapi: \x01\n", b"openapi: \xe9\n"])
+def test_what_is_no_text_is_told(raw: bytes) -> None:
+    with pytest.raises(ContractError, match="This is no text in UTF-8, or one that YAML forbids"):
+        documents.checked(raw, SHOWN, is_webhooks=True)
+
+
+def test_the_documents_beside_the_webhooks_are_read_as_carefully() -> None:
+    text = STAFF_CONTRACT.read_text(encoding="utf-8")
+    wrong = edited([("#/components/parameters/Id", "#/components/parameters/Idd")], text)
+    with pytest.raises(
+        ContractError, match=r"^openapi/approvals.yaml:[0-9]+: .*Idd, and must name something"
+    ):
+        documents.checked(wrong, "openapi/approvals.yaml", is_webhooks=False)
