@@ -6,6 +6,7 @@ YAML that is not what it looks like, words that nobody reads, marks in places th
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -253,6 +254,12 @@ class _Check:
     def info(self) -> None:
         """Check the number, by which files and folders are called, and the releases that are given up."""
         at = ("info", "version")
+        number = self.at(at)
+        if _is_number(number):
+            raise self.error(
+                at,
+                f'needs quotes: YAML takes it for the number {number}. It has three parts, as in "1.10.0".',
+            )
         self.expect(at, TEXT)
         if self.is_webhooks and "x-deprecated" in self.contract["info"]:
             self.expect(("info", "x-deprecated"), MAP)
@@ -307,6 +314,10 @@ class _Check:
             if self.is_webhooks:
                 self.plain(at, key)
         kind = schema.get("type")
+        for value in schema.get("enum", ()):
+            if kind and not TYPES[kind](value):
+                quotes = ": put it in quotes" if kind == "string" else ""
+                raise self.error((*at, "enum"), f"has {json.dumps(value)}, which is no {kind}{quotes}.")
         for name in schema.get("required", ()):
             if name not in schema.get("properties", {name: {}}):
                 raise self.error((*at, "required"), f"has {name}, which is none of the properties.")

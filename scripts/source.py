@@ -12,6 +12,18 @@ Names = tuple[str | int, ...]
 """Where something stands in a document: names and numbers from the outside in."""
 
 TAG = "tag:yaml.org,2002:"
+TEXT, MERGE = f"{TAG}str", f"{TAG}merge"
+WRITTEN = {
+    f"{TAG}bool": ("true or false, which JSON writes so", "true|false"),
+    f"{TAG}int": ("a number, which JSON writes in digits alone", "-?(0|[1-9][0-9]*)"),
+    f"{TAG}float": (
+        "a number, which JSON writes otherwise",
+        r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?",
+    ),
+    f"{TAG}null": ("nothing, which JSON writes as null", "null"),
+    f"{TAG}timestamp": ("a day or a time, which JSON does not have", "(?!)"),
+}
+"""By tag: what YAML takes a bare word for, and as what JSON writes it."""
 
 
 class ContractError(Exception):
@@ -65,14 +77,37 @@ class Source:
         seen.add(id(node))
         above |= {id(node)}
         match node:
-            case yaml.ScalarNode() if not node.tag.startswith(TAG):
-                raise self._at(node, f"The tag {node.tag} is not read. Take it out.")
+            case yaml.ScalarNode():
+                self._check_scalar(node)
             case yaml.SequenceNode():
                 for item in node.value:
                     self._check(item, above, seen)
             case yaml.MappingNode():
+                self._check_names([key for key, _ in node.value])
                 for _, value in node.value:
                     self._check(value, above, seen)
+
+    def _check_names(self, keys: list[Any]) -> None:
+        lines: dict[str, int] = {}
+        for key in keys:
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in (TEXT, MERGE):
+                shown = f"`{key.value}`" if isinstance(key, yaml.ScalarNode) else "This"
+                raise self._at(key, f"{shown} is a name, and no text to YAML. Put it in quotes.")
+            if key.value in lines:
+                first = lines[key.value]
+                raise self._at(key, f"`{key.value}` stands here and in line {first}. Leave one of them out.")
+            lines[key.value] = key.start_mark.line + 1
+
+    def _check_scalar(self, node: yaml.ScalarNode) -> None:
+        if node.tag == TEXT:
+            return
+        if node.tag not in WRITTEN:
+            raise self._at(node, f"The tag {node.tag.removeprefix(TAG)} is not read. Take it out.")
+        if not node.value:
+            raise self._at(node, "Nothing stands after the name here. Write a value, or take the name out.")
+        kind, written = WRITTEN[node.tag]
+        if not re.fullmatch(written, node.value):
+            raise self._at(node, f"`{node.value}` needs quotes: YAML takes it for {kind}.")
 
     def _at(self, node: Any, what: str) -> ContractError:
         return ContractError(f"{self.shown}:{node.start_mark.line + 1}: {what}")

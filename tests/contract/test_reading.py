@@ -178,6 +178,36 @@ def test_a_mark_on_a_whole_list_holds_for_what_is_in_it() -> None:
     assert ("repair", "some") in facts(field(free, VISIT))["not_identity"]
 
 
+LOOKS: dict[str, tuple[list[Edit], str]] = {
+    "a name twice": ([("          maxLength: 400\n", "          maxLength: 400\n          maxLength: 500\n")], "`maxLength` stands here and in line "),
+    "a path twice": ([("  /repair-request:\n", "  /repair-request: {}\n  /repair-request:\n")], "`/repair-request` stands here and in line "),
+    "off in an enum": ([("[low, normal, high, urgent]", "[low, normal, high, urgent, off]")], "`off` needs quotes: YAML takes it for true or false"),
+    "true in an enum": ([("[low, normal, high, urgent]", "[low, true]")], "has true, which is no string: put it in quotes."),
+    "a number in an enum": ([("[low, normal, high, urgent]", "[low, 1]")], "has 1, which is no string: put it in quotes."),
+    "a time of day": (one("{ type: string, description: Some., maxLength: 9, example: 10:30 }"), "`10:30` needs quotes: YAML takes it for a number"),
+    "a day in an example": ([('registrationDate: "2024-12-13T10:00:00Z"', "registrationDate: 2024-12-13")], "`2024-12-13` needs quotes: YAML takes it for a day"),
+    "a day of a release": ([("x-deprecated: {}", 'x-deprecated: {"1.0.0": {since: 2027-01-01}}')], "`2027-01-01` needs quotes: YAML takes it for a day"),
+    "a status without quotes": ([('"200": { $ref', "200: { $ref")], "`200` is a name, and no text to YAML. Put it in quotes."),
+    "a version of two numbers": ([(f"  version: {CURRENT}\n", "  version: 1.10\n")], 'needs quotes: YAML takes it for the number 1.1. It has three parts, as in "1.10.0".'),
+    "a value left out": ([("x-deprecated: {}", "x-deprecated:")], "Nothing stands after the name here"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOOKS)
+def test_what_yaml_reads_otherwise_than_it_looks_is_refused(case: str) -> None:
+    edits, told = LOOKS[case]
+    with pytest.raises(ContractError, match=f"^{SHOWN}:[0-9]+: ") as refused:
+        read(edited(edits))
+    assert told in str(refused.value)
+
+
+def test_a_fault_names_its_line() -> None:
+    text = edited(LOOKS["a name twice"][0])
+    line = text.splitlines().index("          maxLength: 500") + 1
+    with pytest.raises(ContractError, match=f"^{SHOWN}:{line}: .* in line {line - 1}\\."):
+        read(text)
+
+
 BODY = "{ type: object, description: It., additionalProperties: false }"
 DELIVERY = "      x-delivery: delivered\n"
 BROKEN: dict[str, tuple[str, str]] = {
