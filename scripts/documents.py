@@ -153,6 +153,9 @@ INSTEAD = {
     "examples": "Write `example`",
 }
 """What to write for a keyword that a schema may not say."""
+FORMATS = ("date-time", "date")
+SENT_FORMATS = ("date-time",)
+"""Of a request. Models rewrite the values of others, or refuse what validators take."""
 BESIDE_ALL_OF = {"allOf", "description", "example", "x-personal-data", "x-identity"}
 NAME = _Rule(
     lambda value: _is_text(value) and re.fullmatch("[a-z][a-z0-9-]*", value) is not None,
@@ -215,8 +218,9 @@ class _Check:
             self.reference(at, node)
         for name in self.contract["components"]["schemas"]:
             self.end(name, name, frozenset())
+        sent = self.sent()
         for name in self.contract["components"]["schemas"]:
-            self.schema(("components", "schemas", name))
+            self.schema(("components", "schemas", name), is_sent=name in sent)
         for part in ("parameters", "headers"):
             for name in self.contract["components"].get(part, {}):
                 self.parameter(("components", part, name))
@@ -299,8 +303,25 @@ class _Check:
             if inner not in above:
                 self.end(inner, first, above | {inner})
 
-    def schema(self, at: Names) -> None:
-        """Check a schema and those in it."""
+    def sent(self) -> set[str]:
+        """Return the names of the schemas that requests' bodies are made of."""
+        bodies = [
+            operation.get("requestBody")
+            for item in self.contract["paths"].values()
+            for operation in (item.values() if isinstance(item, dict) else ())
+            if isinstance(operation, dict)
+        ]
+        names: set[str] = set()
+        while bodies:
+            for _, node in self.references(("requestBody",), bodies.pop()):
+                name = node["$ref"].rpartition("/")[2]
+                if name not in names:
+                    names.add(name)
+                    bodies.append(self.contract["components"]["schemas"][name])
+        return names
+
+    def schema(self, at: Names, *, is_sent: bool = False) -> None:
+        """Check a schema and those in it. One that is sent, or a webhook's answer, may say less."""
         schema = self.expect(at, MAP)
         self.schemas.append((at, schema))
         self.places.setdefault(id(schema), at)
@@ -311,8 +332,8 @@ class _Check:
                 cure = INSTEAD.get(key) or f"A schema has: {', '.join(KEYWORDS)}"
                 raise self.error((*at, key), f"is read by nobody. {cure}.")
             self.expect((*at, key), KEYWORDS[key])
-            if self.is_webhooks:
-                self.plain(at, key)
+            if is_sent or self.is_webhooks:
+                self.plain(at, key, is_sent=is_sent)
         kind = schema.get("type")
         for value in schema.get("enum", ()):
             if kind and not TYPES[kind](value):
@@ -326,12 +347,27 @@ class _Check:
         for mark in ("x-property-names",) if self.is_webhooks else ("x-property-names", "x-personal-data"):
             self.reads(schema, mark)
         for below in _schemas_in(at, schema):
-            self.schema(below)
+            self.schema(below, is_sent=is_sent)
 
-    def plain(self, at: Names, key: str) -> None:
+    def plain(self, at: Names, key: str, *, is_sent: bool) -> None:
         """Refuse what validators and models of a webhook would not understand alike."""
         schema = self.at(at)
         match key:
+            case "nullable":
+                raise self.error(
+                    (*at, key),
+                    "is not read by validators. Leave the field out of `required`: it is absent then.",
+                )
+            case "default":
+                raise self.error(
+                    (*at, key),
+                    "would be filled in by the models, and not by the validators. Say in `description` what holds without it.",
+                )
+            case "format" if schema[key] not in (SENT_FORMATS if is_sent else FORMATS):
+                raise self.error(
+                    (*at, key),
+                    f"is {schema[key]}, by which models rewrite a value or refuse what validators take. Write a `pattern`.",
+                )
             case "allOf" if len(schema[key]) > 1:
                 raise self.error((*at, key), "can have one schema here. Write what they say into one.")
             case "allOf" if beside := schema.keys() - BESIDE_ALL_OF:

@@ -281,3 +281,26 @@ def test_the_documents_beside_the_webhooks_are_read_as_carefully() -> None:
         ContractError, match=r"^openapi/approvals.yaml:[0-9]+: .*Idd, and must name something"
     ):
         documents.checked(wrong, "openapi/approvals.yaml", is_webhooks=False)
+
+
+UNLIKE = {
+    "nullable": ("{ type: string, description: Some., maxLength: 9, nullable: true }", "is not read by validators"),
+    "a default": ("{ type: string, description: Some., maxLength: 9, default: x }", "would be filled in by the models"),
+    **{
+        name: (f"{{ type: string, description: Some., maxLength: 99, format: {name} }}", f"is {name}, by which models rewrite")
+        for name in ("uri", "uuid", "byte", "binary", "email", "ipv4", "hostname", "password", "time", "duration", "date")
+    },
+    "an int32": ("{ type: integer, description: Some., minimum: 0, maximum: 9, format: int32 }", "is int32, by which models"),
+    "two in an allOf": (
+        '{ description: Some., allOf: [{ $ref: "#/components/schemas/SettingText" }, { type: string, maxLength: 9 }] }',
+        "can have one schema here",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_what_validators_and_models_understand_differently_is_refused(case: str) -> None:
+    text, told = UNLIKE[case]
+    with pytest.raises(ContractError, match=f"^{SHOWN}:[0-9]+: ") as refused:
+        read(edited(one(text)))
+    assert told in str(refused.value)
