@@ -265,6 +265,8 @@ class _Check:
                 f'needs quotes: YAML takes it for the number {number}. It has three parts, as in "1.10.0".',
             )
         self.expect(at, TEXT)
+        if self.is_webhooks and not re.fullmatch(r"1(\.(0|[1-9][0-9]*)){2}", number):
+            raise self.error(at, f"is {number}; it must be 1.N.N, as in 1.10.0, for v1 only grows.")
         if self.is_webhooks and "x-deprecated" in self.contract["info"]:
             self.expect(("info", "x-deprecated"), MAP)
             self.reads(self.contract["info"], "x-deprecated")

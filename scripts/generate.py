@@ -250,12 +250,18 @@ def load_contracts() -> dict[str, Contract]:
     the release whose number it bears.
     """
     contracts = released()
+    newest = list(contracts)[-1]
     today = documents.read(CONTRACT)
     version = today["info"]["version"]
     if contracts.pop(version, today) != today:
         raise ContractError(
             f"{CONTRACT.relative_to(ROOT)} differs from release {version}, whose number it bears. "
             "Raise info.version. `make contract` says to which number."
+        )
+    if version_key(version) < version_key(newest):
+        raise ContractError(
+            f"{CONTRACT.relative_to(ROOT)} says {version}, and {newest} is released. "
+            "Raise info.version: it is the newest release's, or a later one."
         )
     return contracts | {version: today}
 

@@ -17,7 +17,7 @@ import yaml
 
 from generated.operations import CURRENT, RELEASES
 from scripts import node
-from scripts.generate import deprecations
+from scripts.generate import deprecations, released
 from scripts.source import ContractError
 from tests.contract.contracts import contract
 from tests.contract.test_reading import COLLECTOR, CONTACT, NICKNAME, PLAIN, edited, field, of
@@ -158,6 +158,22 @@ def test_another_document_under_a_released_number_is_refused(tree: Path) -> None
     assert done.returncode == 1
     assert f"{CONTRACT} differs from release 1.0.0" in done.stderr
     assert "Raise info.version" in done.stderr
+
+
+def test_a_number_before_the_newest_release_is_refused(tree: Path) -> None:
+    edit(tree, CONTRACT, f"  version: {CURRENT}\n", "  version: 1.0.5\n")
+    done = generate(tree)
+    assert done.returncode == 1
+    newest = list(released())[-1]
+    assert done.stderr.startswith(
+        f"generate: {CONTRACT} says 1.0.5, and {newest} is released. Raise info.version"
+    )
+
+
+def test_a_number_writes_nothing_beside_what_is_generated(tree: Path) -> None:
+    edit(tree, CONTRACT, f"  version: {CURRENT}\n", "  version: ../../x\n")
+    assert generate(tree).returncode == 1
+    assert not (tree / "x").exists()
 
 
 @pytest.mark.parametrize("document", ["webhooks/v1.yaml", "approvals.yaml", "integration.yaml"])

@@ -304,3 +304,9 @@ def test_what_validators_and_models_understand_differently_is_refused(case: str)
     with pytest.raises(ContractError, match=f"^{SHOWN}:[0-9]+: ") as refused:
         read(edited(one(text)))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("number", ["2.0.0", "v1.2.0", "1.2.0-rc1", "1.2", "1.02.0", "../../x", "1.2.0/../x"])
+def test_a_number_that_is_no_release_of_v1_is_refused(number: str) -> None:
+    with pytest.raises(ContractError, match=r"info.version (is .*; it must be 1\.N\.N|needs quotes)"):
+        read(edited([(f"  version: {CURRENT}\n", f"  version: {number}\n")]))
