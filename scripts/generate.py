@@ -279,11 +279,20 @@ def frozen_releases() -> Iterator[tuple[Path, bytes]]:
     """
     lines = (RELEASES / "SHA256SUMS").read_text().splitlines()
     checksums = {name: checksum for checksum, name in map(str.split, lines)}
+    for folder in RELEASES.glob("*/"):
+        if f"{folder.name}.yaml" not in checksums and not folder.with_name(f"{folder.name}.yaml").exists():
+            shown = folder.relative_to(ROOT)
+            raise ContractError(
+                f"{shown} is what an interrupted `make release` left. Delete it: rm -r {shown}"
+            )
     for pattern in ("*.yaml", "*/*"):
         for path in RELEASES.glob(pattern):
             name = str(path.relative_to(RELEASES))
             if name not in checksums:
-                raise ContractError(f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS. Add it.")
+                raise ContractError(
+                    f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS. Add it, or delete the file where "
+                    "`make release` was interrupted."
+                )
     contracts = []
     for name, checksum in checksums.items():
         path = RELEASES / name

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from scripts import documents, generate
 from scripts.contract.__main__ import against_releases, fault_of
 from scripts.contract.comparison import Comparison
-from scripts.generate import CONTRACT, RELEASES, ROOT
+from scripts.generate import CONTRACT, RELEASES, ROOT, released
 from scripts.processes import Broken
 from scripts.source import ContractError
 
@@ -53,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def require_fine(version: str) -> Comparison:
     """Return what changed since the last release. Raises NotReleased, ContractError or Broken."""
+    released()  # before what an interrupted release left is told as something to commit
     if run("git", "status", "--porcelain"):
         raise NotReleased("there are uncommitted changes; commit them first (git status)")
     comparisons = against_releases(documents.read(CONTRACT))
@@ -73,7 +76,11 @@ def require_fine(version: str) -> Comparison:
 def freeze(version: str, comparison: Comparison, today: date) -> list[Path]:
     """Write contract, wheel, checksums and changelog of a release; return the files."""
     contract = RELEASES / f"{version}.yaml"
-    wheel = build_wheel(RELEASES / version)
+    with tempfile.TemporaryDirectory() as folder:  # for the build takes long, and may be interrupted
+        built = build_wheel(Path(folder))
+        wheel = RELEASES / version / built.name
+        wheel.parent.mkdir()
+        shutil.move(built, wheel)
     contract.write_bytes(CONTRACT.read_bytes())
     sums = RELEASES / "SHA256SUMS"
     with sums.open("a", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -279,6 +280,38 @@ def test_a_release_is_refused_until_all_is_right_and_then_frozen(project: Projec
         done = project.run(script, *arguments)
         assert done.returncode == 1
         assert f"{wheel.relative_to(project.folder)} is released and frozen" in done.stderr
+
+
+KILLER = """
+import os, signal
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+class Killer(BuildHookInterface):
+    def finalize(self, version, build_data, artifact_path):
+        os.kill(os.getppid(), signal.SIGKILL)
+"""
+"""Kills whoever builds a wheel, once it is written."""
+
+
+def test_a_release_that_is_killed_leaves_nothing(project: Project) -> None:
+    project.grow()
+    project.name(DUE)
+    (project.folder / "hatch_build.py").write_text(KILLER)
+    project.edit(
+        "pyproject.toml", "[tool.hatch.build]\n", "[tool.hatch.build.hooks.custom]\n\n[tool.hatch.build]\n"
+    )
+    project.commit()
+    assert project.run("release").returncode == -signal.SIGKILL
+    assert project.git("status", "--porcelain") == ""
+
+
+def test_what_an_interrupted_release_left_is_to_be_deleted(project: Project) -> None:
+    folder = RELEASES / DUE
+    (project.folder / folder).mkdir()
+    (project.folder / folder / "a.whl").write_bytes(b"left")
+    for script in ("contract", "generate", "release"):
+        done = project.run(script)
+        assert done.returncode == 1
+        assert f"Delete it: rm -r {folder}\n" in done.stderr
 
 
 def test_a_release_that_would_break_somebody_is_refused(project: Project) -> None:
