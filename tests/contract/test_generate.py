@@ -276,9 +276,8 @@ def test_the_last_release_may_be_given_up_before_the_number_is_raised(tree: Path
     assert f"Release `{last}` is given up: it should not be sent from 2027-01-01 on." in asked.stdout
 
 
-@pytest.mark.parametrize("days", ["{}", "{since: 2027-01-01}", "2027-01-01"])
-def test_days_that_nobody_can_read_are_told_by_the_comparison_too(days: str, tree: Path) -> None:
-    edit(tree, CONTRACT, "x-deprecated: {}", f'x-deprecated: {{"1.0.0": {days}}}')
+def test_days_that_nobody_can_read_are_told_by_the_comparison_too(tree: Path) -> None:
+    edit(tree, CONTRACT, "x-deprecated: {}", 'x-deprecated: {"1.0.0": {}}')
     asked = run(tree, "contract")
     assert asked.returncode == 1
     assert asked.stderr.startswith(f"contract: info.x-deprecated of {CONTRACT}: 1.0.0 needs a day in quotes")
