@@ -67,6 +67,14 @@ def history(connection: Connection, record_id: str) -> Iterator[Row[Any]]:
     yield from connection.execute(select(audit_trail).where(mine).order_by(audit_trail.c.sequence))
 
 
+def has_happened_since(connection: Connection, record_id: str, verb: str) -> bool:
+    """Tell whether something was done, to whatever record, since the last that was done to one."""
+    c = audit_trail.c
+    last = select(func.max(c.sequence)).where(c.record_id == record_id).scalar_subquery()
+    later = select(c.sequence).where(c.sequence > last, c.verb == verb).limit(1)
+    return connection.execute(later).first() is not None
+
+
 def page(connection: Connection, window: Window, record_id: str | None = None) -> Page:
     """Read a page of what was done and received, in order of time, of everything or of one record.
 

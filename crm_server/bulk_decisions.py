@@ -1,6 +1,6 @@
 """Decisions on everything that matches a filter: previewed, then stored as a job that is done in parts.
 
-What is to be decided is fixed when the job is stored. Each part is decided, and taken off the job, in one
+What is to be decided is fixed when the job is stored, and left to it by every later one. Each part is decided, and taken off the job, in one
 transaction: whoever is killed meanwhile, each request is decided once, and whichever server looks next goes
 on where the last one was.
 """
@@ -55,7 +55,7 @@ class Preview:
 
 
 def preview(connection: Connection, wanted: Filter) -> Preview:
-    """Count the undecided requests that match, exactly."""
+    """Count the undecided requests that match, exactly, but for those that a job has still to decide."""
     as_of = connection.execute(select(func.coalesce(func.max(approvals.c.sequence), 0))).scalar_one()
     return summary(as_of, undecided(connection, wanted, as_of))
 
@@ -63,7 +63,7 @@ def preview(connection: Connection, wanted: Filter) -> Preview:
 def plan(connection: Connection, wanted: Filter, seen: Preview) -> list[str]:
     """Return what a job has to decide that decides what a preview showed, as rows of it hold it.
 
-    Raises PreviewChanged, with a new preview, when one of them has been decided since.
+    Raises PreviewChanged, with a new preview, when one of them has been decided since, or another job has it.
     """
     sequences = undecided(connection, wanted, seen.as_of)
     if summary(seen.as_of, sequences) != seen:
@@ -73,7 +73,7 @@ def plan(connection: Connection, wanted: Filter, seen: Preview) -> list[str]:
 
 
 def undecided(connection: Connection, wanted: Filter, as_of: int) -> list[int]:
-    """Return the sequences of the undecided requests that match, oldest first.
+    """Return the sequences of the undecided requests that match and that no job has still to decide, oldest first.
 
     As one text for each index: a million rows take a second to fetch, and a third of one so.
     """
@@ -86,7 +86,7 @@ def undecided(connection: Connection, wanted: Filter, as_of: int) -> list[int]:
         joined = select(func.aggregate_strings(cast(rows.c.sequence, String), ","))
         text = connection.execute(joined).scalar()
         found += map(int, text.split(",")) if text else []
-    return sorted(found)
+    return sorted(set(found).difference(*map(json.loads, connection.scalars(select(bulk_parts.c.sequences)))))
 
 
 def summary(as_of: int, sequences: Sequence[int]) -> Preview:
@@ -96,12 +96,22 @@ def summary(as_of: int, sequences: Sequence[int]) -> Preview:
 
 
 def begin(
-    connection: Connection, parts: Sequence[str], total: int, verb: Verb, reason: str | None, actor: Actor
+    connection: Connection, wanted: Filter, seen: Preview, verb: Verb, reason: str | None, actor: Actor
 ) -> str:
-    """Store a job; return its id."""
+    """Store a job that decides what a preview showed; return its id, or the first one's when it is sent twice.
+
+    Raises PreviewChanged.
+    """
+    try:
+        parts = plan(connection, wanted, seen)
+    except PreviewChanged:
+        if first := begun(connection, seen, verb, reason, actor):
+            return first
+        raise
     at = utc_now()
-    job = {"id": new_id(), "verb": verb, "state": "running", "reason": reason, "total": total}
+    job = {"id": new_id(), "verb": verb, "state": "running", "reason": reason, "total": seen.count}
     job |= {"decided": 0, "refused": 0, "actor": actor.name, "origin": actor.origin, "started_at": at}
+    job |= {"digest": seen.digest}
     connection.execute(insert(bulk_jobs), job)
     rows = [{"job_id": job["id"], "number": number, "sequences": part} for number, part in enumerate(parts)]
     if rows:
@@ -110,6 +120,22 @@ def begin(
         connection, at=at, actor=actor, verb=f"{verb}-all", record="decisions", record_id=str(job["id"])
     )
     return str(job["id"])
+
+
+def begun(connection: Connection, seen: Preview, verb: Verb, reason: str | None, actor: Actor) -> str | None:
+    """Return the id of the job that somebody began on what a preview showed, if they did."""
+    c = bulk_jobs.c
+    same = (c.digest == seen.digest) & (c.verb == verb) & (c.actor == actor.name)
+    # One that is done has no reason any more.
+    same_reason = c.reason.is_(None) | (c.reason == reason)
+    job_id = connection.scalar(select(c.id).where(same, same_reason).order_by(c.id.desc()).limit(1))
+    # What was taken back since is decided anew, and the preview of before may be equal to that of today.
+    return job_id if job_id and not audit_trail.has_happened_since(connection, job_id, "reopen") else None
+
+
+def running(connection: Connection) -> Sequence[Row[Any]]:
+    """Read the jobs that are not done, oldest first."""
+    return connection.execute(select(bulk_jobs).where(RUNNING).order_by(bulk_jobs.c.id)).all()
 
 
 def decide_some(connection: Connection) -> None:

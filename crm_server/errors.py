@@ -147,7 +147,9 @@ class PreviewChanged(Refused):
 
     def __init__(self, preview: Mapping[str, object]) -> None:
         """Show what it would decide now."""
-        super().__init__("Some of these requests have been decided since: look again.")
+        super().__init__(
+            "Some of these requests have been decided since, or are being decided in bulk: look again."
+        )
         self.preview = preview
 
 

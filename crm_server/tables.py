@@ -207,6 +207,7 @@ bulk_jobs = Table(
     Column("origin", String(64)),
     Column("started_at", String(27), nullable=False),
     Column("finished_at", String(27)),
+    Column("digest", String(64)),
     CheckConstraint("verb IN ('approve', 'reject')", name="verb"),
     CheckConstraint("state IN ('running', 'done')", name="state"),
     CheckConstraint("(state = 'done') = (finished_at IS NOT NULL)", name="finished_at"),
@@ -214,7 +215,8 @@ bulk_jobs = Table(
     CheckConstraint("decided + refused <= total", name="counts"),
     CheckConstraint("state = 'running' OR decided + refused = total", name="all"),
 )
-"""Decisions on everything that matched a filter. `reason` is there as long as it is needed."""
+"""Decisions on everything that matched a filter. `reason` is there as long as it is needed; `digest` stands for
+which requests they were, but not in jobs of before step 0012."""
 
 bulk_parts = Table(
     "bulk_parts",

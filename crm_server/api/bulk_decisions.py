@@ -37,20 +37,20 @@ async def decide_all(queue: ApprovalQueue, scope: Scope) -> Answer:
 
 
 async def store(queue: ApprovalQueue, staff: Staff, given: DecidingAll, address: str) -> str:
-    """Store a decision on everything; return its id.
+    """Store a decision on everything; return its id, which is the first one's when it was sent twice.
 
     Raises PreviewChanged, and the 404 for a search that is not theirs.
     """
     seen = Preview(**given.preview.model_dump())
     asked = {"event": given.event, "search": given.search, "status": "pending_approval"}
     reason = given.reason.strip() if given.reason and given.verb == "reject" else None
-    parts = await queue.read(
-        lambda connection: bulk_decisions.plan(connection, filter_of(connection, staff, asked), seen)
-    )
     actor = staff.at(address)
-    return await queue.write(
-        lambda connection: bulk_decisions.begin(connection, parts, seen.count, given.verb, reason, actor)
-    )
+
+    def begin(connection: Any) -> str:
+        wanted = filter_of(connection, staff, asked)
+        return bulk_decisions.begin(connection, wanted, seen, given.verb, reason, actor)
+
+    return await queue.write(begin)
 
 
 async def show_decisions(queue: ApprovalQueue, scope: Scope) -> Answer:

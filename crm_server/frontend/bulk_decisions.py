@@ -45,11 +45,12 @@ async def previewed(visit: Visit, status: int = 200, *, fault: str = "") -> Resp
     view = matching(view_of(visit))
     asked = {**wanted(view), "status": view.status}
 
-    def read(connection: Any) -> tuple[Any, str | None]:
+    def read(connection: Any) -> tuple[Any, str | None, Any]:
         found = filter_of(connection, visit.staff, asked)
-        return bulk_decisions.preview(connection, found), found.words
+        running = bulk_decisions.running(connection)
+        return bulk_decisions.preview(connection, found), found.words, running
 
-    preview, words = await visit.queue.read(read)
+    preview, words, running = await visit.queue.read(read)
     return page(
         visit,
         "bulk_preview.html",
@@ -57,6 +58,7 @@ async def previewed(visit: Visit, status: int = 200, *, fault: str = "") -> Resp
         view=view,
         preview=asdict(preview),
         words_asked=words,
+        running=running,
         fault=fault,
         reason=visit.field("reason"),
     )
@@ -89,7 +91,7 @@ async def decide_all(visit: Visit) -> Response:
     try:
         job_id = await store(visit.queue, visit.staff, given, visit.address)
     except PreviewChanged:
-        fault = "Some of what you saw has been decided since. This is what matches now."
+        fault = "Some of what you saw has been decided since, or is being decided. This is what matches now."
         return await previewed(visit, HTTPStatus.CONFLICT, fault=fault)
     return see_other(f"{PATH}/{job_id}{'?' if view.query else ''}{view.query}")
 

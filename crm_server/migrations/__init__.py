@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from crm_server.database import Database, create_file
 from crm_server.errors import ConfigurationError, Unavailable
 
-STEPS = ("0001", "0002", "0003", "0004", "0005", "0007", "0008", "0009", "0010", "0011")
+STEPS = ("0001", "0002", "0003", "0004", "0005", "0007", "0008", "0009", "0010", "0011", "0012")
 """The steps, oldest first; written here so that other commands need not load alembic to know them."""
 CURE = "run `crm-server migrate`"
 BEHIND = f"The database is not at the newest step: {CURE}."

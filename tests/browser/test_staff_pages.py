@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from crm_server import bulk_decisions
+from crm_server.approval_queue import Filter
 from crm_server.audit_trail import Actor
 from crm_server.frontend import PAGES
 from tests.browser.visits import add_staff, examine, path, receive, session, visit
@@ -28,7 +29,11 @@ def known(crm: Crm) -> Mapping[str, list[str]]:
     assert crm.cli("approvals", "approve", ids[0]).returncode == 0
     made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", ids[0])
     me = Actor("cli:tests")
-    job = in_database(crm, lambda connection: bulk_decisions.begin(connection, [], 0, "approve", None, me))
+    nothing = bulk_decisions.summary(0, [])
+    job = in_database(
+        crm,
+        lambda connection: bulk_decisions.begin(connection, Filter(), nothing, "approve", None, me),
+    )
     found = {f"/{row['record']}s": [row["record_id"]] for row in made}
     return {"/approvals": ids, "/approvals/bulk": [job], **found}
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from crm_server.approval_queue import Filter, ReceivedEvent
 from crm_server.audit_trail import Actor
 from crm_server.bulk_decisions import MOST_SHOWN, PART, Report
 from crm_server.database import Database
+from crm_server.errors import PreviewChanged
 from crm_server.idempotency import Identity
 from crm_server.settings import Settings
 from crm_server.staff import Role, add, disable, set_role
@@ -117,6 +119,46 @@ def test_a_set_that_has_changed_is_shown_anew_and_nothing_is_decided(
     assert ask(bulk, token, "GET", f"/approvals/{registered}").json["status"] == "pending_approval"
 
 
+def test_a_decision_that_is_sent_twice_is_one(bulk: Crm, staff: Mapping[Role, str]) -> None:
+    token = staff["approver"]
+    wanted = [receive(bulk) for _ in range(2 * PART)]
+    seen, before = look(bulk, token), jobs(bulk)
+    with ThreadPoolExecutor() as threads:
+        first, second = threads.map(lambda _: decide(bulk, token, "approve", seen), range(2))
+    report = finished(bulk, token, first)
+    again = decide(bulk, token, "approve", seen)
+    assert (second.status, again.status) == (202, 202)
+    assert first.json["id"] == second.json["id"] == again.json["id"]
+    assert jobs(bulk) == before + 1
+    assert again.json == report, "also when all is done"
+    assert report["total"] >= len(wanted)
+    trail = ask(bulk, token, "GET", f"/audit?record_id={report['id']}").json["items"]
+    assert [entry["verb"] for entry in trail] == ["approve-all"]
+
+
+def jobs(crm: Crm) -> int:
+    return int(crm.rows("SELECT count(*) AS n FROM bulk_jobs")[0]["n"])
+
+
+def test_of_two_decisions_on_one_preview_the_second_is_shown_anew_and_does_nothing(
+    bulk: Crm, staff: Mapping[Role, str]
+) -> None:
+    wanted = [receive(bulk) for _ in range(2 * PART)]
+    other = staff_token(bulk, "Other", "approver")
+    seen, before = look(bulk, other), jobs(bulk)
+    with ThreadPoolExecutor() as threads:
+        approved = threads.submit(decide, bulk, staff["approver"], "approve", seen)
+        rejected = threads.submit(decide, bulk, other, "reject", seen)
+        answers = (approved.result(), rejected.result())
+    (first,) = [answer for answer in answers if answer.status == 202]
+    (second,) = [answer for answer in answers if answer.status != 202]
+    assert (second.status, second.type) == (409, "preview-changed")
+    assert not second.json["preview"]["count"], "what is being decided is not seen as what waits"
+    assert jobs(bulk) == before + 1
+    report = finished(bulk, other, first)
+    assert (report["decided"] >= len(wanted), report["refused"]) == (True, [])
+
+
 def test_nothing_at_all_can_be_decided(bulk: Crm, staff: Mapping[Role, str]) -> None:
     everything = look(bulk, staff["approver"])
     finished(bulk, staff["approver"], decide(bulk, staff["approver"], "reject", everything))
@@ -173,8 +215,7 @@ def begun(database: Database, verb: Any, reason: str | None = None, actor: Actor
     with database.writing() as connection:
         add(connection, "Me", "approver", None, CLI)
         seen = bulk_decisions.preview(connection, PENDING)
-        parts = bulk_decisions.plan(connection, PENDING, seen)
-        return bulk_decisions.begin(connection, parts, seen.count, verb, reason, actor)
+        return bulk_decisions.begin(connection, PENDING, seen, verb, reason, actor)
 
 
 def ended(database: Database, job: str) -> Report:
@@ -217,6 +258,55 @@ def test_what_cannot_be_decided_is_reported_and_holds_nothing_up(database: Datab
         quicker: "rejected",
         last: "approved",
     }
+
+
+def test_what_is_being_decided_is_left_to_that_decision_and_what_comes_later_is_not(
+    database: Database,
+) -> None:
+    ids = stored(database, *(repair_request() for _ in range(PART + 1)))
+    with database.writing() as connection:
+        seen = bulk_decisions.preview(connection, PENDING)
+    job = begun(database, "reject", "Spam")
+    with database.writing() as connection:
+        bulk_decisions.decide_some(connection)
+        assert bulk_decisions.begin(connection, PENDING, seen, "reject", "Spam", ME) == job
+        others: list[tuple[Any, str | None, Actor]] = [
+            ("reject", "Spam", Actor("staff:Other")),
+            ("approve", None, ME),
+            ("reject", "Another reason", ME),
+        ]
+        for verb, reason, actor in others:
+            with pytest.raises(PreviewChanged) as raised:
+                bulk_decisions.begin(connection, PENDING, seen, verb, reason, actor)
+            assert raised.value.preview["count"] == 0
+    late = stored(database, repair_request(), repair_request())
+    with database.writing() as connection:
+        now = bulk_decisions.preview(connection, PENDING)
+        assert now.count == len(late)
+        second = bulk_decisions.begin(connection, PENDING, now, "approve", None, ME)
+    assert second != job
+    assert ended(database, second).job.decided == len(late)
+    with database.reading() as connection:
+        assert bulk_decisions.report(connection, job).job.decided == len(ids)
+
+
+def test_what_was_taken_back_is_decided_in_bulk_once_more(database: Database) -> None:
+    first, second = stored(database, repair_request(), repair_request())
+    with database.writing() as connection:
+        seen = bulk_decisions.preview(connection, PENDING)
+    jobs = {begun(database, "reject", "Spam")}
+    for job in jobs:
+        ended(database, job)
+    with database.writing() as connection:
+        for approval in (first, second):
+            approval_queue.reopen(connection, approval, ME)
+        jobs.add(again := bulk_decisions.begin(connection, PENDING, seen, "reject", "Spam", ME))
+    assert len(jobs) == len((first, second))
+    assert ended(database, again).job.decided == seen.count
+    with database.writing() as connection:
+        approval_queue.reopen(connection, first, ME)
+        with pytest.raises(PreviewChanged):
+            bulk_decisions.begin(connection, PENDING, seen, "reject", "Spam", ME)
 
 
 def shut_out(connection: Connection) -> None:

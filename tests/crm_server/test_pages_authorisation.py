@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from crm_server import bulk_decisions
+from crm_server.approval_queue import Filter
 from crm_server.audit_trail import Actor
 from crm_server.frontend import PAGES
 from crm_server.frontend.visits import Page
@@ -55,7 +56,11 @@ def ids(crm: Crm) -> Mapping[str, str]:
     assert crm.cli("approvals", "approve", approved).returncode == 0
     made = crm.rows("SELECT record, record_id FROM decision_records WHERE approval_id = ?", approved)
     me = Actor("cli:tests")
-    job = in_database(crm, lambda connection: bulk_decisions.begin(connection, [], 0, "approve", None, me))
+    nothing = bulk_decisions.summary(0, [])
+    job = in_database(
+        crm,
+        lambda connection: bulk_decisions.begin(connection, Filter(), nothing, "approve", None, me),
+    )
     return {"approvals": str(waiting), "bulk": job} | {f"{row['record']}s": row["record_id"] for row in made}
 
 

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -130,9 +131,8 @@ def test_what_is_not_decided_because_somebody_was_shut_out_says_so(crm: Crm, app
         staff.add(connection, "Shut out", "approver", None, cli)
         wanted = Filter(status="pending_approval")
         seen = bulk_decisions.preview(connection, wanted)
-        parts = bulk_decisions.plan(connection, wanted, seen)
         staff.disable(connection, "Shut out", cli)
-        return bulk_decisions.begin(connection, parts, seen.count, "approve", None, me)
+        return bulk_decisions.begin(connection, wanted, seen, "approve", None, me)
 
     path = f"/approvals/bulk/{in_database(crm, shut_out)}"
     until(lambda: "Finished" in approver.html(path).text)
@@ -158,12 +158,33 @@ def test_a_set_that_has_changed_is_shown_anew_with_the_reason_and_nothing_is_dec
     answer = decide(approver, path, html, decision="reject", reason="Shut\r\non Monday")
     assert answer.status_code == 409
     again = Html(answer.text)
-    assert "Nothing was decided. Some of what you saw has been decided since." in one_line(again)
+    assert "Nothing was decided. Some of what you saw has been decided since, or is being" in one_line(again)
     assert int(forms(again)["count"]) == int(forms(html)["count"]) - 1
     assert "Shut\non Monday" in again.text
     assert status(crm, second) == "pending_approval"
     finished(approver, decide(approver, path, again, decision="reject", reason="Shut\r\non Monday"))
     assert "Shut\non Monday" in approver.html(f"/approvals/{second}").text
+
+
+def test_a_double_click_is_one_decision_and_somebody_elses_on_the_same_preview_is_none(
+    crm: Crm, approver: Visitor
+) -> None:
+    wanted = [receive(crm) for _ in range(30)]
+    path = "/approvals/bulk?event=repair-request"
+    html = approver.html(path)
+    other = logged_in(crm, "Other approver", "approver")
+    with ThreadPoolExecutor() as threads:
+        first, second = threads.map(lambda _: decide(approver, path, html, decision="approve"), range(2))
+    assert (first.status_code, second.status_code) == (303, 303)
+    assert first.headers["location"] == second.headers["location"]
+    refused = decide(other, path, html, decision="reject", reason="Spam")
+    assert refused.status_code == 409
+    assert "Nothing was decided." in one_line(Html(refused.text))
+    page = finished(approver, first)
+    assert f"{forms(html)['count']} of {forms(html)['count']} approved" in one_line(page)
+    assert {status(crm, each) for each in wanted} == {"approved"}
+    again = decide(approver, path, html, decision="approve")
+    assert again.headers["location"] == first.headers["location"], "also when all is done"
 
 
 def test_a_rejection_without_a_reason_and_what_no_page_sends_decide_nothing(
@@ -206,6 +227,10 @@ def test_a_job_that_runs_shows_how_far_it_is_and_a_way_to_look_again(crm: Crm, a
     with closing(sqlite3.connect(crm.database, timeout=10)) as other, other:
         other.execute("BEGIN IMMEDIATE")  # nothing more is decided meanwhile
         page = approver.html(answer.headers["location"])
+        meanwhile = approver.html(path)
+    assert "Nothing else that waits matches." in one_line(meanwhile), "what is being decided is left to that"
+    assert "staff:Bulk approver is approving 60 requests" in one_line(meanwhile)
+    assert meanwhile.all("a", href=answer.headers["location"].partition("?")[0])
     (bar,) = page.all("progress")
     assert bar["max"] == "60"
     assert page.all("a", href=answer.headers["location"])

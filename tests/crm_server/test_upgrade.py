@@ -63,6 +63,7 @@ ROWS: dict[str, list[str]] = {
             VALUES ('0.9.0', 'f', '2026-11-25', 1, 'now')""",
         "INSERT INTO retired_releases (release, retired_at) VALUES ('0.9.0', 'now')",
     ],
+    "0012": [f"UPDATE bulk_jobs SET digest = '{DIGEST}'"],
     "0009": ["UPDATE erasure_state SET erasures = 3", "UPDATE customers SET erased_at = 'now'"],
     "0010": [
         f"""INSERT INTO approvals (id, event, natural_key, contract, payload, digest, status, received_at, about)
