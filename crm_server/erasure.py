@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Held:
     customers: Sequence[Row[Any]]
     tickets: Sequence[Row[Any]]
     notes: Sequence[Row[Any]]
-    """What staff noted on the tickets."""
+    """What staff noted on the tickets, oldest first; their ids do not say so."""
     corrections: Sequence[Row[Any]]
     """What the records said before they were corrected."""
 
@@ -206,7 +207,8 @@ def held(connection: Connection, person: Person, *, lock: bool = False) -> Held:
     )
     ids = [row.id for row in (*theirs, *repairs)]
     corrected = rows_of(connection, corrections, corrections.c.record_id, ids, lock=lock)
-    return Held([row for row in mine if row.payload is not None], theirs, repairs, notes, corrected)
+    requests = [row for row in mine if row.payload is not None]
+    return Held(requests, theirs, repairs, sorted(notes, key=attrgetter("at")), corrected)
 
 
 def rows_of(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import NAMESPACE_OID, uuid5
 
 from sqlalchemy import CompoundSelect, Connection, Table, delete, func, insert, or_, select, union, update
 from sqlalchemy import Row as Found
@@ -316,7 +317,7 @@ def show_ticket(connection: Connection, ticket_id: str) -> ShownTicket:
     """
     row = find_record(connection, "ticket", ticket_id, lock=False)
     mine = ticket_notes.c.ticket_id == ticket_id
-    notes = connection.execute(select(ticket_notes).where(mine).order_by(ticket_notes.c.id)).all()
+    notes = connection.execute(select(ticket_notes).where(mine).order_by(ticket_notes.c.at)).all()
     return ShownTicket(
         row,
         list(notes),
@@ -340,16 +341,21 @@ def move_ticket(connection: Connection, ticket_id: str, status: str, actor: Acto
     )
 
 
-def add_note(connection: Connection, ticket_id: str, text: str, actor: Actor) -> None:
-    """Add a note to a ticket.
+def add_note(connection: Connection, ticket_id: str, text: str, actor: Actor, form: str = "") -> None:
+    """Add a note to a ticket, once: the same note from the same `form` is there already.
 
     Raises UnknownTicket.
     """
     find_record(connection, "ticket", ticket_id)
-    at = utc_now()
-    row = {"id": new_id(), "ticket_id": ticket_id, "at": at, "author": actor.name, "text": text}
-    connection.execute(insert(ticket_notes), row)
-    audit_trail.append(connection, at=at, actor=actor, verb="note", record="ticket", record_id=ticket_id)
+    at, note_id = utc_now(), new_id()
+    if form:
+        # Of its text too, for who goes back to a form and writes something else has another note. By the id
+        # nobody guesses a text that is erased: it takes the form's number, which is chance and not kept.
+        note_id = str(uuid5(NAMESPACE_OID, json.dumps([form, ticket_id, actor.name, text])))
+    row = {"id": note_id, "ticket_id": ticket_id, "at": at, "author": actor.name, "text": text}
+    statement = insert_or_ignore(connection.dialect.name, ticket_notes)
+    if connection.execute(statement, row).rowcount:
+        audit_trail.append(connection, at=at, actor=actor, verb="note", record="ticket", record_id=ticket_id)
 
 
 def find_record(connection: Connection, kind: Kind, record_id: str, *, lock: bool = True) -> Found[Any]:

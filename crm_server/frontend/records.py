@@ -13,6 +13,7 @@ from crm_server import approval_queue, records
 from crm_server.api.approvals import told
 from crm_server.api.audit import entry
 from crm_server.api.records import correct, corrections, notes, record, unknown
+from crm_server.database import new_id
 from crm_server.decisions import TICKET_TRANSITIONS
 from crm_server.errors import Erased, TicketMoved, UnknownCustomer, UnknownTicket
 from crm_server.frontend.lists import ID, ORDERS, listing_of
@@ -96,7 +97,14 @@ async def shown(visit: Visit, fault: str = "", status: int = HTTPStatus.OK) -> R
     """Show a ticket as it is now, and why what was wanted could not be done."""
     ticket = await read_ticket(visit)
     return page(
-        visit, "ticket.html", status, ticket=ticket, is_link=is_link, fault=fault, text=visit.field("text")
+        visit,
+        "ticket.html",
+        status,
+        ticket=ticket,
+        is_link=is_link,
+        fault=fault,
+        note=new_id(),
+        text=visit.field("text"),
     )
 
 
@@ -209,7 +217,7 @@ async def add_note(visit: Visit) -> Response:
         text = Noting(text=visit.field("text")).text
     except ValidationError:
         return await shown(visit, NO_NOTE, HTTPStatus.BAD_REQUEST)
-    return await changed(visit, partial(records.add_note, text=text))
+    return await changed(visit, partial(records.add_note, text=text, form=visit.field("note")))
 
 
 async def changed(visit: Visit, change: Callable[..., None], path: str = "/tickets") -> Response:

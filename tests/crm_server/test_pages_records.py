@@ -1,5 +1,8 @@
 """The records' pages: what was corrected stands beside what is right, for those who may see it."""
 
+import re
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.crm_server.answers import post
@@ -101,6 +104,34 @@ def test_no_request_is_approved_for_an_erased_customer_which_its_page_says(
     assert answer.status_code == 409
     assert "Nothing was changed." in answer.text
     assert "This customer is erased, and stays empty" in answer.text
+
+
+def notes(visitor: Visitor, path: str) -> list[str]:
+    """What is noted on a ticket, oldest first."""
+    return re.findall(r'</bdi><span class="text" dir="auto">(Noted \w+)</span>', visitor.get(path).text)
+
+
+def test_a_note_is_there_once_however_often_its_form_is_sent(
+    crm: Crm, approver: Visitor, paths: dict[str, str]
+) -> None:
+    path = paths["ticket"]
+    (form,) = approver.html(path).all("input", type="hidden", name="note")
+    first, second = ({"note": form["value"], "text": f"Noted {word}"} for word in ("first", "second"))
+    with ThreadPoolExecutor() as threads:
+        answers = [*threads.map(lambda _: approver.post(f"{path}/notes", first), range(3))]
+    assert {(answer.status_code, answer.headers["location"]) for answer in answers} == {(303, path)}
+    assert notes(approver, path) == ["Noted first"]
+    for _ in range(2):  # by the back button, and changed
+        assert approver.post(f"{path}/notes", second).status_code == 303
+    assert notes(approver, path) == ["Noted first", "Noted second"]
+    other = logged_in(crm, "Noting approver", "approver")
+    assert other.post(f"{path}/notes", first).status_code == 303
+    (form,) = approver.html(path).all("input", type="hidden", name="note")
+    assert approver.post(f"{path}/notes", {**first, "note": form["value"]}).status_code == 303
+    assert notes(approver, path) == ["Noted first", "Noted second", "Noted first", "Noted first"]
+    ticket_id = path.rpartition("/")[2]
+    trail = crm.rows("SELECT verb FROM audit_trail WHERE record_id = ? AND verb = 'note'", ticket_id)
+    assert len(trail) == len(notes(approver, path))
 
 
 def test_no_record_that_is_not_there_is_corrected(approver: Visitor) -> None:
