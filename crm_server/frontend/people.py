@@ -71,7 +71,10 @@ def erase_seen(connection: Any, person: Person, visit: Visit) -> Held:
 
     Raises PersonChanged.
     """
-    if digest(erasure.held(connection, person)) != visit.field("seen"):
+    held = erasure.held(connection, person)
+    if held.is_empty:
+        raise PersonChanged("All that was held of this person is erased already.")
+    if digest(held) != visit.field("seen"):
         raise PersonChanged("What is held of this person has changed. Nothing was erased: look again.")
     return erasure.erase(connection, person, visit.actor)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -133,6 +134,25 @@ def test_what_was_shown_is_erased_once_somebody_is_sure(
     assert "Nothing is held of this person." in find(admin, email).text
     again = erase(admin, email, html)
     assert again.status_code == 409, "to load the answer anew erases nothing"
+    assert_erased_already(again)
+
+
+def assert_erased_already(answer: Any) -> None:
+    assert "All that was held of this person is erased already." in answer.text
+    assert "Nothing was erased" not in answer.text
+
+
+def test_of_two_clicks_to_erase_the_second_does_not_say_that_nothing_was_erased(
+    crm: Crm, admin: Visitor, email: str, person: dict[str, str]
+) -> None:
+    html = find(admin, email)
+    with ThreadPoolExecutor() as threads:
+        answers = [*threads.map(lambda _: erase(admin, email, html), range(2))]
+    first, second = sorted(answers, key=lambda answer: int(answer.status_code))
+    assert (first.status_code, second.status_code) == (200, 409)
+    assert "Requests: 3, customers: 1, tickets: 1" in first.text
+    assert_erased_already(second)
+    assert payloads_left(crm, person) == 0
 
 
 def test_what_has_come_since_is_shown_first(
