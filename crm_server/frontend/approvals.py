@@ -100,6 +100,11 @@ def filter_of(connection: Any, staff: Staff, view: View) -> Filter | None:
 
 async def list_requests(visit: Visit) -> Response:
     """Show a page of the queue."""
+    return await listed(visit)
+
+
+async def listed(visit: Visit, status: int = HTTPStatus.OK, *, fault: str = "") -> Response:
+    """Show a page of the queue as it is now, and why what was wanted could not be done, with what was given."""
     view = view_of(visit)
 
     def read(connection: Any) -> tuple[Page, Filter, int]:
@@ -114,6 +119,7 @@ async def list_requests(visit: Visit) -> Response:
     return page(
         visit,
         "approvals.html",
+        status,
         view=view,
         found=found,
         requests=[summary(item(visit.staff, row)) for row in found.rows],
@@ -122,6 +128,10 @@ async def list_requests(visit: Visit) -> Response:
         statuses=(*STATUSES, ALL),
         events=(*EVENTS, ALL),
         done=int(done) if re.fullmatch("[0-9]{1,3}", done) else None,
+        fault=fault,
+        is_fault_of_reason=fault == NO_REASON,
+        chosen=visit.form.get("id", []),
+        reason=visit.field("reason"),
     )
 
 
@@ -274,6 +284,7 @@ async def reopen(visit: Visit) -> Response:
 
 
 NO_CHOICE = "A ticket number has letters, digits and . _ : - alone, 64 at most."
+NOTHING_CHOSEN = f"Choose a decision, and up to {PAGE_SIZE} requests."
 NO_REASON = "To reject needs a reason, of at most 5,000 characters."
 
 
@@ -302,9 +313,9 @@ async def decide_selected(visit: Visit) -> Response:
     view, verb, chosen = view_of(visit), visit.field("decision"), visit.form.get("id", [])
     reason = reason_of(visit)
     if verb not in ("approve", "reject") or not chosen or len(chosen) > PAGE_SIZE:
-        raise Problem("malformed-request", f"Choose a decision, and up to {PAGE_SIZE} requests.")
+        return await listed(visit, HTTPStatus.BAD_REQUEST, fault=NOTHING_CHOSEN)
     if verb == "reject" and reason is None:
-        raise Problem("malformed-request", NO_REASON)
+        return await listed(visit, HTTPStatus.BAD_REQUEST, fault=NO_REASON)
     decide: Decide = approval_queue.approve
     if verb == "reject":
         decide = partial(approval_queue.reject, reason=str(reason))

@@ -72,6 +72,27 @@ def test_a_search_and_a_filter_survive_what_is_done(chromium: Browser, crm: Crm,
 
 
 @both
+def test_who_forgets_the_reason_writes_it_and_goes_on_with_what_was_selected(
+    chromium: Browser, crm: Crm, javascript: bool
+) -> None:
+    three(crm, f"Ornithopter {javascript}")
+    with session(chromium, crm, start="/approvals", javascript=javascript) as page:
+        search(page, f"ornithopter {javascript}")
+        for box in page.get_by_role("checkbox", name="Select").all()[:2]:
+            box.check()
+        page.get_by_role("button", name="Reject").click()
+        expect(page.get_by_role("alert")).to_contain_text("To reject needs a reason")
+        expect(page.get_by_label("Reason to reject")).to_be_focused()
+        expect(page.get_by_label("Reason to reject")).to_have_accessible_description(re.compile("a reason"))
+        if javascript:
+            examine(page)
+        page.keyboard.type("Closed on Monday")
+        page.get_by_role("button", name="Reject").click()
+        expect(page.locator(".done")).to_have_text("2 decided.")
+        assert shown(page) == ["Ada Three"]
+
+
+@both
 def test_a_request_is_rejected_with_a_reason_and_reopened(
     chromium: Browser, crm: Crm, javascript: bool
 ) -> None:

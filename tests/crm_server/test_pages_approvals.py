@@ -178,8 +178,53 @@ def test_of_some_each_is_decided_for_itself(crm: Crm, approver: Visitor) -> None
     assert answer.status_code == 409
     assert "1 decided. 3 not:" in Html(answer.text).text
     assert [status(crm, first), status(crm, second)] == ["approved", "rejected"]
-    for wrong in ({"id": [first]}, {"decision": "approve"}, {"id": [first], "decision": "reject"}):
-        assert approver.post("/approvals/decide", wrong).status_code == 400
+
+
+@pytest.mark.parametrize("reason", ["", " \r\n ", "\x1b[31m", "Sentinel " + "x" * 5001])
+def test_some_that_are_rejected_without_a_reason_stay_chosen_and_so_does_what_was_written(
+    crm: Crm, approver: Visitor, reason: str
+) -> None:
+    left_out, *chosen = (received(crm) for _ in range(3))
+    view = "event=repair-request&order=newest"
+    fields = {"id": chosen, "decision": "reject", "reason": reason}
+    answer = approver.post(f"/approvals/decide?{view}", fields)
+    assert answer.status_code == 400
+    html = Html(answer.text)
+    assert "Nothing was decided. To reject needs a reason, of at most 5,000 characters." in html.words
+    boxes = {box["value"]: "checked" in box for box in html.all("input", type="checkbox", name="id")}
+    assert {each for each, is_checked in boxes.items() if is_checked} == set(chosen)
+    assert left_out in boxes
+    (field,) = html.all("textarea", id="reason")
+    assert field["aria-invalid"] == "true"
+    assert html.all("p", id=field["aria-describedby"], role="alert")
+    assert reason.strip() in html.text
+    assert html.all("form", action=f"/approvals/decide?{view}"), "the same part of the queue"
+    assert {status(crm, each) for each in chosen} == {"pending_approval"}
+
+
+def test_what_says_nothing_or_of_nothing_is_said_above_the_list_with_all_that_was_given(
+    crm: Crm, approver: Visitor
+) -> None:
+    approval = received(crm)
+    given: list[dict[str, Any]] = [
+        {"id": [approval]},
+        {"id": [approval], "decision": "reopen"},
+        {"decision": "approve"},
+        {"decision": "reject"},
+        {"id": [approval] * (PAGE_SIZE + 1), "decision": "approve"},
+    ]
+    for fields in given:
+        answer = approver.post("/approvals/decide?order=newest", {**fields, "reason": "Sentinel reason"})
+        assert answer.status_code == 400
+        html = Html(answer.text)
+        assert "Nothing was decided. Choose a decision, and up to 50 requests." in html.words
+        assert len(html.all("input", name="id", checked="")) == (1 if "id" in fields else 0)
+        assert "Sentinel reason" in html.text
+    nothing_waits = approver.post("/approvals/decide?status=rejected", {"id": ["x"], "decision": "reject"})
+    assert nothing_waits.status_code == 400
+    assert "Nothing was decided. To reject needs a reason" in Html(nothing_waits.text).words
+    assert approver.post("/approvals/decide?search=none", {"decision": "approve"}).status_code == 404
+    assert status(crm, approval) == "pending_approval"
 
 
 def test_a_viewer_sees_masks_and_nothing_to_decide_with(crm: Crm, viewer: Visitor) -> None:
