@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import re
 from http import HTTPStatus
 from urllib.parse import urlencode, urlsplit
@@ -23,6 +24,8 @@ AT_ONCE = 2
 """Passwords that are checked at once: each takes 64 MiB and a core for a twentieth of a second."""
 MOST_WAITING = 20
 """How many log-ins may wait for that."""
+MINUTE = 60
+"""In seconds."""
 
 
 async def log_in_page(visit: Visit) -> Response:
@@ -68,7 +71,8 @@ class LogIn:
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
         for who in (f"name {group(digest)}", f"address {group(address_bytes(address))}"):
             if seconds := await self._attempts.hit(who):
-                raise too_many("There were too many attempts to log in.", seconds)
+                what = "There were too many attempts to log in."
+                raise too_many(what, seconds, f"Wait {in_words(seconds)}.")
 
     async def is_password(self, password: str, password_hash: str | None) -> bool:
         """Check a password, when it is its turn."""
@@ -81,6 +85,12 @@ class LogIn:
                 return await asyncio.to_thread(staff.is_password, password, password_hash)
         finally:
             self._waiting -= 1
+
+
+def in_words(seconds: int) -> str:
+    """Return how long somebody waits, in whole minutes from the first on."""
+    count, unit = (seconds, "second") if seconds < MINUTE else (math.ceil(seconds / MINUTE), "minute")
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 async def log_out(visit: Visit) -> Response:

@@ -241,7 +241,6 @@ class KeyRateLimit:
         await self.app(scope, receive, send)
 
 
-def too_many(what: str, seconds: int) -> Problem:
-    """Return the 429."""
-    detail = f"{what} Wait as long as Retry-After says."
-    return Problem("too-many-requests", detail, headers={"retry-after": str(seconds)})
+def too_many(what: str, seconds: int, cure: str = "Wait as long as Retry-After says.") -> Problem:
+    """Return the 429; a browser shows nobody its header, so that a page needs another `cure`."""
+    return Problem("too-many-requests", f"{what} {cure}", headers={"retry-after": str(seconds)})

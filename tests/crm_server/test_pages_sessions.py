@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, update
 
 from crm_server.database import BUSY_SECONDS, utc_now
-from crm_server.frontend.login import MOST_WAITING, LogIn, local
+from crm_server.frontend.login import MOST_WAITING, LogIn, in_words, local
 from crm_server.middleware.rate_limit import Limit
 from crm_server.middleware.sessions import COOKIE, session_token
 from crm_server.problems import Problem
@@ -275,8 +275,24 @@ def test_who_guesses_at_one_name_waits_wherever_they_are(proxied: Crm) -> None:
         assert visitor.log_in("Xenia", "a wrong password").status_code == 403
     refused = Visitor(proxied, {"x-forwarded-for": "198.51.100.9"}).log_in("Xenia")
     assert refused.status_code == 429
-    assert 0 < int(refused.headers["retry-after"]) <= 3600
-    assert "too many attempts" in refused.text
+    seconds = int(refused.headers["retry-after"])
+    assert 0 < seconds <= 3600
+    assert f"There were too many attempts to log in. Wait {in_words(seconds)}." in refused.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "1 second"),
+        (2, "2 seconds"),
+        (59, "59 seconds"),
+        (60, "1 minute"),
+        (61, "2 minutes"),
+        (3600, "60 minutes"),
+    ],
+)
+def test_how_long_to_wait_is_said_as_people_say_it_and_never_too_short(seconds: int, words: str) -> None:
+    assert in_words(seconds) == words
 
 
 def test_who_guesses_at_many_names_waits_too(proxied: Crm) -> None:
