@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 from pydantic import SecretStr
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from crm_server.approval_queue import ApprovalQueue
@@ -84,18 +84,24 @@ class Pages:
         """Prepare; `attempts` is how often somebody may try to log in."""
         self._queue, self._webhook_keys = queue, webhook_keys
         self._bodies = Bodies(self, largest=LARGEST_FORM, hurry=hurry)
-        pages = [*PAGES, Page("POST", "/login", LogIn(attempts), None)]
+        pages = [*PAGES, Page("POST", "/login", LogIn(attempts, self.is_page), None)]
         by_path = {page.path: [other for other in pages if other.path == page.path] for page in pages}
-        routes = [
+        self._routes = [
             Route(path, self.answering(here), methods=[page.method for page in here])
             for path, here in by_path.items()
         ]
-        self._router = Router(routes, redirect_slashes=False)
+        self._router = Router(self._routes, redirect_slashes=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         scope["app"] = self  # has the router raise 404 and 405, not answer them
         await self._router(scope, receive, send)
+
+    def is_page(self, path: str) -> bool:
+        """Tell whether there is a page at a path, and not only what a form of one does."""
+        scope = {"type": "http", "method": "GET", "path": path}
+        found = (match for route in self._routes if (match := route.matches(scope)[0]) is not Match.NONE)
+        return next(found, Match.NONE) is Match.FULL
 
     def answering(self, pages: Iterable[Page]) -> Callable[[Request], Awaitable[Response]]:
         """Return what answers the requests for one path."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import urlencode, urlsplit
 
@@ -38,9 +39,9 @@ async def log_in_page(visit: Visit) -> Response:
 class LogIn:
     """Lets somebody in by name and password."""
 
-    def __init__(self, attempts: Limit) -> None:
-        """Remember how often somebody may try."""
-        self._attempts = attempts
+    def __init__(self, attempts: Limit, is_page: Callable[[str], bool]) -> None:
+        """Remember how often somebody may try; `is_page` tells whether there is anything to see at a path."""
+        self._attempts, self._is_page = attempts, is_page
         self._checking = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
@@ -58,7 +59,8 @@ class LogIn:
             await visit.queue.write(lambda connection: sessions.refuse(connection, known, visit.address))
             fault = "No one has this name and this password."
             return page(visit, "login.html", HTTPStatus.FORBIDDEN, next=wanted, name=name, fault=fault)
-        response = see_other(wanted)
+        # They may come from a page that was the answer to a form, whose path shows nothing.
+        response = see_other(wanted if self._is_page(urlsplit(wanted).path) else "/")
         secure = visit.request.scope["scheme"] == "https"
         response.set_cookie(COOKIE, token, path="/", secure=secure, httponly=True, samesite="lax")
         return response

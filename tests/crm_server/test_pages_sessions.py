@@ -303,7 +303,7 @@ def test_who_guesses_at_many_names_waits_too(proxied: Crm) -> None:
 
 def test_a_flood_of_log_ins_is_refused_before_it_fills_the_memory() -> None:
     async def flood() -> list[object]:
-        log_in = LogIn(Limit("10/minute", "log-in"))
+        log_in = LogIn(Limit("10/minute", "log-in"), lambda _: True)
         checks = [log_in.is_password("some password", None) for _ in range(MOST_WAITING + 5)]
         return list(await asyncio.gather(*checks, return_exceptions=True))
 
@@ -329,6 +329,16 @@ def test_a_flood_of_log_ins_is_refused_before_it_fills_the_memory() -> None:
 def test_a_log_in_leads_to_no_other_server(path: str) -> None:
     assert local(path) == "/"
     assert local("/approvals?status=all&after=1") == "/approvals?status=all&after=1"
+
+
+def test_a_log_in_leads_to_what_is_a_page_and_not_to_what_only_a_form_does(crm: Crm) -> None:
+    add_staff(crm, "Yvonne", "viewer")
+    acts = ("/logout", "/approvals/decide?order=newest", "/approvals/1/reject", "/people/erase", "/nothing")
+    wanted = dict.fromkeys(acts, "/") | {
+        path: path for path in ("/", "/people", "/approvals/1?order=newest", "/tickets?status=open")
+    }
+    led = {path: Visitor(crm).log_in("Yvonne", wanted=path).headers["location"] for path in wanted}
+    assert led == wanted
 
 
 @pytest.mark.parametrize("cookie", [b"", b"crm_staff", b"=;;=", b"a=b; c", b"\xff\xfe=1"])
