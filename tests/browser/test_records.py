@@ -12,6 +12,15 @@ from tests.factories import repair_request
 from tests.servers import Crm
 
 both = pytest.mark.parametrize("javascript", [True, False], ids=["script", "no script"])
+CLICK_TWICE = """() => {
+  const areStopped = [];
+  addEventListener("submit", (event) => areStopped.push(event.defaultPrevented));
+  const button = document.querySelector("form[action$=notes] button");
+  button.click();
+  button.click();
+  return areStopped;
+}"""
+"""Returns of each click whether it sends nothing."""
 
 
 def open_ticket(page: Page, crm: Crm, **over: object) -> str:
@@ -48,6 +57,20 @@ def test_a_ticket_goes_from_open_to_closed(chromium: Browser, crm: Crm, javascri
         page.get_by_label("State").select_option("open")
         page.get_by_role("button", name="Show").click()
         expect(page.get_by_role("link", name=number)).to_have_count(0)
+
+
+def test_a_second_click_while_a_form_is_under_way_sends_nothing_and_the_back_button_works(
+    chromium: Browser, crm: Crm
+) -> None:
+    with session(chromium, crm) as page:
+        open_ticket(page, crm)
+        page.get_by_label("Note for staff").fill("Comes on Friday.")
+        assert page.evaluate(CLICK_TWICE) == [False, True]
+        expect(page.locator("#notes + .history li")).to_have_text(re.compile("Comes on Friday"))
+        page.go_back()
+        page.get_by_label("Note for staff").fill("Or on Monday.")
+        page.get_by_role("button", name="Add note").click()
+        expect(page.locator("#notes + .history li")).to_have_count(2)
 
 
 def test_a_ticket_that_another_has_moved_is_not_moved_twice(chromium: Browser, crm: Crm) -> None:

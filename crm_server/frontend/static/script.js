@@ -61,6 +61,17 @@ function writeTimes() {
 }
 writeTimes();
 
+// A second click on a slow line sends nothing. After a while one does: an answer may be a file, or never come.
+const underWay = new Set();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (underWay.has(form)) return event.preventDefault();
+  underWay.add(form);
+  setTimeout(() => underWay.delete(form), 10_000);
+});
+addEventListener("pageshow", () => underWay.clear());
+
 // After a decision the list goes on where it was.
 const list = document.querySelector(".requests");
 if (list) {
