@@ -360,18 +360,22 @@ def test_the_server_does_not_start_without_a_key(migrated: Crm) -> None:
     assert "WEBHOOK_API_KEY" in done.stderr
 
 
-def test_a_closed_standard_input_is_named(migrated: Crm) -> None:
-    command = ["bash", "-c", 'exec "$0" -m crm_server "$@" <&-', sys.executable]
-    command += ["staff", "add", "Grace", "--role", "viewer", "--password-stdin"]
-    done = subprocess.run(
-        command,
-        cwd=migrated.directory,
-        env=migrated.env,
+def run_closed(crm: Crm, stream: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `crm-server` with a stream closed, as a shell writes it."""
+    return subprocess.run(
+        ["bash", "-c", f'exec "$0" -m crm_server "$@" {stream}', sys.executable, *command],
+        cwd=crm.directory,
+        env=crm.env,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_a_closed_standard_input_is_named(migrated: Crm) -> None:
+    command = ["staff", "add", "Grace", "--role", "viewer", "--password-stdin"]
+    done = run_closed(migrated, "<&-", *command)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "crm-server: Standard input is closed, and something is to be read from it.\n"
 
@@ -380,14 +384,6 @@ def test_a_closed_standard_input_is_named(migrated: Crm) -> None:
     "command", [["audit", "--json"], ["audit", "--csv"], ["approvals", "list", "--json"]], ids=" ".join
 )
 def test_a_closed_standard_output_is_named(migrated: Crm, command: list[str]) -> None:
-    done = subprocess.run(
-        ["bash", "-c", 'exec "$0" -m crm_server "$@" >&-', sys.executable, *command],
-        cwd=migrated.directory,
-        env=migrated.env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_closed(migrated, ">&-", *command)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "crm-server: Standard output is closed, and all of this goes there.\n"

@@ -508,14 +508,19 @@ def test_postgresql_without_its_driver_says_what_to_install(site: Site) -> None:
     assert (done.returncode, done.stderr) == (1, words)
 
 
+def run_closed(site: Site, stream: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `crm-sender` with a stream closed, as a shell writes it."""
+    return subprocess.run(
+        ["bash", "-c", f'exec "$0" -m sender "$@" {stream}', sys.executable, *command],
+        cwd=site.directory, env=site.environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "command", [["enqueue", "repair-request", "-"], ["erase-person", "--email", "-", "--yes"]]
 )
 def test_a_closed_standard_input_is_wrong_usage(site: Site, command: list[str]) -> None:
-    done = subprocess.run(
-        ["bash", "-c", 'exec "$0" -m sender "$@" <&-', sys.executable, *command],
-        cwd=site.directory, env=site.environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_closed(site, "<&-", *command)
     words = "crm-sender: standard input is closed: name a file, or give --email E --yes\n"
     assert (done.returncode, done.stderr) == (2, words)
 
@@ -531,10 +536,7 @@ def test_a_closed_standard_input_is_wrong_usage(site: Site, command: list[str]) 
     ids=" ".join,
 )
 def test_a_closed_standard_output_is_named(site: Site, command: list[str]) -> None:
-    done = subprocess.run(
-        ["bash", "-c", 'exec "$0" -m sender "$@" >&-', sys.executable, *command],
-        cwd=site.directory, env=site.environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_closed(site, ">&-", *command)
     words = "crm-sender: standard output is closed, and all of this goes there\n"
     assert (done.returncode, done.stderr) == (1, words)
 
