@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from starlette.types import Scope
@@ -44,13 +45,9 @@ async def store(queue: ApprovalQueue, staff: Staff, given: DecidingAll, address:
     seen = Preview(**given.preview.model_dump())
     asked = {"event": given.event, "search": given.search, "status": "pending_approval"}
     reason = given.reason.strip() if given.reason and given.verb == "reject" else None
-    actor = staff.at(address)
-
-    def begin(connection: Any) -> str:
-        wanted = filter_of(connection, staff, asked)
-        return bulk_decisions.begin(connection, wanted, seen, given.verb, reason, actor)
-
-    return await queue.write(begin)
+    wanted = await queue.read(lambda connection: filter_of(connection, staff, asked))
+    begin = partial(bulk_decisions.begin, wanted=wanted, seen=seen, verb=given.verb, reason=reason)
+    return await queue.write(partial(begin, actor=staff.at(address)))
 
 
 async def show_decisions(queue: ApprovalQueue, scope: Scope) -> Answer:

@@ -191,6 +191,7 @@ def test_what_is_not_there_is_not_found(bulk: Crm, staff: Mapping[Role, str]) ->
     assert ask(bulk, token, "GET", "/approvals/decisions/none").status == 404
     assert ask(bulk, token, "GET", "/approvals/decisions?search=none").status == 404
     assert decide(bulk, token, "approve", look(bulk, token), search="none").status == 404
+    assert " ERROR " not in bulk.log, "who asks wrongly is no fault of the database"
     assert ask(bulk, token, "DELETE", "/approvals/decisions").headers["allow"] == "GET, HEAD, POST"
 
 
