@@ -53,8 +53,8 @@ PRAGMAS = (
     f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
-    # 16 MB: a commit that moves the log into the database takes long, and pages that change often move once.
-    "PRAGMA wal_autocheckpoint = 4000",
+    # 40 MB: a commit that moves the log into the database takes long, and pages that change often move once.
+    "PRAGMA wal_autocheckpoint = 10000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
     "PRAGMA temp_store = MEMORY",
