@@ -233,17 +233,23 @@ def words_of(error: DBAPIError) -> str:
     if type(original).__module__ == "sqlite3":
         # SQLite's own words name tables and columns; those of Python's module quote text that is not UTF-8.
         return str(original) if hasattr(original, "sqlite_errorname") else type(original).__name__
-    # PostgreSQL's details show the row.
-    return str(getattr(getattr(original, "diag", None), "message_primary", None) or original)
+    return _primary_words(original) or str(original)
+
+
+def _primary_words(original: Any) -> str | None:
+    """Return what PostgreSQL says first of an error, by whichever driver; its details show the row."""
+    first = next(iter(getattr(original, "args", ())), None)
+    if isinstance(first, dict):  # pg8000: the fields of the server's answer
+        found: str | None = first.get("M")
+    else:
+        found = getattr(getattr(original, "diag", None), "message_primary", None)
+    return found
 
 
 def leave_values_out(error: DBAPIError) -> None:
     """Leave in an error what is wrong, and not its details, in which PostgreSQL repeats the row."""
     original: Any = error.orig
-    words = getattr(getattr(original, "diag", None), "message_primary", None)
-    if original.args and isinstance(original.args[0], dict):  # pg8000: the fields of the server's answer
-        words = original.args[0].get("M")
-    if words:
+    if words := _primary_words(original):
         original.args = (words,)
         error.args = (words,)
 
@@ -365,9 +371,8 @@ def insert_one(connection: Connection, statement: Insert, row: Mapping[str, Any]
 
     As text that was written once: SQLAlchemy's preparations would else be an eighth of what a booking waits for.
     """
-    if connection.get_execution_options().get(
-        "schema_translate_map"
-    ):  # to a tenant's schema, which no text knows
+    if connection.get_execution_options().get("schema_translate_map"):
+        # To a tenant's schema, which no text knows.
         statement = statement.execution_options(preserve_rowcount=True)
         return connection.execute(statement, row).rowcount == 1
     written, order = _written(statement, tuple(row), connection.dialect)

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sender import (
@@ -32,6 +33,7 @@ from sender import (
     outbox,
     outbox_identity,
 )
+from sender.database import leave_values_out
 from tests.factories import repair_request
 from tests.sender.engines import new_outbox, rows
 from tests.sender.site import SENTINEL, Site, cli, sender_environment
@@ -61,6 +63,15 @@ def test_psycopgs_own_cursors_and_rows_are_not_used(postgresql: str) -> None:
         event_id = crm.repair_requested(repair_request(), connection)
         assert connection.cursor_factory is psycopg.RawCursor
     assert [row["id"] for row in rows(postgresql, "SELECT id FROM crm_outbox")] == [event_id]
+
+
+def test_a_row_that_a_driver_tells_of_in_its_own_way_is_left_out_of_its_error() -> None:
+    """As pg8000 raises it, whose errors are the fields of the server's answer."""
+    told = {"S": "ERROR", "M": "null value in column", "D": f"Failing row contains ({SENTINEL})."}
+    error = IntegrityError("INSERT", None, Exception(told))
+    leave_values_out(error)
+    assert SENTINEL not in f"{error} {error.orig!r}"
+    assert "null value in column" in str(error)
 
 
 def test_pipeline_mode_is_refused_for_nobody_knows_yet_what_is_there(postgresql: str) -> None:
