@@ -31,6 +31,7 @@ from crm_server.audit_trail import Actor
 from crm_server.database import (
     BUSY_SECONDS,
     Database,
+    execute_as_is,
     insert_new,
     new_id,
     utc_now,
@@ -245,7 +246,7 @@ class ApprovalQueue:
 
 def receive(connection: Connection, events: Sequence[ReceivedEvent]) -> list[Receipt | Conflict]:
     """Store those events that are new, in the order of their identities, and judge the others."""
-    newest, erasure_key = connection.exec_driver_sql(state_statement(connection.dialect)).one()
+    newest, erasure_key = execute_as_is(connection, state_statement(connection.dialect)).fetchone()
     # The queue is never reordered, when the clock has jumped back neither.
     at = max(utc_now(), newest or "")
     rows = [new_row(event, at) for event in events]

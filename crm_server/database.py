@@ -20,7 +20,7 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from crm_server.errors import ConfigurationError, Unavailable
@@ -217,12 +217,18 @@ def begin_postgresql(connection: Connection) -> None:
 
 
 def leave_values_out(context: ExceptionContext) -> None:
-    """Leave in an error what is wrong, and not its details, in which PostgreSQL repeats the row."""
-    error: Any = context.original_exception
-    words = error.diag.message_primary if hasattr(error, "diag") else None
+    """Leave values out of what SQLAlchemy makes of an error too."""
+    words = without_values(context.original_exception)
     if words and context.sqlalchemy_exception:
-        error.args = (words,)
         context.sqlalchemy_exception.args = (words,)
+
+
+def without_values(error: Any) -> str | None:
+    """Leave in an error of PostgreSQL what is wrong, which is returned, and not its details, in which it repeats the row."""
+    words: str | None = error.diag.message_primary if hasattr(error, "diag") else None
+    if words:
+        error.args = (words,)
+    return words
 
 
 def open_sqlite(url: URL) -> Engine:
@@ -255,7 +261,7 @@ def begin_sqlite(connection: Connection) -> None:
     when another process wrote in between.
     """
     writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    execute_as_is(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def identify_files(path: str) -> list[tuple[int, int]]:
@@ -296,7 +302,25 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, An
     names, all_places = ", ".join(rows[0]), ", ".join([places] * len(rows))
     statement = f"INSERT INTO {table.name} ({names}) VALUES {all_places} ON CONFLICT DO NOTHING"  # noqa: S608  # our names
     values = tuple(value for row in rows for value in row.values())
-    return connection.exec_driver_sql(statement, values).rowcount
+    count: int = execute_as_is(connection, statement, values).rowcount
+    return count
+
+
+def execute_as_is(connection: Connection, statement: str, values: Sequence[Any] = ()) -> Any:
+    """Have the driver run a statement of its own dialect; return its cursor.
+
+    For those of every batch: SQLAlchemy takes longer about each than SQLite. Raises what SQLAlchemy would.
+    """
+    cursor = connection.connection.cursor()
+    dbapi: Any = connection.dialect.loaded_dbapi
+    try:
+        cursor.execute(statement, values)
+    except dbapi.Error as error:
+        without_values(error)
+        raise DBAPIError.instance(
+            statement, None, error, dbapi.Error, hide_parameters=True, dialect=connection.dialect
+        ) from None
+    return cursor
 
 
 def is_database_error(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from crm_server.frontend import (
 from crm_server.frontend.login import LogIn, log_in_page, log_out, to_log_in
 from crm_server.frontend.rendering import static_file
 from crm_server.frontend.visits import Page, Visit
-from crm_server.middleware.bodies import Bodies, Hurry, check_transfer_coding
+from crm_server.middleware.bodies import Bodies, Hurry, check_transfer_coding, content_length
 from crm_server.middleware.rate_limit import Limit
 from crm_server.middleware.sessions import SAFE_METHODS, require_csrf, require_own_origin
 from crm_server.problems import Problem
@@ -136,7 +136,7 @@ class Pages:
         if kinds != [FORM]:
             raise Problem("unsupported-media-type", "Send a form, as a browser does.")
         check_transfer_coding(headers)
-        body = await self._bodies.read(request.receive)
+        body = await self._bodies.read(request.receive, content_length(headers))
         self._bodies.held -= len(body)
         try:
             text = body.decode("ascii")

@@ -83,35 +83,36 @@ class Bodies:
             await self.app(scope, receive, send)
             return
         headers = scope["headers"]
-        length = next((value for name, value in headers if name == b"content-length"), b"")
-        if length and int(length) > self.largest:
+        length = content_length(headers)
+        if length is not None and length > self.largest:
             raise self.too_large()
-        body = await self.read(receive)
+        body = await self.read(receive, length)
         try:
             if body or operation not in self.optional:
                 check_media_type(headers)
-            if not length:
+            if length is None:
                 check_transfer_coding(headers)
             scope["crm.body"] = body
             await self.app(scope, receive, send)
         finally:
             self.held -= len(body)
 
-    async def read(self, receive: Receive) -> bytes:
-        """Return the whole body; raise 413 and 408."""
+    async def read(self, receive: Receive, length: int | None) -> bytes:
+        """Return the whole body, of `length` bytes where that was said; raise 413 and 408."""
         try:
-            return await self.hurry.wait(self.gather(receive))
+            return await self.hurry.wait(self.gather(receive, length))
         except TimeoutError:
             raise Problem("request-timeout", "The body did not arrive in time. Send it again.") from None
 
-    async def gather(self, receive: Receive) -> bytes:
+    async def gather(self, receive: Receive, length: int | None) -> bytes:
         """Return the whole body, held, however many parts it comes in.
 
         Raises 413 as soon as it is too large, 503 when too much is held.
         """
         message: Message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            body: bytes = message.get("body", b"")
+        body: bytes = message.get("body", b"")
+        # granian says only in a further message that there is no more: three threads would be woken for it.
+        if message["type"] == "http.request" and (len(body) == length or not message.get("more_body")):
             self.hold(body, len(body))
             return body
         parts = bytearray()
@@ -140,6 +141,14 @@ class Bodies:
     def too_large(self) -> Problem:
         """Return the 413."""
         return Problem("content-too-large", f"The body may have at most {self.largest} bytes.")
+
+
+def content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """Return how many bytes a body has, unless it comes in chunks, of which each says it (RFC 9112, 6.3)."""
+    names = dict(headers)
+    if b"transfer-encoding" in names or b"content-length" not in names:
+        return None
+    return int(names[b"content-length"])
 
 
 def operation_id(scope: Scope) -> str | None:

@@ -1,15 +1,16 @@
 """The database itself refuses what must not be, whoever asks."""
 
 import sqlite3
+import traceback
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from crm_server.approval_queue import Filter, listed
-from crm_server.database import Database
+from crm_server.database import Database, execute_as_is, insert_new
 from crm_server.migrations import STEPS
 from crm_server.pages import Window, count, merged
 from crm_server.tables import approvals, metadata
@@ -19,8 +20,8 @@ pytestmark = ON_BOTH
 ON_SQLITE = pytest.mark.engines("sqlite")
 
 
-def add_approval(connection: Connection, **over: str | None) -> None:
-    row = {
+def approval(**over: str | None) -> dict[str, str | None]:
+    return {
         "id": "1",
         "event": "repair-request",
         "natural_key": "key",
@@ -35,6 +36,10 @@ def add_approval(connection: Connection, **over: str | None) -> None:
         "erased_at": None,
         **over,
     }
+
+
+def add_approval(connection: Connection, **over: str | None) -> None:
+    row = approval(**over)
     names = ", ".join(row)
     values = ", ".join(f":{name}" for name in row)
     connection.execute(text(f"INSERT INTO approvals ({names}) VALUES ({values})"), row)
@@ -125,9 +130,26 @@ def test_every_connection_has_the_pragmas(database: Database, pragma: str, value
 
 
 def test_an_error_of_the_database_shows_no_parameters(database: Database) -> None:
-    with pytest.raises(DBAPIError) as caught, database.writing() as connection:
-        add_approval(connection, payload="Sentinel", digest="short")
-    assert "Sentinel" not in str(caught.value)
+    wrong = {"payload": "Sentinel", "digest": "short"}
+    with pytest.raises(IntegrityError) as caught, database.writing() as connection:
+        add_approval(connection, **wrong)
+    assert "Sentinel" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_error_past_sqlalchemy_is_the_one_that_it_would_raise_and_shows_no_parameters(
+    database: Database,
+) -> None:
+    wrong = approval(payload="Sentinel", digest="short")
+    with (
+        pytest.raises(IntegrityError, match=r"(?i)check constraint") as caught,
+        database.writing() as connection,
+    ):
+        insert_new(connection, approvals, [wrong])
+    assert "Sentinel" not in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(DBAPIError, match="nowhere"), database.writing() as connection:
+        execute_as_is(connection, "SELECT 1 FROM nowhere")
+    with database.writing() as connection:
+        assert insert_new(connection, approvals, [approval(), approval()]) == 1
 
 
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
