@@ -10,19 +10,22 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from io import TextIOWrapper
 from ipaddress import ip_address
 from pathlib import Path
+from tempfile import TemporaryFile
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from sqlalchemy import Engine, Row
 from sqlalchemy.engine import make_url
@@ -370,7 +373,7 @@ def _told(event: dict[str, Any]) -> Iterator[str]:
 
 
 def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
-    with reading(_outbox(settings)) as connection:
+    with _printed_later() as out, reading(_outbox(settings)) as connection:
         data = (
             {
                 "id": row.id,
@@ -382,11 +385,8 @@ def _delivered(options: argparse.Namespace, settings: SenderSettings) -> int:
             }
             for row in outbox.delivered_since(connection, options.since)
         )
-        if options.json:
-            _print_parts(_json_parts(data))
-        else:
-            for event in data:
-                print("{id}  {event:<24}{natural_key:<24}{delivered_at}".format_map(event))
+        line = "{id}  {event:<24}{natural_key:<24}{delivered_at}\n"
+        out.writelines(_json_parts(data) if options.json else map(line.format_map, data))
     return 0
 
 
@@ -394,21 +394,22 @@ def _trail(options: argparse.Namespace, settings: SenderSettings) -> int:
     if options.csv and options.json:
         print("crm-sender trail: --csv or --json, not both", file=sys.stderr)
         return 2
-    with reading(_outbox(settings)) as connection:
+    with _printed_later() as out, reading(_outbox(settings)) as connection:
         steps = (row._asdict() | {"at": shown(row.at)} for row in outbox.history(connection, options.since))
         if options.json:
-            print("[")
-            _print_parts(_joined(map(json.dumps, steps), ",\n"))
-            print("]")
+            out.write("[\n")
+            out.writelines(_joined(map(json.dumps, steps), ",\n"))
+            out.write("\n]\n")
         elif options.csv:
             writer = csv.DictWriter(
-                _output(), ["at", "event_id", "event", "natural_key", "actor", "verb", "detail"]
+                out, ["at", "event_id", "event", "natural_key", "actor", "verb", "detail"]
             )
             writer.writeheader()
             writer.writerows(steps)
         else:
             for s in steps:
-                print(f"{s['at']}  {s['event_id']}  {s['actor']:<10}{s['verb']:<10}{s['detail']}".rstrip())
+                line = f"{s['at']}  {s['event_id']}  {s['actor']:<10}{s['verb']:<10}{s['detail']}"
+                out.write(f"{line.rstrip()}\n")
     return 0
 
 
@@ -595,7 +596,8 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
 
-    for _ in range(MIGRATIONS):
+    for number in range(MIGRATIONS):
+        time.sleep(LOCK_WAIT if number else 0)
         try:
             upgrade()
         except CommandError:
@@ -609,7 +611,6 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
         except DBAPIError as error:
             if not is_lock_timeout(error):
                 raise
-            time.sleep(LOCK_WAIT)
         else:
             print(f"crm-sender: {settings.shown_outbox} is up to date")
             return 0
@@ -648,10 +649,17 @@ def _print(options: argparse.Namespace, data: Any, lines: Iterable[str]) -> None
         print(text)
 
 
-def _print_parts(parts: Iterable[str]) -> None:
-    """Print a text part by part, for all of it may be more than there is memory."""
-    _output().writelines(parts)
-    print()
+@contextmanager
+def _printed_later() -> Iterator[IO[str]]:
+    """Give a file whose text is printed after the block, and may be more than there is memory.
+
+    Whoever reads it slowly holds no transaction of the block open, which keeps erased bytes in SQLite's log.
+    """
+    output = _output()
+    with TemporaryFile("w+", encoding="utf-8", newline="") as text:
+        yield text
+        text.seek(0)
+        shutil.copyfileobj(text, output)
 
 
 def _joined(parts: Iterable[str], separator: str) -> Iterator[str]:
@@ -665,7 +673,7 @@ def _json_parts(items: Iterable[Mapping[str, object]]) -> Iterator[str]:
     for item in items:
         yield before + indent(json.dumps(item, indent=2), "  ")
         before = ",\n"
-    yield "[]" if before == "[\n" else "\n]"
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
 if __name__ == "__main__":

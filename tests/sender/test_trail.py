@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from tests.programs import Program
 from tests.receiver import Receiver, always, first, problem, receipt, reply
 from tests.sender.engines import ENGINES, new_outbox, rows
 from tests.sender.site import SENTINEL, Site
@@ -107,12 +108,35 @@ def test_a_long_trail_is_not_held_in_memory(site: Site) -> None:
     assert peak(site, "trail", "--json") < 5 * MEGABYTE
 
 
+@pytest.mark.parametrize("command", [["trail"], ["delivered", "--since", "1970-01-01T00:00Z"]])
+def test_who_reads_it_slowly_keeps_no_erased_bytes_in_the_log(site: Site, command: list[str]) -> None:
+    site.rows(
+        f"{NUMBERS} INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, digest, status,"
+        " due_at, enqueued_at, finished_at) SELECT number, 'repair-request', '1.0.0', number, 'u', 'REV-1', ?,"
+        " 'delivered', 0, 1.0, 2.0 FROM step",
+        "0" * 64,
+    )
+    printing = Program("sender", [*command, "--json"], cwd=site.directory, env=site.environment())
+    assert printing.stdout is not None
+    try:
+        text = printing.stdout.read(1)  # it prints now, and the pipe does not hold all of it
+        with closing(sqlite3.connect(site.database)) as connection:
+            connection.execute("UPDATE crm_outbox SET attempts = 1")
+            connection.commit()
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy
+        text += printing.stdout.read()
+    finally:
+        printing.kill()
+        printing.communicate(timeout=20)
+    assert len(json.loads(text)) == 20_000
+
+
 @pytest.mark.parametrize("how", [[], ["--json"]], ids=["text", "json"])
 def test_a_long_list_of_what_was_delivered_is_not_held_in_memory(site: Site, how: list[str]) -> None:
     digest = "0" * 64
     site.rows(
-        "WITH RECURSIVE step (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM step WHERE number < 20000)"
-        " INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, digest, status, due_at,"
+        f"{NUMBERS} INSERT INTO crm_outbox (id, event, contract, natural_key, order_key, reference, digest, status, due_at,"
         " enqueued_at, finished_at) SELECT number, 'repair-request', '1.0.0', number, 'u', 'REV-1', ?,"
         " 'delivered', 0, 1.0, 2.0 FROM step",
         digest,
@@ -120,6 +144,9 @@ def test_a_long_list_of_what_was_delivered_is_not_held_in_memory(site: Site, how
     assert peak(site, "delivered", "--since", "1970-01-01T00:00Z", *how) < 5 * MEGABYTE
 
 
+NUMBERS = (
+    "WITH RECURSIVE step (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM step WHERE number < 20000)"
+)
 MEGABYTE = 1_000_000
 
 
