@@ -316,7 +316,7 @@ def begin_look(connection: Connection, clock: Callable[[], float]) -> float:
 
 
 def begin_work(connection: Connection, clock: Callable[[], float]) -> float:
-    """Begin a transaction that writes beside other relays, and return `time_of` it.
+    """Begin a transaction that writes beside bookings and relays, and return `time_of` it.
 
     PostgreSQL lets it wait for nobody for longer than SQLite does, and ends it when its process stands
     still, so that the others get what it has locked.

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row
 
 from generated.operations import CURRENT, RELEASES
 from sender import outbox
-from sender.database import PAUSE, reading
+from sender.database import PAUSE, begin_work, reading
 from sender.delivery import Cause, cause_of, read_answer
 from sender.errors import DamagedEvent, InvalidEvent, PreviewChanged, SenderError, UnknownEvent, WrongState
 from sender.events import check, is_intact
@@ -134,7 +134,8 @@ def retry_matching(engine: Engine, wanted: Failures, actor: str, seen: str | Non
         faults = {row.id: fault for row in rows if (fault := _fault(row))}
         remarks |= {row.id: remark for row in rows if (remark := _remark(row, faults.get(row.id)))}
         with engine.begin() as connection:
-            back = outbox.retry(connection, list(set(part) - set(faults)), time.time(), actor)
+            now = begin_work(connection, time.time)
+            back = outbox.retry(connection, list(set(part) - set(faults)), now, actor)
             refused |= faults | _refusals(connection, set(part) - set(faults) - set(back))
         retried += len(back)
     return Retried(retried, refused, remarks)
@@ -145,7 +146,7 @@ def close_matching(engine: Engine, wanted: Failures, actor: str, seen: str | Non
     closed, refused = 0, dict[str, SenderError]()
     for part in _parts(engine, wanted, seen):
         with engine.begin() as connection:
-            done = outbox.close(connection, part, time.time(), actor)
+            done = outbox.close(connection, part, begin_work(connection, time.time), actor)
             refused |= _refusals(connection, set(part) - set(done))
         closed += len(done)
     return Closed(closed, refused)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from sender import outbox
-from sender.database import PAUSE, reading, time_of, truncate_log
+from sender.database import PAUSE, begin_work, reading, truncate_log
 from sender.delivery import Status
 
 PART = 100
@@ -79,7 +79,7 @@ def erase(engine: Engine, ids: Sequence[str], lease: float, actor: str) -> int:
     while left and time.monotonic() < until:
         some, left = left[:PART], left[PART:]
         with engine.begin() as connection:
-            now = time_of(connection, time.time)
+            now = begin_work(connection, time.time)
             gone, stays = outbox.erase(connection, some, now, lease, actor)
         erased += len(gone)
         left += stays
@@ -93,6 +93,7 @@ def expire(engine: Engine, seconds: float, clock: Callable[[], float]) -> int:
     while True:
         began = time.monotonic()
         with engine.begin() as connection:
+            begin_work(connection, clock)
             gone = outbox.expire(connection, clock() - seconds, clock(), PART)
         if not gone:
             return erased
@@ -113,7 +114,7 @@ def empty_log(engine: Engine, clock: Callable[[], float], patience: float = 0.0)
             return True
         if truncate_log(engine):
             with engine.begin() as connection:
-                outbox.erased(connection, erasures, clock())
+                outbox.erased(connection, erasures, begin_work(connection, clock))
             return True
         if time.monotonic() >= until:
             return False

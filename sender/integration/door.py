@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from generated.operations import CURRENT, RELEASES, WEBHOOKS
 from sender import outbox
-from sender.database import PAUSE, reading
+from sender.database import PAUSE, begin_work, reading
 from sender.deliveries import described
 from sender.errors import Fault
 from sender.events import TEST_KEY, Event, event_from, faults_of
@@ -132,9 +132,9 @@ class Door:
     def _write(self, event: Event) -> str | None:
         """Write an event, unless it is there: then return its first id. Raises the 409."""
         with self._engine.begin() as connection:
+            now = begin_work(connection, time.time)
             first_id = first_id_of(connection, event)
             if first_id is None:
-                now = time.time()
                 if outbox.add(connection, event, now):
                     outbox.note(connection, [event.id], now, "door", outbox.ACCEPTED)
                 else:  # it came at this very moment
@@ -184,6 +184,7 @@ class Door:
 
     def _try_to_write(self) -> None:
         with self._engine.begin() as connection:
+            begin_work(connection, time.time)
             outbox.try_to_write(connection)
 
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from contextlib import closing
 from itertools import pairwise
 
+import psycopg
 import pytest
 
 from generated.operations import CURRENT
@@ -630,6 +631,20 @@ def test_a_locked_outbox_is_logged_and_waited_out_and_results_are_kept(
         other.rollback()
         eventually(lambda: site.status(event) == "delivered", "the answer is recorded when the lock is gone")
     assert len(receiver.events) == 1
+
+
+@pytest.mark.engines("postgresql")
+def test_a_booking_that_locks_the_counts_for_long_is_waited_out_with_signs_of_life(
+    site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.rows("UPDATE crm_outbox_state SET erasing_since = 1")
+    with psycopg.connect(site.url) as booking:
+        booking.execute("UPDATE crm_outbox_state SET one = one")  # as a booking does that is sent again
+        with running(Relay(site.settings())):
+            eventually(lambda: "the outbox cannot be used: canceling" in caplog.text, "it is logged", 15)
+            booking.rollback()
+            erasing = "SELECT 1 FROM crm_outbox_state WHERE erasing_since IS NULL"
+            eventually(lambda: site.rows(erasing), "what waited is done when the lock is gone")
 
 
 def test_a_registration_and_a_repair_of_one_customer_keep_their_order(site: Site, receiver: Receiver) -> None:

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -358,6 +359,23 @@ def test_while_the_outbox_cannot_be_written_it_says_so_and_goes_on_afterwards(tm
             assert answer.headers["retry-after"] == "1"
             lock.execute("ROLLBACK")
         assert own.post("repair-request", repair_request()).status_code == 202
+
+
+def test_a_booking_that_stays_open_holds_up_only_its_own_event_and_that_for_some_seconds(
+    tmp_path: Path,
+) -> None:
+    with start_server(tmp_path, outbox_url=new_outbox("postgresql", tmp_path)) as own:
+        payload = repair_request()
+        with closing(psycopg.connect(own.outbox_url)) as booking, ThreadPoolExecutor(8) as clients:
+            CRM(SenderSettings(outbox_url=own.outbox_url)).repair_requested(payload, booking)
+            waiting = [clients.submit(own.post, "repair-request", payload) for _ in range(8)]
+            assert {answer.result().status_code for answer in waiting} == {503}
+            assert own.post("repair-request", repair_request()).status_code == 202
+            booking.execute("UPDATE crm_outbox_state SET one = one")  # as a booking does that is sent again
+            assert own.ask("GET", "/webhooks/health").status_code == 503
+            booking.rollback()
+        assert own.ask("GET", "/webhooks/health").status_code == 200
+        assert own.post("repair-request", payload).status_code == 202
 
 
 def test_a_missing_key_closes_the_door(tmp_path: Path) -> None:
