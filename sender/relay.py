@@ -216,17 +216,19 @@ class Relay:
         self._delivered = self._failed = 0
 
     def stop(self) -> None:
-        """Ask the relay to finish what is in flight and return."""
+        """Ask the relay to finish what is in flight and return; it does not begin again."""
         self._stopping = True
 
     def run(self, *, drain: bool = False, watch: Callable[[outbox.Counts], None] | None = None) -> Summary:
         """Deliver until `stop()`; with `drain` until nothing is pending. Tell `watch` each second how far it is.
 
         Beside it runs the watch of `alerts.py`, but for a drain. A drain gives up when it has waited for the CRM, or for the cure of a hold, as long as the
-        retry schedule is. Raises NotMigrated when the outbox is not there; a drain also passes on
-        an error of the database, which otherwise is logged and waited out.
+        retry schedule is; it may be run again. Raises NotMigrated when the outbox is not there; a drain also
+        passes on an error of the database, which otherwise is logged and waited out.
         """
         self._watch = watch
+        self._outage, self._held, self._stuck_since = None, {}, None
+        self._next_beat, self._delivered, self._failed = 0.0, 0, 0
         with self._resources:
             self._engine = open_engine(self._settings.outbox_url, ping=False)
             self._resources.callback(self._engine.dispose)
@@ -242,7 +244,6 @@ class Relay:
                 self._greet()
                 while not self._stopping and not (drain and self._is_drained()):
                     self._turn_or_wait(pool, drain)
-                self._stopping = True
             return self._leave()
 
     def _open_transport(self) -> None:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from generated.operations import CURRENT
-from sender import Relay, relay
+from sender import Relay, Summary, relay
 from sender.database import open_engine
 from sender.relay import THREADS
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
@@ -531,6 +531,21 @@ def test_an_event_that_is_retried_waits_for_the_later_one_of_its_customer_in_fli
 
 def test_a_drain_of_nothing_is_done(site: Site) -> None:
     assert site.drain().all_delivered
+
+
+@ON_SQLITE
+def test_a_relay_that_drains_again_and_again_begins_anew_each_time(site: Site, receiver: Receiver) -> None:
+    relay = Relay(site.settings())
+    receiver.go_away()
+    site.book()
+    assert relay.run(drain=True).pending == 1
+    receiver.come()
+    assert relay.run(drain=True) == Summary(delivered=1)
+    site.book(2)
+    assert relay.run(drain=True) == Summary(delivered=2)
+    relay.stop()
+    site.book()
+    assert relay.run(drain=True) == Summary(pending=1)
 
 
 def test_a_drain_waits_for_retries_also_when_something_is_held(site: Site, receiver: Receiver) -> None:
