@@ -269,7 +269,7 @@ def passes(outcome: Outcome) -> bool:
         return body.get("status") == "test_ok"
     if outcome.status == httpx.codes.ACCEPTED:
         return body.get("natural_key") == TEST_KEY
-    return outcome.status == httpx.codes.BAD_REQUEST and body.get("type") in REFUSED_TESTS
+    return outcome.status == httpx.codes.BAD_REQUEST and str(body.get("type")) in REFUSED_TESTS
 
 
 def words_of(outcome: Outcome) -> str:

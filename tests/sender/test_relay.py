@@ -55,6 +55,7 @@ HOLDING: dict[str, Answer] = {
     "431": always(reply(431)),
     "an unknown 4xx": problem(418, "teapot"),
     "400 of a proxy": html(400),
+    "400 of something else": always(reply(400, {"type": ["error"]})),
     "409 of something else": always(reply(409, {"error": "conflict"})),
     "413 of a proxy": html(413),
     "the outbox's own door": problem(409, "delivery-loop"),
