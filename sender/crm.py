@@ -211,18 +211,24 @@ class CRM:
         """Raise WrongDatabase when no relay would see what is written here."""
         can_be_kept = hasattr(place, "__weakref__")  # not by sqlite3's connections, which are asked each time
         found = self._known.get(place) if can_be_kept else None
-        if found is None:
-            try:
-                found = outbox.outbox_id(connection)
-            except NotMigrated:
-                if self._in_any_outbox:
-                    raise
-                self._outbox_id  # noqa: B018  # says so when the relay's is not there either
-                raise self._wrong_database(connection, "has no outbox and is not") from None
-            if can_be_kept:
-                self._known[place] = found
-        if not self._in_any_outbox and found != self._outbox_id:
-            raise self._wrong_database(connection, "has an outbox, but not")
+        if found is not None and self._is_own(found):
+            return
+        try:
+            found = outbox.outbox_id(connection)
+        except NotMigrated:
+            if self._in_any_outbox:
+                raise
+            self._outbox_id  # noqa: B018  # says so when the relay's is not there either
+            raise self._wrong_database(connection, "has no outbox and is not") from None
+        if can_be_kept:
+            self._known[place] = found
+        if not self._is_own(found):
+            self.__dict__.pop("_outbox_id", None)  # the relay's may have been made anew since it was asked
+            if not self._is_own(found):
+                raise self._wrong_database(connection, "has an outbox, but not")
+
+    def _is_own(self, found: str) -> bool:
+        return self._in_any_outbox or found == self._outbox_id
 
     def _wrong_database(self, connection: Connection, what: str) -> WrongDatabase:
         return WrongDatabase(

@@ -6,10 +6,11 @@ import asyncio
 import json
 import logging
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -291,6 +292,31 @@ def test_another_database_is_refused_with_both_addresses_and_no_password(site: S
     with own_engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM crm_outbox").scalar() == 0
     own_engine.dispose()
+
+
+@pytest.mark.parametrize("first", ["sqlite3", "SQLAlchemy"])
+def test_a_database_that_was_made_anew_beside_a_running_site_is_the_relays(site: Site, first: str) -> None:
+    crm, own_engine = site.crm(), create_engine(site.url)
+
+    def book_by(driver: str) -> None:
+        if driver == "sqlite3":
+            with closing(sqlite3.connect(site.database)) as connection, connection:
+                crm.repair_requested(repair_request(), connection)
+        else:
+            with Session(own_engine) as session, session.begin():
+                crm.repair_requested(repair_request(), session)
+
+    book_by("sqlite3")
+    book_by("SQLAlchemy")
+    own_engine.dispose()
+    for path in site.directory.glob(f"{site.database.name}*"):
+        path.unlink()
+    assert site.cli("migrate").returncode == 0
+    book_by(first)
+    book_by("sqlite3")
+    book_by("SQLAlchemy")
+    own_engine.dispose()
+    assert len(site.rows()) == 3
 
 
 def test_no_password_of_an_outbox_is_shown(site: Site) -> None:
