@@ -101,7 +101,7 @@ def open_engine(url: str, *, create: bool = False, ping: bool = True) -> Engine:
     more way there and back; without, the first transaction after that fails.
 
     Raises NotMigrated when SQLite's file is not there, unless it is to be created, and SettingsError when
-    PostgreSQL's driver is not. A connection to PostgreSQL raises SettingsError unless its database can
+    PostgreSQL's driver is not, or the address says what the driver does not take. A connection to PostgreSQL raises SettingsError unless its database can
     hold every text.
     """
     parsed = _with_our_driver(url)
@@ -147,6 +147,9 @@ def _engine(url: URL, **options: Any) -> Engine:
         engine = create_engine(url, hide_parameters=True, **options)
     except ImportError:  # psycopg alone, without the system's libpq, is no driver either
         raise SettingsError("CRM_OUTBOX_URL: PostgreSQL needs a driver: install psycopg[binary]") from None
+    except ValueError:
+        words = "CRM_OUTBOX_URL: what stands behind its ? is nothing that the driver takes"
+        raise SettingsError(words) from None
     _opened.add(engine)
     return engine
 

@@ -280,6 +280,12 @@ def test_a_driver_that_is_missing_is_told_with_what_to_install(site: Site) -> No
     assert (done.returncode, [found["found"] for found in broken]) == (1, [words])
 
 
+def test_a_value_that_no_driver_takes_is_told_and_not_shown(site: Site) -> None:
+    [found] = wrong(site, CRM_OUTBOX_URL=f"{site.url}?timeout=sentinel")
+    assert (found["subject"], found["state"]) == ("settings", "broken")
+    assert found["found"] == "CRM_OUTBOX_URL: what stands behind its ? is nothing that the driver takes"
+
+
 def test_an_outbox_that_is_not_there_is_told_with_the_command(site: Site, tmp_path: Path) -> None:
     for path in ("nowhere.sqlite3", "empty.sqlite3"):
         sqlite3.connect(tmp_path / "empty.sqlite3").close()
