@@ -133,7 +133,8 @@ class CRM:
         """Run a relay in a thread of this process for as long as the block lasts.
 
         Raises SettingsError or NotMigrated before the block when there can be none. What ends the relay before
-        the block ends is logged, and raised after it, unless the block itself raises.
+        the block ends is logged, and raised after it, unless the block itself raises. On SQLite fork no process
+        within the block: one that is forked while this thread is within SQLite may hang when it uses SQLite itself.
         """
         # A site whose relay runs elsewhere is spared httpx.
         from sender.relay import Relay  # noqa: PLC0415
