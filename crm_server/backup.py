@@ -74,7 +74,8 @@ def restore(database: Database, backup: Path, actor: Actor) -> Restored:
         raise ConfigurationError(f"There is no backup at {backup}.")
     require_sound(backup)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as part, nobody_using(path) as file:
+    # In this order: the new file beside it may be that of another restore, which uses the database.
+    with nobody_using(path) as file, unfinished(path) as part:
         kept = None if file is None else read_staff(path, file)
         copy(backup, part)
         erased, keeps_staff = prepare(part, database, kept, actor)

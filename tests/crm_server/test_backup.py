@@ -22,6 +22,7 @@ from tests.crm_server.conftest import migrate_to, staff_token
 from tests.crm_server.visitors import PASSWORD, Visitor, add_staff
 from tests.factories import customer_profile, customer_registration, repair_request
 from tests.postgresql import shared_postgresql
+from tests.programs import Program
 from tests.servers import ROOT, Crm, clean_environment, migrated_database, start_crm
 
 NOT_KNOWN = (
@@ -736,3 +737,20 @@ def test_a_backup_is_named_from_where_one_stands(stopped: Crm) -> None:
     assert (stopped.directory / "here.sqlite3").is_file()
     done = stopped.cli("restore", "here.sqlite3")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_second_restore_at_the_same_time_is_refused_and_the_first_is_done(
+    backup: Path, stopped: Crm
+) -> None:
+    # The first stops where it reads what was erased, until somebody writes that.
+    journal = Path(f"{stopped.database}.erasures")
+    os.mkfifo(journal)
+    command = ["restore", str(backup)]
+    first = Program("crm_server", command, cwd=stopped.directory, env=stopped.env)
+    with journal.open("wb"):
+        second = stopped.cli(*command)
+    printed = first.communicate(30)
+    assert (second.returncode, first.returncode) == (1, 0), (second, printed)
+    assert second.stderr.endswith("end the server first.\n"), second
+    assert ids_in(stopped.database) == ids_in(backup)
+    assert [path.name for path in stopped.database.parent.glob("*.part*")] == []
