@@ -39,6 +39,8 @@ SEARCHED = (
 MOST_WORDS = 60
 """Of one request; a long description is searched by its beginning."""
 LONGEST_WORD = 64
+AROUND_ADDRESS = '<>()[],;:."'
+"""What stands around an e-mail address where it is copied from: `Ada Lovelace <ada@example.com>,`."""
 FEWEST_DIGITS = 4
 TRUNK_DIGITS = 7
 """So many digits are a whole telephone number, which may begin with a nought that is not dialled abroad.
@@ -86,7 +88,7 @@ def words_of(text: str) -> list[str]:
     """Return the words of a text, each once: without case and accents; an e-mail address is one as well."""
     folded = unicodedata.normalize("NFKD", text.casefold())
     plain = "".join(character for character in folded if not unicodedata.combining(character))
-    addresses = [part for part in plain.split() if "@" in part]
+    addresses = [part.strip(AROUND_ADDRESS) for part in plain.split() if "@" in part]
     words = [*addresses, *re.findall(r"[^\W_]+", plain)]
     return list(dict.fromkeys(word[:LONGEST_WORD] for word in words))
 

@@ -77,6 +77,8 @@ def ids(answer: Answer) -> list[str]:
         "0601 234 567",
         "2024-77",
         "  zeppelin,  (tablet)! ",
+        "Zoe Angstrom <zoe.angstrom@example.test>",
+        "zoe.angstrom@example.test, tablet",
     ],
 )
 def test_a_request_is_found_by_what_is_in_it(crm: Crm, tokens: Tokens, wanted: str, words: str) -> None:
