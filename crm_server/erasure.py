@@ -29,7 +29,7 @@ from sqlalchemy import (
     update,
 )
 
-from crm_server import approval_queue, audit_trail, records, search
+from crm_server import approval_queue, audit_trail, records, search, website_statuses
 from crm_server.audit_trail import Actor
 from crm_server.database import Database, utc_now
 from crm_server.erasure_journal import RECORDS, REMAINS, journal_of, write_journal
@@ -400,7 +400,10 @@ def note_on_trail(
 
 
 def expire(connection: Connection, days: int, actor: Actor) -> int:
-    """Erase the oldest of the requests that were rejected more than some days ago; return how many."""
+    """Erase the oldest of the requests that were rejected more than some days ago; return how many.
+
+    What the website told of a repair while it was approved goes with it.
+    """
     at = utc_now()
     before = datetime.fromisoformat(at) - timedelta(days=days)
     until = before.isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -413,8 +416,19 @@ def expire(connection: Connection, days: int, actor: Actor) -> int:
     )
     rows = connection.execute(statement).all()
     if rows:
-        erase_alone(connection, rows, actor, at)
+        erase_alone(connection, [*rows, *approved_statuses(connection, rows)], actor, at)
     return len(rows)
+
+
+def approved_statuses(connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """Read what the website told of rejected repairs while they were approved.
+
+    No ticket shows it any more, and once the repair request is erased nobody finds whose it is.
+    """
+    c = approvals.c
+    repairs = [row.natural_key for row in rows if row.event == website_statuses.REPAIR]
+    theirs = c.about.in_(repairs) & (c.status == "approved")
+    return connection.execute(select(approvals).where(theirs).order_by(c.sequence).with_for_update()).all()
 
 
 def erase_alone(connection: Connection, rows: Sequence[Row[Any]], actor: Actor, at: str) -> None:

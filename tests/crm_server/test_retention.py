@@ -17,7 +17,7 @@ from crm_server.idempotency import Conflict, Identity
 from tests.crm_server.answers import post, until
 from tests.crm_server.conftest import ON_BOTH_IN_TIME
 from tests.crm_server.test_erasing_people import left_of
-from tests.factories import repair_request
+from tests.factories import booking_status, repair_request
 from tests.servers import Crm, start_crm
 
 ME = Actor("cli:tests")
@@ -69,6 +69,32 @@ def test_what_was_rejected_long_ago_is_erased_by_the_server_and_nothing_else(tmp
         assert tuple(trail[-1]) == ("server:retention", "erase")
         assert post(crm, "repair-request", payload).json["duplicate"] is True
         assert "Zentinel" not in crm.log
+
+
+def test_what_the_website_told_of_a_repair_that_was_taken_back_and_rejected_is_erased_with_it(
+    tmp_path: Path,
+) -> None:
+    with start_crm(tmp_path, only=None, CRM_RETENTION_DAYS="1") as crm:
+        repair, other = repair_request(), repair_request()
+        first, second = (str(post(crm, "repair-request", each).json["id"]) for each in (repair, other))
+        for approval in (first, second):
+            assert crm.cli("approvals", "approve", approval).returncode == 0
+        told = booking_status(repair, booking__reason="Because of Zentinel")
+        gone, kept = (
+            str(post(crm, "booking-status", each).json["id"]) for each in (told, booking_status(other))
+        )
+        approved = "SELECT count(*) FROM approvals WHERE status = 'approved'"
+        until(lambda: crm.rows(approved)[0][0] == 4)
+        assert crm.cli("approvals", "reopen", first).returncode == 0
+        assert crm.cli("approvals", "reject", first, "--reason", "Booked twice").returncode == 0
+        crm.rows("UPDATE approvals SET decided_at = '2020-01-01T00:00:00.000000Z' WHERE id = ?", first)
+        crm.restart()
+        until(lambda: left_of(crm, "Zentinel") == [])
+        rows = crm.rows("SELECT id FROM approvals WHERE payload IS NOT NULL ORDER BY sequence")
+        assert [row["id"] for row in rows] == [second, kept]
+        trail = crm.rows("SELECT actor, verb FROM audit_trail WHERE record_id = ? ORDER BY sequence", gone)
+        assert [tuple(entry) for entry in trail] == [("website", "approve"), ("server:retention", "erase")]
+        assert post(crm, "booking-status", told).json["duplicate"] is True
 
 
 def test_without_the_setting_nothing_is_erased(tmp_path: Path) -> None:
