@@ -62,7 +62,7 @@ from crm_server.errors import (
 from crm_server.group_commit import GroupCommit
 from crm_server.idempotency import Conflict, Duplicate, Identity, Known, New, Verdict, decide, disguise
 from crm_server.metrics import Metrics
-from crm_server.pages import MOST_COUNTED, Page, Window, read_page
+from crm_server.pages import MOST_COUNTED, Page, Window, count, read_page
 from crm_server.releases import Releases
 from crm_server.tables import (
     approvals,
@@ -411,6 +411,13 @@ class Filter:
 def page(connection: Connection, window: Window, wanted: Filter) -> Page:
     """Read a page of the requests that a filter lets pass."""
     return read_page(connection, streams(connection, wanted), approvals.c.sequence, window)
+
+
+def count_since(connection: Connection, wanted: Filter, sequence: int) -> int:
+    """Count the requests that a filter lets pass and that came after one, up to 10,000."""
+    later = [stream.where(approvals.c.sequence > sequence) for stream in streams(connection, wanted)]
+    number: int = connection.execute(count(later)).scalar_one()
+    return min(number, MOST_COUNTED)
 
 
 def streams(connection: Connection, wanted: Filter) -> list[Select[Any]]:

@@ -84,10 +84,3 @@ def newest(connection: Connection) -> int:
     """Return the sequence of the newest request, 0 when there is none."""
     number: int = connection.execute(select(func.coalesce(func.max(approvals.c.sequence), 0))).scalar_one()
     return number
-
-
-def arrived_since(connection: Connection, sequence: int) -> int:
-    """Count what was received after a request, up to 10,000."""
-    later = select(approvals.c.sequence).where(approvals.c.sequence > sequence)
-    number: int = connection.execute(count([later])).scalar_one()
-    return min(number, MOST_COUNTED)

@@ -165,12 +165,16 @@ def reference(request: dict[str, Any]) -> str:
 
 
 async def arrived(visit: Visit) -> Response:
-    """Say how many requests came after one, as JSON."""
-    since = visit.request.query_params.get("since", "")
+    """Say how many requests of a view came after one, as JSON."""
+    view, since = view_of(visit), visit.request.query_params.get("since", "")
     if not re.fullmatch("[0-9]{1,18}", since):
         raise Problem("malformed-request", "since is the sequence of a request.")
-    count = await visit.queue.read(lambda connection: figures.arrived_since(connection, int(since)))
-    return JSONResponse({"count": count}, headers=dict(PAGE_HEADERS))
+
+    def read(connection: Any) -> int:
+        wanted = filter_of(connection, visit.staff, view)
+        return approval_queue.count_since(connection, wanted, int(since)) if wanted else 0
+
+    return JSONResponse({"count": await visit.queue.read(read)}, headers=dict(PAGE_HEADERS))
 
 
 async def search_requests(visit: Visit) -> Response:

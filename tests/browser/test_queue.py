@@ -189,6 +189,21 @@ def test_arrivals_are_announced_and_move_nothing(chromium: Browser, crm: Crm) ->
         expect(page.locator(".requests a").first).to_contain_text("Newcomer")
 
 
+def test_an_arrival_that_another_has_decided_meanwhile_is_announced_no_longer(
+    chromium: Browser, crm: Crm
+) -> None:
+    with session(chromium, crm) as page:
+        page.clock.install()
+        page.goto("/approvals?order=newest")
+        arrived = receive(crm, "customer-registration", customer_registration())
+        page.clock.fast_forward(11_000)
+        announced = page.get_by_role("status").filter(has_text="1 new request")
+        expect(announced).to_be_visible()
+        assert crm.cli("approvals", "approve", arrived).returncode == 0
+        page.clock.fast_forward(11_000)
+        expect(announced).to_have_count(0)
+
+
 def test_a_viewer_sees_no_personal_data_and_no_buttons(chromium: Browser, crm: Crm) -> None:
     request = receive(crm, "repair-request", repair_request())
     with session(chromium, crm, "Viewer", f"/approvals/{request}") as page:

@@ -286,12 +286,30 @@ def test_photos_are_links_only_to_the_web(crm: Crm, approver: Visitor) -> None:
 
 
 def test_arrivals_are_counted_since_the_page_was_made(crm: Crm, viewer: Visitor) -> None:
-    (live,) = viewer.html("/approvals").all("p", id="arrived")
-    path = f"{live['data-url']}?since={live['data-since']}"
+    path = arrivals_of(viewer, "/approvals")
     assert viewer.get(path).json() == {"count": 0}
     received(crm)
     assert viewer.get(path).json() == {"count": 1}
     assert viewer.get("/approvals/arrived?since=x").status_code == 400
+
+
+def test_only_those_are_counted_as_arrived_that_the_page_would_show(
+    crm: Crm, approver: Visitor, viewer: Visitor
+) -> None:
+    nothing = viewer.post("/approvals/search", {"text": "Orrery"}).headers["location"]
+    views = ("/approvals?event=customer-registration", nothing, "/approvals", "/approvals?status=all")
+    *others, waiting, all_ = (arrivals_of(viewer, view) for view in views)
+    path = f"/approvals/{received(crm)}"
+    assert [viewer.get(url).json() for url in others] == [{"count": 0}] * 2
+    assert viewer.get(waiting).json() == {"count": 1}
+    approver.post(f"{path}/approve")
+    assert (viewer.get(waiting).json(), viewer.get(all_).json()) == ({"count": 0}, {"count": 1})
+
+
+def arrivals_of(visitor: Visitor, view: str) -> str:
+    """Return where a page asks what has arrived since."""
+    (live,) = visitor.html(view).all("p", id="arrived")
+    return live["data-url"]
 
 
 def test_the_front_page_has_the_days_figures(crm: Crm, approver: Visitor) -> None:

@@ -103,10 +103,11 @@ function poll(url, seconds, show) {
 
 const arrived = byId("arrived");
 if (arrived) {
-  poll(`${arrived.dataset.url}?since=${arrived.dataset.since}`, 10, async (answer) => {
+  poll(arrived.dataset.url, 10, async (answer) => {
     const { count } = await answer.json();
-    if (!count || arrived.dataset.count === String(count)) return;
+    if (arrived.dataset.count === String(count)) return;
     arrived.dataset.count = count;
+    if (!count) return arrived.replaceChildren();
     const link = document.createElement("a");
     link.href = arrived.dataset.show;
     link.textContent = `${count} new ${count === 1 ? "request" : "requests"} — show`;
