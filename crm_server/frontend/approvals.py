@@ -179,7 +179,8 @@ async def arrived(visit: Visit) -> Response:
 
 async def search_requests(visit: Visit) -> Response:
     """Save the words of a search, and show what is found."""
-    view, text = view_of(visit), visit.field("text")
+    # From a spreadsheet a row is pasted with tabs between its cells.
+    view, text = view_of(visit), visit.field("text").replace("\t", " ")
     if not text:
         return see_other(view.but(search="").path)
     try:

@@ -293,6 +293,13 @@ def test_arrivals_are_counted_since_the_page_was_made(crm: Crm, viewer: Visitor)
     assert viewer.get("/approvals/arrived?since=x").status_code == 400
 
 
+def test_a_row_of_a_spreadsheet_is_searched_for_as_it_is_pasted(crm: Crm, approver: Visitor) -> None:
+    approval = received(crm, customer__lastName="Spreadsheet")
+    answer = approver.post("/approvals/search", {"text": "Ada\tSpreadsheet"})
+    assert answer.status_code == 303
+    until(lambda: f"/approvals/{approval}" in approver.get(answer.headers["location"]).text)
+
+
 def test_only_those_are_counted_as_arrived_that_the_page_would_show(
     crm: Crm, approver: Visitor, viewer: Visitor
 ) -> None:
