@@ -199,6 +199,8 @@ def held(connection: Connection, person: Person, *, lock: bool = False) -> Held:
     """Read what is held of a person; with `lock` nobody else changes it before the transaction ends."""
     c = approvals.c
     mine = rows_of(connection, approvals, c.sequence, sorted(person.approvals), lock=lock)
+    # A booking may have passed to another account since, and nobody else's is what is told of it.
+    told = [row for row in told_of(connection, mine, lock=lock) if row.sequence not in person.approvals]
     theirs = rows_of(connection, customers, customers.c.website_user_id, sorted(person.users), lock=lock)
     their_ids = [row.id for row in theirs]
     repairs = rows_of(connection, tickets, tickets.c.customer_id, their_ids, lock=lock)
@@ -207,8 +209,14 @@ def held(connection: Connection, person: Person, *, lock: bool = False) -> Held:
     )
     ids = [row.id for row in (*theirs, *repairs)]
     corrected = rows_of(connection, corrections, corrections.c.record_id, ids, lock=lock)
-    requests = [row for row in mine if row.payload is not None]
+    requests = sorted((row for row in (*mine, *told) if row.payload is not None), key=attrgetter("sequence"))
     return Held(requests, theirs, repairs, sorted(notes, key=attrgetter("at")), corrected)
+
+
+def told_of(connection: Connection, rows: Sequence[Row[Any]], *, lock: bool = False) -> list[Row[Any]]:
+    """Read what the website told of those of some requests that ask for a repair."""
+    repairs = [row.natural_key for row in rows if row.event == website_statuses.REPAIR]
+    return rows_of(connection, approvals, approvals.c.about, repairs, lock=lock)
 
 
 def rows_of(
@@ -416,19 +424,10 @@ def expire(connection: Connection, days: int, actor: Actor) -> int:
     )
     rows = connection.execute(statement).all()
     if rows:
-        erase_alone(connection, [*rows, *approved_statuses(connection, rows)], actor, at)
+        # No ticket shows it any more, and once the repair request is erased nobody finds whose it is.
+        told = [row for row in told_of(connection, rows, lock=True) if row.status == "approved"]
+        erase_alone(connection, [*rows, *told], actor, at)
     return len(rows)
-
-
-def approved_statuses(connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """Read what the website told of rejected repairs while they were approved.
-
-    No ticket shows it any more, and once the repair request is erased nobody finds whose it is.
-    """
-    c = approvals.c
-    repairs = [row.natural_key for row in rows if row.event == website_statuses.REPAIR]
-    theirs = c.about.in_(repairs) & (c.status == "approved")
-    return connection.execute(select(approvals).where(theirs).order_by(c.sequence).with_for_update()).all()
 
 
 def erase_alone(connection: Connection, rows: Sequence[Row[Any]], actor: Actor, at: str) -> None:

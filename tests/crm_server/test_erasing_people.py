@@ -269,6 +269,26 @@ def test_what_the_website_told_of_somebody_is_exported_and_erased_with_the_keys_
 
 
 @ON_BOTH
+def test_what_was_told_of_a_repair_by_another_account_is_exported_and_erased_with_it(
+    crm: Crm, tokens: Tokens
+) -> None:
+    email = "passed-on@example.com"
+    repair = repair_request(customer__email=email)
+    approve(crm, tokens, receive(crm, "repair-request", repair))
+    # A guest's booking, which an account has taken over since.
+    passed_on = booking_status(repair, customer__websiteUserId="their-account")
+    told = receive(crm, "booking-status", passed_on)
+    until(lambda: shown(crm, tokens, told)["status"] == "approved")
+    found = ask(crm, tokens["admin"], "POST", "/people/export", {"email": email}).json
+    assert told in [row["id"] for row in found["approvals"]]
+    assert told in erase_over_http(crm, tokens, email)["approvals"]
+    assert shown(crm, tokens, told)["payload"] is None
+    key = repair["repair"]["websiteRepairId"]
+    assert crm.rows("SELECT 1 FROM approvals WHERE about = ?", key) == []
+    assert post(crm, "booking-status", passed_on).json["duplicate"] is True
+
+
+@ON_BOTH
 def test_what_the_website_tells_after_the_erasure_is_rejected_and_erased_by_itself(
     crm: Crm, tokens: Tokens
 ) -> None:
