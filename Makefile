@@ -53,8 +53,12 @@ contract: install ## Say what changed in the webhook contract, who would break, 
 	$(BIN)/python -m scripts.contract
 
 .PHONY: release
-release: check ## Freeze today's webhook contract, with its wheel and a line in the changelog
+release: undone check ## Freeze today's webhook contract, with its wheel and a line in the changelog
 	$(BIN)/python -m scripts.release
+
+.PHONY: undone
+undone: install
+	@$(BIN)/python -m scripts.release --undo
 
 .PHONY: reference
 reference: install ## Build the reference of all contracts and their releases as static pages in var/reference/

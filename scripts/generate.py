@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATED = ROOT / "generated"
 CONTRACT = ROOT / "openapi" / "webhooks" / "v1.yaml"
 RELEASES = ROOT / "openapi" / "webhooks" / "releases"
+SUMS = RELEASES / "SHA256SUMS"
 STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
 INTEGRATION_CONTRACT = ROOT / "openapi" / "integration.yaml"
 CURE = "make generate"
@@ -277,21 +278,22 @@ def frozen_releases() -> Iterator[tuple[Path, bytes]]:
     Raises ContractError when a released file is not, byte for byte, what `SHA256SUMS` (as `sha256sum` writes it)
     says; a release's wheel is held like its contract.
     """
-    lines = (RELEASES / "SHA256SUMS").read_text().splitlines()
+    lines = SUMS.read_text().splitlines()
     checksums = {name: checksum for checksum, name in map(str.split, lines)}
     for folder in RELEASES.glob("*/"):
         if f"{folder.name}.yaml" not in checksums and not folder.with_name(f"{folder.name}.yaml").exists():
             shown = folder.relative_to(ROOT)
             raise ContractError(
-                f"{shown} is what an interrupted `make release` left. Delete it: rm -r {shown}"
+                f"{shown} is what an interrupted `make release` left. Run that again, which begins anew, or delete it: "
+                f"rm -r {shown}"
             )
     for pattern in ("*.yaml", "*/*"):
         for path in RELEASES.glob(pattern):
             name = str(path.relative_to(RELEASES))
             if name not in checksums:
                 raise ContractError(
-                    f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS. Add it, or delete the file where "
-                    "`make release` was interrupted."
+                    f"{path.relative_to(ROOT)} has no checksum in SHA256SUMS. Where `make release` was "
+                    "interrupted, run it again, which begins anew; otherwise add it, or delete the file."
                 )
     contracts = []
     for name, checksum in checksums.items():

@@ -1,9 +1,10 @@
 """Release today's webhook contract: freeze it, keep its wheel, and write its line in the changelog.
 
-python -m scripts.release
+python -m scripts.release           release
+python -m scripts.release --undo    take back what an interrupted release left, should there be any
 
-Everything that CI runs must have passed: `make release` runs it first. Exit code 0 when it was released, 1 when it
-cannot be, 2 when this was used wrongly.
+Everything that CI runs must have passed: `make release` runs it first, and undoes before that. Exit code 0 when it
+was released, 1 when it cannot be, 2 when this was used wrongly.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from scripts import documents, generate
 from scripts.contract.__main__ import against_releases, fault_of
 from scripts.contract.comparison import Comparison
-from scripts.generate import CONTRACT, RELEASES, ROOT, released
+from scripts.generate import CONTRACT, RELEASES, ROOT, SUMS, released
 from scripts.processes import Broken
 from scripts.source import ContractError
 
@@ -37,9 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.parse_args(argv)
+    parser.add_argument("--undo", action="store_true", help="take back what an interrupted release left")
+    options = parser.parse_args(argv)
     try:
         version: str = documents.read(CONTRACT)["info"]["version"]
+        undo(version)
+        if options.undo:
+            return 0
         comparison = require_fine(version)
         files = freeze(version, comparison, datetime.now(UTC).date())
     except (NotReleased, ContractError, Broken) as error:
@@ -74,7 +79,10 @@ def require_fine(version: str) -> Comparison:
 
 
 def freeze(version: str, comparison: Comparison, today: date) -> list[Path]:
-    """Write contract, wheel, checksums and changelog of a release; return the files."""
+    """Write wheel, contract, changelog and checksums of a release; return the files.
+
+    It is released by its checksums, which come last and at once: `undo` takes back what was written without them.
+    """
     contract = RELEASES / f"{version}.yaml"
     with tempfile.TemporaryDirectory() as folder:  # for the build takes long, and may be interrupted
         built = build_wheel(Path(folder))
@@ -82,14 +90,36 @@ def freeze(version: str, comparison: Comparison, today: date) -> list[Path]:
         wheel.parent.mkdir()
         shutil.move(built, wheel)
     contract.write_bytes(CONTRACT.read_bytes())
-    sums = RELEASES / "SHA256SUMS"
-    with sums.open("a", encoding="utf-8") as file:
-        for path in (contract, wheel):
-            file.write(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(RELEASES)}\n")
-    CHANGELOG.write_text(
-        with_entry(CHANGELOG.read_text(encoding="utf-8"), version, comparison, today), "utf-8"
+    replace(CHANGELOG, with_entry(CHANGELOG.read_text(encoding="utf-8"), version, comparison, today))
+    added = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(RELEASES)}\n"
+        for path in (contract, wheel)
     )
-    return [contract, wheel, sums, CHANGELOG]
+    replace(SUMS, SUMS.read_text(encoding="utf-8") + added)
+    return [contract, wheel, SUMS, CHANGELOG]
+
+
+def undo(version: str) -> None:
+    """Take back what an interrupted release of a number left; nothing once it is released."""
+    contract, folder = RELEASES / f"{version}.yaml", RELEASES / version
+    if any(line.endswith(f" {contract.name}") for line in SUMS.read_text(encoding="utf-8").splitlines()):
+        return
+    if contract.exists():  # before its changelog is written
+        replace(CHANGELOG, without_entry(CHANGELOG.read_text(encoding="utf-8"), version))
+    for part in (beside(CHANGELOG), beside(SUMS), contract):
+        part.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file anew, at once: whoever is killed leaves the old one whole."""
+    beside(path).write_text(text, encoding="utf-8")
+    beside(path).replace(path)
+
+
+def beside(path: Path) -> Path:
+    """Return where a file is written before it takes the other's place."""
+    return path.with_name(f"{path.name}.new")
 
 
 def build_wheel(folder: Path) -> Path:
@@ -111,6 +141,13 @@ def with_entry(changelog: str, version: str, comparison: Comparison, today: date
     head, first, rest = changelog.partition("\n## ")
     lines = "\n".join(f"- {finding.sentence}" for finding in comparison.findings)
     return f"{head}\n## {version} — {today.isoformat()}\n\n{lines}\n{first}{rest}"
+
+
+def without_entry(changelog: str, version: str) -> str:
+    """Return the changelog as it was before a release's entry."""
+    head, _, entry = changelog.partition(f"\n## {version} — ")
+    _, first, rest = entry.partition("\n## ")
+    return f"{head}{first}{rest}"
 
 
 def run(*command: str) -> str:
