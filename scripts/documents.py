@@ -18,7 +18,7 @@ import jsonschema_rs
 from pydantic import StringConstraints, TypeAdapter
 from pydantic_core import SchemaError
 
-from scripts.source import Contract, ContractError, Names, Source
+from scripts.source import Contract, Fault, Faults, Names, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 WEBHOOKS = ROOT / "openapi" / "webhooks"
@@ -185,14 +185,21 @@ class _Field:
 
 
 class _Check:
-    """Goes through a document and raises ContractError at the first fault."""
+    """Goes through a document and raises ContractError with its faults.
+
+    It looks at each part by itself, then at what parts mean together, for which each must be right.
+    """
 
     def __init__(self, source: Source, *, is_webhooks: bool) -> None:
         self.source = source
         self.contract = source.content
         self.is_webhooks = is_webhooks
+        self.faults = Faults()
+        self.noted = self.faults.noted
         self.methods: dict[str, str] = {}
         """By `operationId`."""
+        self.webhooks: list[tuple[Names, dict[str, Any]]] = []
+        """Where they stand, and their operations."""
         self.schemas: list[tuple[Names, Schema]] = []
         self.places: dict[int, Names] = {}
         """Of the schemas."""
@@ -204,20 +211,44 @@ class _Check:
         self.expect(("openapi",), _Rule(lambda value: str(value).startswith("3.0."), "must be 3.0.3"))
         for part in ("info", "paths", "components"):
             self.expect((part,), MAP)
-        self.info()
         self.expect(("components", "schemas"), MAP)
         for part in self.contract["components"]:
             for name in self.expect(("components", part), MAP):
                 self.expect(("components", part, name), MAP)
-                if part != "securitySchemes" and not re.fullmatch("[A-Z][A-Za-z0-9]*", name):
-                    raise self.error(
-                        ("components", part, name),
-                        "must have a capital first, then letters and digits: models are called so.",
-                    )
-        for at, node in self.references((), self.contract):
-            self.reference(at, node)
+        self.parts()
+        self.faults.tell()
         for name in self.contract["components"]["schemas"]:
-            self.end(name, name, frozenset())
+            with self.noted():
+                self.end(name, name, frozenset())
+        self.faults.tell()
+        for at, operation in self.webhooks:
+            with self.noted():
+                self.webhook(at, operation)
+        for name in ASKED if self.is_webhooks else ():
+            with self.noted():
+                if self.methods.get(name) != "get":
+                    raise self.error(
+                        ("paths",), f"has no `get` with the operationId `{name}`: both sides ask it."
+                    )
+        self.faults.tell()
+        self.marks()
+        self.faults.tell()
+
+    def parts(self) -> None:
+        """Check each part by itself."""
+        with self.noted():
+            self.info()
+        for part, names in self.contract["components"].items():
+            for name in names if part != "securitySchemes" else ():
+                with self.noted():
+                    if not re.fullmatch("[A-Z][A-Za-z0-9]*", name):
+                        raise self.error(
+                            ("components", part, name),
+                            "must have a capital first, then letters and digits: models are called so.",
+                        )
+        for at, node in self.references((), self.contract):
+            with self.noted():
+                self.reference(at, node)
         sent = self.sent()
         for name in self.contract["components"]["schemas"]:
             self.schema(("components", "schemas", name), is_sent=name in sent)
@@ -227,15 +258,10 @@ class _Check:
         for name in self.contract["components"].get("responses", {}):
             self.answer(("components", "responses", name))
         for path in self.contract["paths"]:
-            self.path(("paths", path))
-        for name in ASKED if self.is_webhooks else ():
-            if self.methods.get(name) != "get":
-                raise self.error(
-                    ("paths",), f"has no `get` with the operationId `{name}`: both sides ask it."
-                )
-        self.marks()
+            with self.noted():
+                self.path(("paths", path))
 
-    def error(self, at: Names, what: str) -> ContractError:
+    def error(self, at: Names, what: str) -> Fault:
         """Return the fault of a part."""
         return self.source.error(at, what)
 
@@ -316,39 +342,50 @@ class _Check:
         names: set[str] = set()
         while bodies:
             for _, node in self.references(("requestBody",), bodies.pop()):
-                name = node["$ref"].rpartition("/")[2]
+                name = str(node["$ref"]).rpartition("/")[2]
                 if name not in names:
                     names.add(name)
-                    bodies.append(self.contract["components"]["schemas"][name])
+                    bodies.append(self.contract["components"]["schemas"].get(name))
         return names
 
     def schema(self, at: Names, *, is_sent: bool = False) -> None:
         """Check a schema and those in it. One that is sent, or a webhook's answer, may say less."""
-        schema = self.expect(at, MAP)
-        self.schemas.append((at, schema))
-        self.places.setdefault(id(schema), at)
-        if "$ref" in schema:
-            return
+        with self.noted():
+            schema = self.expect(at, MAP)
+            self.schemas.append((at, schema))
+            self.places.setdefault(id(schema), at)
+            if "$ref" not in schema:
+                self.written_out(at, schema, is_sent=is_sent)
+
+    def written_out(self, at: Names, schema: Schema, *, is_sent: bool) -> None:
+        """Check a schema that is no reference, and those in it."""
         for key in schema:
-            if key not in KEYWORDS:
-                cure = INSTEAD.get(key) or f"A schema has: {', '.join(KEYWORDS)}"
-                raise self.error((*at, key), f"is read by nobody. {cure}.")
-            self.expect((*at, key), KEYWORDS[key])
-            if is_sent or self.is_webhooks:
-                self.plain(at, key, is_sent=is_sent)
-        kind = schema.get("type")
-        for value in schema.get("enum", ()):
-            if kind and not TYPES[kind](value):
-                quotes = ": put it in quotes" if kind == "string" else ""
-                raise self.error((*at, "enum"), f"has {json.dumps(value)}, which is no {kind}{quotes}.")
-        for name in schema.get("required", ()):
-            if name not in schema.get("properties", {name: {}}):
-                raise self.error((*at, "required"), f"has {name}, which is none of the properties.")
+            with self.noted():
+                if key not in KEYWORDS:
+                    cure = INSTEAD.get(key) or f"A schema has: {', '.join(KEYWORDS)}"
+                    raise self.error((*at, key), f"is read by nobody. {cure}.")
+                self.expect((*at, key), KEYWORDS[key])
+                if is_sent or self.is_webhooks:
+                    self.plain(at, key, is_sent=is_sent)
+        right = {
+            key: value for key, value in schema.items() if key in KEYWORDS and KEYWORDS[key].holds(value)
+        }
+        kind = right.get("type")
+        for value in right.get("enum", ()):
+            with self.noted():
+                if kind and not TYPES[kind](value):
+                    quotes = ": put it in quotes" if kind == "string" else ""
+                    raise self.error((*at, "enum"), f"has {json.dumps(value)}, which is no {kind}{quotes}.")
+        for name in right.get("required", ()):
+            with self.noted():
+                if name not in right.get("properties", {name: {}}):
+                    raise self.error((*at, "required"), f"has {name}, which is none of the properties.")
         if kind == "array":
-            self.expect((*at, "items"), MAP)
+            with self.noted():
+                self.expect((*at, "items"), MAP)
         for mark in ("x-property-names",) if self.is_webhooks else ("x-property-names", "x-personal-data"):
             self.reads(schema, mark)
-        for below in _schemas_in(at, schema):
+        for below in _schemas_in(at, right):
             self.schema(below, is_sent=is_sent)
 
     def plain(self, at: Names, key: str, *, is_sent: bool) -> None:
@@ -379,26 +416,28 @@ class _Check:
 
     def parameter(self, at: Names) -> None:
         """Check a parameter or a header."""
-        parameter = self.expect(at, MAP)
-        if "$ref" not in parameter:
-            self.schema((*at, "schema"))
+        with self.noted():
+            if "$ref" not in self.expect(at, MAP):
+                self.schema((*at, "schema"))
 
     def answer(self, at: Names) -> None:
         """Check an answer, and what it means for the sender, where it says that."""
-        answer = self.expect(at, MAP)
-        for name in self.expect((*at, "headers"), MAP) if "headers" in answer else ():
-            self.parameter((*at, "headers", name))
-        if "content" in answer:
-            self.content((*at, "content"))
-        if self.is_webhooks and "x-delivery" in answer:
-            self.delivery((*at, "x-delivery"))
-            self.reads(answer, "x-delivery")
+        with self.noted():
+            answer = self.expect(at, MAP)
+            for name in self.expect((*at, "headers"), MAP) if "headers" in answer else ():
+                self.parameter((*at, "headers", name))
+            if "content" in answer:
+                self.content((*at, "content"))
+            if self.is_webhooks and "x-delivery" in answer:
+                self.reads(answer, "x-delivery")
+                self.delivery((*at, "x-delivery"))
 
     def content(self, at: Names) -> None:
         """Check the bodies that something has, by media type."""
         for kind in self.expect(at, MAP):
-            self.expect((*at, kind), MAP)
-            self.schema((*at, kind, "schema"))
+            with self.noted():
+                self.expect((*at, kind), MAP)
+                self.schema((*at, kind, "schema"))
 
     def delivery(self, at: Names) -> None:
         """Check what an answer means for the sender."""
@@ -412,36 +451,41 @@ class _Check:
     def path(self, at: Names) -> None:
         """Check a path and its operations."""
         for method in self.expect(at, MAP):
-            if method not in METHODS:
-                raise self.error(
-                    (*at, method),
-                    f"is not read on a path. Write it in each of its operations: {', '.join(METHODS)}.",
-                )
-            self.operation((*at, method))
+            with self.noted():
+                if method not in METHODS:
+                    raise self.error(
+                        (*at, method),
+                        f"is not read on a path. Write it in each of its operations: {', '.join(METHODS)}.",
+                    )
+                self.operation((*at, method))
 
     def operation(self, at: Names) -> None:
         """Check an operation, and a webhook's bodies and answers."""
         operation = self.expect(at, MAP)
-        name = self.expect((*at, "operationId"), NAME)
-        if name in self.methods:
-            raise self.error((*at, "operationId"), f"is {name}, as another's is.")
-        self.methods[name] = str(at[-1])
-        for index, _ in enumerate(
-            self.expect((*at, "parameters"), MAPS) if "parameters" in operation else ()
-        ):
-            self.parameter((*at, "parameters", index))
-        for status in self.expect((*at, "responses"), MAP):
-            if not re.fullmatch("[1-5][0-9]{2}", status):
-                raise self.error(
-                    (*at, "responses", status), 'is no status. Write each answer under its own, as in "400".'
-                )
-            self.answer((*at, "responses", status))
+        with self.noted():
+            name = self.expect((*at, "operationId"), NAME)
+            if name in self.methods:
+                raise self.error((*at, "operationId"), f"is {name}, as another's is.")
+            self.methods[name] = str(at[-1])
+        with self.noted():
+            for index, _ in enumerate(
+                self.expect((*at, "parameters"), MAPS) if "parameters" in operation else ()
+            ):
+                self.parameter((*at, "parameters", index))
+        with self.noted():
+            for status in self.expect((*at, "responses"), MAP):
+                if not re.fullmatch("[1-5][0-9]{2}", status):
+                    raise self.error(
+                        (*at, "responses", status),
+                        'is no status. Write each answer under its own, as in "400".',
+                    )
+                self.answer((*at, "responses", status))
         if "requestBody" in operation:
             media = (*at, "requestBody", "content", "application/json")
             for end in range(len(at) + 1, len(media) + 1):
                 self.expect(media[:end], MAP)
             self.content(media[:-1])
-            if "$ref" not in self.at((*media, "schema")):
+            if "$ref" not in self.expect((*media, "schema"), MAP):
                 raise self.error(
                     (*media, "schema"),
                     "must be a `$ref`: models and schemas are called by its name. Write it under components.schemas.",
@@ -449,7 +493,7 @@ class _Check:
         if not self.is_webhooks:
             self.reads(operation, "x-role")
         elif "requestBody" in operation or operation.keys() & set(KEYS):
-            self.webhook(at, operation)
+            self.webhooks.append((at, operation))
 
     def webhook(self, at: Names, operation: dict[str, Any]) -> None:
         """Check what both sides must know of a webhook."""
@@ -458,14 +502,16 @@ class _Check:
         self.expect((*at, "requestBody"), MAP)
         for status in operation["responses"]:
             here = (*at, "responses", status)
-            if "$ref" not in self.at(here):
-                raise self.error(here, "must be a `$ref`: write the answer under components.responses.")
-            if "x-delivery" not in named(self.contract, self.at(here)["$ref"]):
-                raise self.error(
-                    here,
-                    f"has no `x-delivery`, which says what it means for the sender: {', '.join(DELIVERIES)}.",
-                )
+            with self.noted():
+                if "$ref" not in self.at(here):
+                    raise self.error(here, "must be a `$ref`: write the answer under components.responses.")
+                if "x-delivery" not in named(self.contract, self.at(here)["$ref"]):
+                    raise self.error(
+                        here,
+                        f"has no `x-delivery`, which says what it means for the sender: {', '.join(DELIVERIES)}.",
+                    )
         reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        self.field(_Field(str(at[1])), named(self.contract, reference))
         body = merged(self.contract, {"$ref": reference})
         for name, block in body.get("properties", {}).items():
             if "properties" not in merged(self.contract, block):
@@ -481,9 +527,9 @@ class _Check:
         self.expect((*at, "x-natural-key"), TEXT)
         for key in KEYS:
             if key in operation:
-                self.key((*at, key), self.expect((*at, key), TEXT).split("."), body)
-                self.reads(operation, key)
-        self.field(_Field(str(at[1])), named(self.contract, reference))
+                with self.noted():
+                    self.reads(operation, key)
+                    self.key((*at, key), self.expect((*at, key), TEXT).split("."), body)
 
     def key(self, at: Names, path: list[str], schema: Schema) -> None:
         """Check that a path leads to a text that each body has, and that may be shown."""
@@ -501,7 +547,8 @@ class _Check:
         self.reads(schema, "x-personal-data")
         self.reads(schema, "x-identity")
         if field.inside:
-            self.unreachable(field, field.inside, schema)
+            with self.noted():
+                self.unreachable(field, field.inside, schema)
         field = replace(
             field,
             is_personal=field.is_personal or "x-personal-data" in schema,
@@ -555,16 +602,13 @@ class _Check:
 
     def marks(self) -> None:
         """Refuse marks that nobody reads: what one was meant for would silently not be so."""
-        for at, node in _outside_schemas((), self.contract):
-            self.are_read(at, node)
-        for at, schema in self.schemas:
-            self.are_read(at, schema)
-
-    def are_read(self, at: Names, node: dict[str, Any]) -> None:
-        """Refuse the marks of one place that nobody reads."""
-        for name in node:
-            if name.startswith("x-") and (id(node), name) not in self.read:
-                raise self.error((*at, name), "is read by nobody here. Mend its name, or take it out.")
+        for at, node in [*_outside_schemas((), self.contract), *self.schemas]:
+            for name in node:
+                with self.noted():
+                    if name.startswith("x-") and (id(node), name) not in self.read:
+                        raise self.error(
+                            (*at, name), "is read by nobody here. Mend its name, or take it out."
+                        )
 
 
 def _parts(at: Names, node: Any) -> Iterator[tuple[str | int, Any]]:

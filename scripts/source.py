@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -30,6 +32,37 @@ class ContractError(Exception):
     """The contracts under `openapi/` cannot be read, or contradict each other; the message says how to mend it."""
 
 
+class Fault(ContractError):
+    """One thing that is wrong in a document, with its line."""
+
+    def __init__(self, shown: str, line: int, part: str, what: str) -> None:
+        super().__init__(f"{shown}:{line}: {what}")
+        self.line = line
+        self.part = part
+        """Which part it is: one fault of each is told."""
+
+
+class Faults:
+    """What was found to be wrong, to be told at once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Fault] = {}
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note a fault, for whoever can go on with the other parts."""
+        try:
+            yield
+        except Fault as fault:
+            self.found.setdefault(fault.part, fault)
+
+    def tell(self) -> None:
+        """Raise ContractError with a line for each fault, in the document's order, where there are some."""
+        if self.found:
+            faults: Iterable[Fault] = sorted(self.found.values(), key=lambda fault: fault.line)
+            raise ContractError("\n".join(map(str, faults)))
+
+
 class Source:
     """A document's content, and the line of each of its parts."""
 
@@ -43,14 +76,18 @@ class Source:
             if not isinstance(self.tree, yaml.MappingNode):
                 what = "is empty" if self.tree is None else "is no map of names"
                 raise ContractError(f"{shown} {what}. An OpenAPI document begins with `openapi: 3.0.3`.")
+            self.faults = Faults()
             self._check(self.tree, frozenset(), set())
+            self.faults.tell()
             self.content = loader.construct_document(self.tree)
         except yaml.YAMLError as error:
             raise ContractError(self._told(error, raw)) from error
 
-    def error(self, at: Names, what: str) -> ContractError:
+    def error(self, at: Names, what: str) -> Fault:
         """Return the fault of a part."""
-        return ContractError(f"{self.shown}:{self._line(at)}: {'.'.join(map(str, at))} {what}")
+        line = self._line(at)
+        # One that stands here by an alias, or is read on the way of several webhooks, is one.
+        return Fault(self.shown, line, f"{line} {at[-1]}", f"{'.'.join(map(str, at))} {what}")
 
     def _line(self, at: Names) -> int:
         node: Any = self.tree
@@ -65,16 +102,18 @@ class Source:
         return line
 
     def _check(self, node: Any, above: frozenset[int], seen: set[int]) -> None:
-        """Refuse what YAML has and JSON has not, or what it reads otherwise than it looks."""
+        """Note what YAML has and JSON has not, or what it reads otherwise than it looks."""
         if id(node) in above:
-            raise self._at(node, "This stands in itself, by its alias.")
+            with self.faults.noted():
+                raise self._at(node, "This stands in itself, by its alias.")
         if id(node) in seen:
             return
         seen.add(id(node))
         above |= {id(node)}
         match node:
             case yaml.ScalarNode():
-                self._check_scalar(node)
+                with self.faults.noted():
+                    self._check_scalar(node)
             case yaml.SequenceNode():
                 for item in node.value:
                     self._check(item, above, seen)
@@ -86,13 +125,16 @@ class Source:
     def _check_names(self, keys: list[Any]) -> None:
         lines: dict[str, int] = {}
         for key in keys:
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in (TEXT, MERGE):
-                shown = f"`{key.value}`" if isinstance(key, yaml.ScalarNode) else "This"
-                raise self._at(key, f"{shown} is a name, and no text to YAML. Put it in quotes.")
-            if key.value in lines:
-                first = lines[key.value]
-                raise self._at(key, f"`{key.value}` stands here and in line {first}. Leave one of them out.")
-            lines[key.value] = key.start_mark.line + 1
+            with self.faults.noted():
+                if not isinstance(key, yaml.ScalarNode) or key.tag not in (TEXT, MERGE):
+                    shown = f"`{key.value}`" if isinstance(key, yaml.ScalarNode) else "This"
+                    raise self._at(key, f"{shown} is a name, and no text to YAML. Put it in quotes.")
+                if key.value in lines:
+                    first = lines[key.value]
+                    raise self._at(
+                        key, f"`{key.value}` stands here and in line {first}. Leave one of them out."
+                    )
+                lines[key.value] = key.start_mark.line + 1
 
     def _check_scalar(self, node: yaml.ScalarNode) -> None:
         if node.tag == TEXT:
@@ -105,8 +147,8 @@ class Source:
         if not re.fullmatch(written, node.value):
             raise self._at(node, f"`{node.value}` needs quotes: YAML takes it for {kind}.")
 
-    def _at(self, node: Any, what: str) -> ContractError:
-        return ContractError(f"{self.shown}:{node.start_mark.line + 1}: {what}")
+    def _at(self, node: Any, what: str) -> Fault:
+        return Fault(self.shown, node.start_mark.line + 1, str(node.start_mark.index), what)
 
     def _told(self, error: yaml.YAMLError, text: bytes | str) -> str:
         """Return a fault of the YAML itself in one line."""

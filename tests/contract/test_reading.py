@@ -264,6 +264,62 @@ BROKEN: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+SEVERAL = {
+    "info.version is 2.0.0": (f"  version: {CURRENT}\n", "  version: 2.0.0\n"),
+    "operationId is receipt": ("operationId: repair-request", "operationId: receipt"),
+    "colour.maxLenght is read by nobody": (
+        FIELDS,
+        "        colour: { type: string, description: Some., maxLenght: 9, nullable: true }\n" + FIELDS,
+    ),
+    "colour.nullable is not read by validators": ("", ""),
+    "weight.type must be one of": (
+        FIELDS,
+        f"        weight: {{ type: nmber, description: Some. }}\n{FIELDS}",
+    ),
+    "names #/components/schemas/Nobody": (
+        FIELDS,
+        f'        owner: {{ $ref: "#/components/schemas/Nobody" }}\n{FIELDS}',
+    ),
+    "has custmer": ("required: [customer, metadata]", "required: [custmer, metadata]"),
+    "says deliverd": (DELIVERY, "      x-delivery: deliverd\n"),
+}
+"""What is told, and the edit that it is told of."""
+
+
+def lines_of(refused: pytest.ExceptionInfo[ContractError]) -> list[int]:
+    """Return the lines that a refusal names."""
+    return [int(line.split(":")[1]) for line in str(refused.value).splitlines()]
+
+
+def test_all_that_is_wrong_by_itself_is_told_at_once() -> None:
+    with pytest.raises(ContractError) as refused:
+        read(edited(list(SEVERAL.values())))
+    told = str(refused.value).splitlines()
+    assert [what for what in SEVERAL if what not in str(refused.value)] == []
+    assert len(told) == len(SEVERAL)
+    assert lines_of(refused) == sorted(lines_of(refused))
+
+
+def test_all_that_parts_mean_wrongly_together_is_told_at_once() -> None:
+    edits = field(of("Contact") + of("Visit").replace("some", "more"), CONTACT, VISIT)
+    edits.append(("x-natural-key: customer.websiteUserId", "x-natural-key: customer.email"))
+    with pytest.raises(ContractError) as refused:
+        read(edited(edits))
+    assert len(str(refused.value).splitlines()) == 3
+    for what in ("in a list (/repair-request", "is a date-time", "is customer.email"):
+        assert what in str(refused.value)
+
+
+def test_all_that_yaml_reads_otherwise_is_told_at_once() -> None:
+    edits = [("  title:", "  titel: off\n  since: 2027-01-01\n  title:"), ('"200": { $ref', "200: { $ref")]
+    with pytest.raises(ContractError) as refused:
+        read(edited(edits))
+    for what in ("`off` needs quotes", "`2027-01-01` needs quotes", "`200` is a name, and no text"):
+        assert what in str(refused.value)
+    assert lines_of(refused) == sorted(lines_of(refused))
+    assert len(lines_of(refused)) == 3
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_is_broken_is_told_in_a_line_or_two(case: str) -> None:
     text, told = BROKEN[case]
