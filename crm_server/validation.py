@@ -335,7 +335,7 @@ def _faults_of(rules: BodyRules, value: Any, schema_location: str, location: str
                 detail = f"has {unnamed} more whose names are not in the contract, nor shown"
                 yield Fault(_pointer(rules, place), detail, _EXPECTED_FIELDS)
         case "oneOf":
-            kinds = " or ".join(choice["type"] for choice in parent["oneOf"])
+            kinds = " or ".join(choice.get("type", "a value") for choice in parent["oneOf"])
             yield Fault(_pointer(rules, place), "is none of what is allowed", kinds)
         case "not":
             # "If so, then required" in words that OpenAPI 3.0 has: not (so, and not required).
@@ -347,7 +347,7 @@ def _faults_of(rules: BodyRules, value: Any, schema_location: str, location: str
         case _:
             detail, expected = _DETAILS[keyword]
             limit = parent[keyword]
-            wanted = " or ".join(limit) if isinstance(limit, list) else str(limit)
+            wanted = " or ".join(map(_shown, limit)) if isinstance(limit, list) else str(limit)
             yield Fault(_pointer(rules, place), detail, expected.format(wanted))
 
 
@@ -360,6 +360,8 @@ _DETAILS: Mapping[str, tuple[str, str]] = {
     "maxLength": ("is too long", "at most {} characters"),
     "minimum": ("is too small", "at least {}"),
     "maximum": ("is too large", "at most {}"),
+    "multipleOf": ("is between two steps", "a multiple of {}"),
+    "minItems": ("has too few items", "at least {}"),
     "maxItems": ("has too many items", "at most {}"),
     "maxProperties": ("has too many names", "at most {}"),
     "minProperties": ("has too few names", "at least {}"),
@@ -376,6 +378,10 @@ def _pointer(rules: BodyRules, place: Place) -> str:
         if place[: len(path)] == path:
             place = path
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in place)
+
+
+def _shown(value: str | int) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _at(value: Any, path: Iterable[str]) -> Any:

@@ -156,6 +156,8 @@ INSTEAD = {
 FORMATS = ("date-time", "date")
 SENT_FORMATS = ("date-time",)
 """Of a request. Models rewrite the values of others, or refuse what validators take."""
+CLASS = re.compile(r"(?<!\\)(\\\\)*\\[dDwWsSbB]")
+"""What has a pattern mean Unicode's characters to models, and ASCII's to validators."""
 BESIDE_ALL_OF = {"allOf", "description", "example", "x-personal-data", "x-identity"}
 NAME = _Rule(
     lambda value: _is_text(value) and re.fullmatch("[a-z][a-z0-9-]*", value) is not None,
@@ -380,9 +382,14 @@ class _Check:
             with self.noted():
                 if name not in right.get("properties", {name: {}}):
                     raise self.error((*at, "required"), f"has {name}, which is none of the properties.")
-        if kind == "array":
-            with self.noted():
+        with self.noted():
+            if kind == "array":
                 self.expect((*at, "items"), MAP)
+            is_typed = schema.keys() & {"type", "enum", "allOf", "oneOf"} or at[-1] == "x-property-names"
+            if is_sent and self.is_webhooks and not is_typed:
+                raise self.error(
+                    at, "has no `type`: models and validators would each take something else. Write one."
+                )
         for mark in ("x-property-names",) if self.is_webhooks else ("x-property-names", "x-personal-data"):
             self.reads(schema, mark)
         for below in _schemas_in(at, right):
@@ -407,6 +414,21 @@ class _Check:
                     (*at, key),
                     f"is {schema[key]}, by which models rewrite a value or refuse what validators take. Write a `pattern`.",
                 )
+            case "not" if is_sent and self.is_webhooks:
+                raise self.error(
+                    (*at, key), "is not read by models. Write an `enum` or a `pattern` of what is taken."
+                )
+            case "pattern" if is_sent and CLASS.search(schema[key]):
+                raise self.error(
+                    (*at, key),
+                    "means other characters to models than to validators, by \\d, \\w, \\s or \\b. Write them out: [0-9].",
+                )
+            case "enum" if is_sent and not all(isinstance(value, str | int) for value in schema[key]):
+                raise self.error(
+                    (*at, key), "is not read by models. It can have texts, whole numbers, true and false."
+                )
+            case "x-property-names" if is_sent and "pattern" not in schema[key]:
+                raise self.error((*at, key), "has no `pattern`, by which a wrong name is told.")
             case "allOf" if len(schema[key]) > 1:
                 raise self.error((*at, key), "can have one schema here. Write what they say into one.")
             case "allOf" if beside := schema.keys() - BESIDE_ALL_OF:

@@ -191,7 +191,7 @@ def _faults(error: Any, value: Any, schema: Any, webhook: Operation) -> Iterator
             names = _at(value, place)
             for name in parent.get("required", ()):
                 if name not in names:
-                    types = parent["properties"][name]["type"]
+                    types = parent["properties"][name].get("type", "a value")
                     yield Fault(pointer_in(webhook, (*place, name)), "is required", types)
             unknown = [name for name in names if name not in parent["properties"]]
             named = [name for name in unknown if _FIELD_NAME.fullmatch(name)]
@@ -201,7 +201,7 @@ def _faults(error: Any, value: Any, schema: Any, webhook: Operation) -> Iterator
                 detail = f"has {unnamed} more whose names are not in the contract, nor shown"
                 yield Fault(pointer_in(webhook, place), detail, _EXPECTED_FIELDS)
         case "oneOf":
-            types = " or ".join(choice["type"] for choice in parent["oneOf"])
+            types = " or ".join(choice.get("type", "a value") for choice in parent["oneOf"])
             yield Fault(pointer_in(webhook, place), "is none of what is allowed", types)
         case "propertyNames":
             wanted = f"names that match {parent['propertyNames']['pattern']}"
@@ -209,8 +209,12 @@ def _faults(error: Any, value: Any, schema: Any, webhook: Operation) -> Iterator
         case _:
             detail, expected = _WORDS[keyword]
             limit = parent[keyword]
-            wanted = " or ".join(limit) if isinstance(limit, list) else str(limit)
+            wanted = " or ".join(map(_shown, limit)) if isinstance(limit, list) else str(limit)
             yield Fault(pointer_in(webhook, place), detail, expected.format(wanted))
+
+
+def _shown(value: str | int) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _at(value: Any, path: Iterable[str]) -> Any:
@@ -233,6 +237,8 @@ _WORDS = {
     "maxLength": ("is too long", "at most {} characters"),
     "minimum": ("is too small", "at least {}"),
     "maximum": ("is too large", "at most {}"),
+    "multipleOf": ("is between two steps", "a multiple of {}"),
+    "minItems": ("has too few items", "at least {}"),
     "maxItems": ("has too many items", "at most {}"),
     "maxProperties": ("has too many names", "at most {}"),
     "minProperties": ("has too few names", "at least {}"),

@@ -20,6 +20,7 @@ from scripts.contract.__main__ import fault_of, report
 from scripts.contract.comparison import Comparison, compare
 from scripts.source import Source
 from tests.docs.documents import blocks, prose
+from tests.factories import repair_request
 from tests.servers import ROOT
 
 pytestmark = pytest.mark.long  # the generator, its compiler and a wheel, many times over
@@ -136,6 +137,49 @@ def test_the_page_is_walked_and_nothing_else_is_touched(project: Project) -> Non
     }
     assert touched == {"openapi", "generated"}
     assert "device_colour" in (project.folder / "generated" / "webhooks.py").read_text()
+
+
+WORDS = """\
+        deposit: { type: number, description: It., minimum: 0, maximum: 9, multipleOf: 0.5 }
+        stars: { type: integer, description: It., enum: [1, 2] }
+        agreed: { type: boolean, description: It., enum: [true] }
+        some: { description: It., enum: [a, 1, true] }
+        tags: { type: array, description: It., minItems: 1, maxItems: 9, items: { type: boolean } }
+        choice: { description: It., oneOf: [{ enum: [a], type: string }, { oneOf: [{ type: integer, minimum: 0, maximum: 1 }] }] }
+"""
+"""Fields that say what no field says today."""
+JUDGED = """
+import json, sys
+from crm_server.validation import describe_faults, load_rules
+from generated.operations import CURRENT, WEBHOOKS
+from sender.validation import find_faults
+body, name = json.loads(sys.argv[1]), "repair-request"
+ours, theirs = find_faults(body, WEBHOOKS[name], CURRENT), describe_faults(load_rules()[CURRENT][name], body).faults
+for faults in (ours, theirs):
+    print(json.dumps([[fault.pointer, fault.detail, fault.expected] for fault in faults]))
+"""
+"""Says what either side tells of a body."""
+
+
+def test_a_wrong_value_is_told_by_whatever_word_a_new_field_says(project: Project) -> None:
+    project.edit(CONTRACT, NEXT, WORDS + NEXT)
+    project.number(DUE)
+    assert project.run("generate").returncode == 0
+    wrong = {"deposit": 0.7, "stars": 3, "agreed": False, "some": "b", "tags": [], "choice": "c"}
+    body = repair_request(**{f"repair__{name}": value for name, value in wrong.items()})
+    command = [sys.executable, "-c", JUDGED, json.dumps(body)]
+    done = subprocess.run(command, cwd=project.folder, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    ours, theirs = map(json.loads, done.stdout.splitlines())
+    assert ours == theirs
+    assert sorted(ours) == [
+        ["/repair/agreed", "is not one of the known values", "true"],
+        ["/repair/choice", "is none of what is allowed", "string or a value"],
+        ["/repair/deposit", "is between two steps", "a multiple of 0.5"],
+        ["/repair/some", "is not one of the known values", "a or 1 or true"],
+        ["/repair/stars", "is not one of the known values", "1 or 2"],
+        ["/repair/tags", "has too few items", "at least 1"],
+    ]
 
 
 MONEY = "          type: number\n          description: The estimate"

@@ -352,6 +352,20 @@ UNLIKE = {
         for name in ("uri", "uuid", "byte", "binary", "email", "ipv4", "hostname", "password", "time", "duration", "date")
     },
     "an int32": ("{ type: integer, description: Some., minimum: 0, maximum: 9, format: int32 }", "is int32, by which models"),
+    "what is not taken": ("{ type: string, description: Some., maxLength: 9, not: { enum: [x] } }", "not is not read by models"),
+    "any digit": ("{ type: string, description: Some., maxLength: 9, pattern: '^\\d+$' }", "means other characters to models"),
+    "fractions in an enum": ("{ type: number, description: Some., enum: [0.5, 1] }", "enum is not read by models"),
+    "lists in an enum": ("{ description: Some., enum: [[a]] }", "enum is not read by models"),
+    "limits without a type": ("{ description: Some., maxLength: 9 }", "has no `type`"),
+    "properties without a type": (
+        "{ description: Some., additionalProperties: false, properties: { a: { type: boolean, description: It. } } }",
+        "has no `type`",
+    ),
+    "names without a pattern": (
+        "{ type: object, description: Some., maxProperties: 9, x-property-names: { maxLength: 9 }, "
+        "additionalProperties: { type: boolean } }",
+        "has no `pattern`",
+    ),
     "two in an allOf": (
         '{ description: Some., allOf: [{ $ref: "#/components/schemas/SettingText" }, { type: string, maxLength: 9 }] }',
         "can have one schema here",
@@ -369,3 +383,8 @@ def test_what_validators_and_models_understand_differently_is_refused(case: str)
 def test_a_number_that_is_no_release_of_v1_is_refused(number: str) -> None:
     with pytest.raises(ContractError, match=r"info.version (is .*; it must be 1\.N\.N|needs quotes)"):
         read(edited([(f"  version: {CURRENT}\n", f"  version: {number}\n")]))
+
+
+@pytest.mark.parametrize("pattern", [r"^\\d$", r"^\.d$", "^d$"])
+def test_a_pattern_without_a_class_is_fine(pattern: str) -> None:
+    read(edited(one(f"{{ type: string, description: Some., maxLength: 9, pattern: '{pattern}' }}")))
