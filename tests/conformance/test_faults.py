@@ -112,7 +112,9 @@ def test_every_keyword_of_the_contract_has_been_refused_here() -> None:
     refused = {
         error.kind.name for name, body in BODIES.values() for error in RULES[name].validator.iter_errors(body)
     }
-    assert refused == used
+    assert refused == used, (
+        f"put a body into BODIES that breaks {sorted(used ^ refused)}, and say what is told of it"
+    )
 
 
 FULL_OF_FAULTS = """
