@@ -317,11 +317,12 @@ def test_a_relay_that_points_at_its_own_outbox_holds_what_it_has_and_loses_nothi
         by_code = CRM(settings).repair_requested(repair_request())
         by_door = own.post("repair-request", repair_request(), webhook_id="the-clients-own").json()["id"]
         with running(Relay(settings)):
-            eventually(lambda: {row["status"] for row in own.rows()} == {"held"}, "both held")
+            # The other, if it was not on its way by then, is not even tried.
+            eventually(lambda: "held" in {row["status"] for row in own.rows()}, "one held")
             # Held by the same answer again, after a look at whether it is mended: still no fault of the event.
             tries = "SELECT count(*) FROM crm_outbox_trail WHERE verb = 'held'"
             eventually(lambda: own.log.count("409 delivery-loop") >= 4, "a probe that does not pass")
-            assert {row["status"] for row in own.rows()} == {"held"}
+            assert {row["status"] for row in own.rows()} <= {"held", "pending"}
             assert own.rows(tries)[0][0] >= 1
         mended = SenderSettings(webhook_url=receiver.url, api_key=KEY, outbox_url=own.outbox_url)
         with running(Relay(mended)):
