@@ -24,7 +24,11 @@ export declare class IntegrationError extends Error {
     readonly type: string | undefined;
     constructor(answer: string, status?: number, type?: string);
 }
-/** Asks the integration API. Every method throws IntegrationError, and what `signal` is aborted with. */
+/**
+ * Asks the integration API. Throws SettingsError for wrong options.
+ *
+ * Every method throws IntegrationError, and what `signal` is aborted with.
+ */
 export declare class IntegrationAPI {
     #private;
     constructor({ url, token, timeout }?: IntegrationOptions);

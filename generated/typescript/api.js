@@ -2,7 +2,7 @@
 
 /** The website's integration API, port 3010: how the link is, a test of it, failed deliveries sent again. */
 import { jsonOf, problemOf, statusWords } from "./delivery.js";
-import { authorization, exchange } from "./transport.js";
+import { authorization, between, exchange } from "./transport.js";
 /** The API gave another answer than the one that was asked for. */
 export class IntegrationError extends Error {
     name = "IntegrationError";
@@ -16,7 +16,11 @@ export class IntegrationError extends Error {
         this.type = type;
     }
 }
-/** Asks the integration API. Every method throws IntegrationError, and what `signal` is aborted with. */
+/**
+ * Asks the integration API. Throws SettingsError for wrong options.
+ *
+ * Every method throws IntegrationError, and what `signal` is aborted with.
+ */
 export class IntegrationAPI {
     #url;
     #headers;
@@ -24,7 +28,7 @@ export class IntegrationAPI {
     constructor({ url = "/api/crm", token, timeout = 30 } = {}) {
         this.#url = `${url.replace(/\/+$/, "")}/integration`;
         this.#headers = authorization(token, "CRM_ADMIN_TOKEN");
-        this.#timeout = timeout;
+        this.#timeout = between("timeout", timeout, 0.001, 300);
     }
     /** Ask how the link is: counts, no personal data; five seconds old at most. Needs no token. */
     status(signal) {

@@ -5,7 +5,7 @@ import { jsonOf, judge, statusWords, tellOf } from "./delivery.js";
 import { CRMUnavailable, EventRefused, LinkMisconfigured, SettingsError } from "./errors.js";
 import { eventOf, secretKey, signature, uuid7 } from "./events.js";
 import { CURRENT, HEALTH_PATH, RECEIPT_PATH, WEBHOOKS } from "./operations.js";
-import { authorization, exchange, wait } from "./transport.js";
+import { authorization, between, exchange, wait } from "./transport.js";
 /** The part of a delay by which it may grow, so that clients do not beat in time. */
 const JITTER = 0.1;
 const ID = /^[A-Za-z0-9._-]{1,128}$/;
@@ -144,9 +144,4 @@ function readSecret(secret) {
     catch {
         throw new SettingsError("CRM_SIGNING_SECRET: must be base64, with whsec_ before it or without");
     }
-}
-function between(name, value, least, most) {
-    if (value >= least && value <= most)
-        return value;
-    throw new SettingsError(`${name}: between ${least} and ${most} seconds`);
 }

@@ -29,6 +29,8 @@ export interface Request {
 export declare function exchange(url: string, request: Request, timeout: number, signal?: AbortSignal): Promise<Outcome>;
 /** Return the header with a key or a token, which `name` is the setting of; none without, which is answered 401. */
 export declare function authorization(key: string | undefined, name: string): Record<string, string>;
+/** Return a setting in seconds. Throws SettingsError where it is not within bounds. */
+export declare function between(name: string, value: number, least: number, most: number): number;
 /** Return the seconds of a Retry-After header (RFC 9110, section 10.2.3), within bounds. */
 export declare function retryAfter(value: string | null, now: number): number | undefined;
 /** Wait so many seconds. Throws what `signal` is aborted with meanwhile. */

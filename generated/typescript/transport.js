@@ -14,7 +14,7 @@ const LONGEST_WAIT = 3600;
  * Throws what `signal` was aborted with, and nothing else.
  */
 export async function exchange(url, request, timeout, signal) {
-    const deadline = AbortSignal.timeout(timeout * 1000);
+    const deadline = AbortSignal.timeout(Math.ceil(timeout * 1000)); // Node takes whole milliseconds alone
     try {
         const response = await fetch(url, {
             ...request,
@@ -42,6 +42,12 @@ export function authorization(key, name) {
         throw new SettingsError(`${name}: must be printable ASCII without space or comma`);
     }
     return { authorization: `Bearer ${key}` };
+}
+/** Return a setting in seconds. Throws SettingsError where it is not within bounds. */
+export function between(name, value, least, most) {
+    if (value >= least && value <= most)
+        return value;
+    throw new SettingsError(`${name}: between ${least} and ${most} seconds`);
 }
 async function read(response) {
     const reader = response.body?.getReader();

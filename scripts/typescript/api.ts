@@ -2,7 +2,7 @@
 
 import { jsonOf, problemOf, statusWords } from "./delivery.js";
 import type { components } from "./integration.js";
-import { authorization, exchange, type Request } from "./transport.js";
+import { authorization, between, exchange, type Request } from "./transport.js";
 
 type Schemas = components["schemas"];
 export type IntegrationStatus = Schemas["Status"];
@@ -34,7 +34,11 @@ export class IntegrationError extends Error {
     }
 }
 
-/** Asks the integration API. Every method throws IntegrationError, and what `signal` is aborted with. */
+/**
+ * Asks the integration API. Throws SettingsError for wrong options.
+ *
+ * Every method throws IntegrationError, and what `signal` is aborted with.
+ */
 export class IntegrationAPI {
     readonly #url: string;
     readonly #headers: Record<string, string>;
@@ -43,7 +47,7 @@ export class IntegrationAPI {
     constructor({ url = "/api/crm", token, timeout = 30 }: IntegrationOptions = {}) {
         this.#url = `${url.replace(/\/+$/, "")}/integration`;
         this.#headers = authorization(token, "CRM_ADMIN_TOKEN");
-        this.#timeout = timeout;
+        this.#timeout = between("timeout", timeout, 0.001, 300);
     }
 
     /** Ask how the link is: counts, no personal data; five seconds old at most. Needs no token. */

@@ -4,7 +4,7 @@ import { jsonOf, judge, statusWords, tellOf, type Promised, type Told } from "./
 import { CRMUnavailable, EventRefused, LinkMisconfigured, SettingsError } from "./errors.js";
 import { eventOf, secretKey, signature, uuid7, type Event } from "./events.js";
 import { CURRENT, HEALTH_PATH, RECEIPT_PATH, WEBHOOKS, type Bodies, type WebhookName } from "./operations.js";
-import { authorization, exchange, wait, type Outcome, type Request } from "./transport.js";
+import { authorization, between, exchange, wait, type Outcome, type Request } from "./transport.js";
 import type { Receipt } from "./webhooks.js";
 
 export type CustomerRegistration = Bodies["customer-registration"];
@@ -211,9 +211,4 @@ function readSecret(secret: string | undefined): Uint8Array<ArrayBuffer> | undef
     } catch {
         throw new SettingsError("CRM_SIGNING_SECRET: must be base64, with whsec_ before it or without");
     }
-}
-
-function between(name: string, value: number, least: number, most: number): number {
-    if (value >= least && value <= most) return value;
-    throw new SettingsError(`${name}: between ${least} and ${most} seconds`);
 }

@@ -43,7 +43,7 @@ export async function exchange(
     timeout: number,
     signal?: AbortSignal,
 ): Promise<Outcome> {
-    const deadline = AbortSignal.timeout(timeout * 1000);
+    const deadline = AbortSignal.timeout(Math.ceil(timeout * 1000)); // Node takes whole milliseconds alone
     try {
         const response = await fetch(url, {
             ...request,
@@ -70,6 +70,12 @@ export function authorization(key: string | undefined, name: string): Record<str
         throw new SettingsError(`${name}: must be printable ASCII without space or comma`);
     }
     return { authorization: `Bearer ${key}` };
+}
+
+/** Return a setting in seconds. Throws SettingsError where it is not within bounds. */
+export function between(name: string, value: number, least: number, most: number): number {
+    if (value >= least && value <= most) return value;
+    throw new SettingsError(`${name}: between ${least} and ${most} seconds`);
 }
 
 async function read(response: Response): Promise<string> {

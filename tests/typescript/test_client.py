@@ -390,6 +390,23 @@ def test_a_wrong_setting_is_named_without_its_value(site: Site, name: str, optio
     assert "hidden" not in came.answer["message"]
 
 
+def test_a_time_out_may_be_any_part_of_a_second(site: Site, door: Server) -> None:
+    taken = site.send(f"{door.address}/webhooks", ["repairRequested", repair_request()], timeout=4.03)
+    assert taken.answer["status"] == "queued"
+    variable = {"CRM_TIMEOUT": "2.0005"}
+    by_variable = site.send(f"{door.address}/webhooks", ["health"], environment=variable)
+    assert by_variable.answer["ok"] is True
+    options = {"url": f"{door.address}/api/crm", "timeout": 8.03}
+    assert "pending" in site.call("IntegrationAPI", options, [["status"]]).answer
+
+
+def test_a_time_out_that_is_none_is_a_wrong_setting_of_the_integration_api_too(site: Site) -> None:
+    for timeout in (0, -1, 1e9):
+        came = site.call("IntegrationAPI", {"timeout": timeout}, [["status"]])
+        assert came.answer["error"] == "SettingsError"
+        assert "timeout" in came.answer["message"]
+
+
 def test_a_variable_that_is_no_number_is_a_wrong_setting(site: Site) -> None:
     assert site.call("CRM", {}, [], CRM_RETRY_SCHEDULE="1,two").answer["error"] == "SettingsError"
     assert site.call("CRM", {}, [], CRM_TIMEOUT="long").answer["error"] == "SettingsError"
