@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -135,6 +136,30 @@ def test_everything_that_matches_is_retried_after_it_was_seen(
         while page.get_by_role("link", name="Look again").count():
             page.get_by_role("link", name="Look again").click()
         expect(page.get_by_role("status").last).to_have_text("3 back to pending.")
+    assert shop.site.statuses() == ["pending"] * 3
+
+
+def test_a_second_click_while_a_booking_is_written_is_told_nothing_else(
+    chromium: Browser, shop: Shop
+) -> None:
+    shop.fail(3)
+    with (
+        session(chromium, shop.address, "/admin/deliveries") as page,
+        closing(sqlite3.connect(shop.site.database, isolation_level=None)) as booking,
+    ):
+        for checkbox in page.get_by_role("checkbox").all():
+            checkbox.check()
+        retry = page.get_by_role("button", name="Retry", exact=True)
+        retry.scroll_into_view_if_needed()
+        box = retry.bounding_box()
+        assert box
+        booking.execute("BEGIN IMMEDIATE")
+        with page.expect_request("**/deliveries/retry*"):
+            page.mouse.click(box["x"] + 5, box["y"] + 5)  # unlike the button's own click it waits for no page
+        page.mouse.click(box["x"] + 5, box["y"] + 5)
+        booking.execute("ROLLBACK")
+        expect(page.get_by_role("status").last).to_have_text("3 back to pending.")
+        expect(page.get_by_role("alert")).to_have_count(0)
     assert shop.site.statuses() == ["pending"] * 3
 
 

@@ -8,6 +8,17 @@ for (const time of document.querySelectorAll("time[datetime]")) {
   time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
 }
 
+// A second click while the outbox is slow sends nothing, and the answer to the first is the one that is seen.
+const underWay = new Set();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") return;
+  if (underWay.has(form)) return event.preventDefault();
+  underWay.add(form);
+  setTimeout(() => underWay.delete(form), 10_000);
+});
+addEventListener("pageshow", () => underWay.clear());
+
 // Asks while the page is seen, of the open status: counts only, and no sign that somebody is there.
 const news = byId("news");
 if (news) {
