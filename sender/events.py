@@ -9,10 +9,11 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import islice
 from json.encoder import encode_basestring
 from typing import Any, cast
 
@@ -23,7 +24,15 @@ from pydantic_core import PydanticSerializationError
 from generated.base import ContractModel
 from generated.operations import CURRENT, MODELS, RELEASES, Path, Webhook
 from sender.errors import Fault, InvalidEvent
-from sender.validation import InvalidJSON, find_faults, parse, pointer_in, pointer_to
+from sender.validation import (
+    MOST_JUDGED,
+    InvalidJSON,
+    expected_at,
+    find_faults,
+    parse,
+    pointer_in,
+    pointer_to,
+)
 
 TEST_KEY = "webhook-test"
 """The natural key of probes, which no event may have."""
@@ -110,23 +119,35 @@ def serialise(name: str, source: ContractModel | Mapping[str, Any]) -> str:
         problem = f"cannot be written as JSON ({type(error).__name__})"
     else:
         raise TypeError(f"{name} takes a {MODELS[name].__name__} or a mapping, not {type(source).__name__}")
-    raise InvalidEvent(name, [Fault(pointer_to(_unwritable(source)), problem, "what JSON can hold")])
+    found = _unwritable(dict(source)) if isinstance(source, Mapping) else ()
+    faults = [
+        Fault(pointer_to(path), f"{what}, which JSON cannot hold", expected_at(name, path))
+        for path, what in dict(islice(found, MOST_JUDGED)).items()
+    ]
+    raise InvalidEvent(name, faults or [Fault("", problem, "what JSON can hold")])
 
 
-def _unwritable(value: Any, deep: int = 3) -> Path:
-    """Return where a field stands that JSON cannot hold, such as a datetime, by two names at most.
+def _unwritable(value: Any, path: Path = (), verb: str = "is") -> Iterator[tuple[Path, str]]:
+    """Yield where what JSON cannot hold stands, such as a datetime, by two names at most, and what it is.
 
     No field of the contract stands deeper; a mapping that holds itself has no end.
     """
-    for name, part in value.items() if isinstance(value, Mapping) else ():
-        if not (isinstance(name, str) and name.isidentifier()):
-            continue
-        if isinstance(part, Mapping) and deep > 1 and (within := _unwritable(part, deep - 1)):
-            return (name, *within[:1])
-        is_odd = isinstance(part, float) and not math.isfinite(part)
-        if is_odd or not isinstance(part, str | int | float | list | Mapping | None):
-            return (name,)
-    return ()
+    match value:
+        case dict():
+            for name, part in value.items() if len(path) < 3 else ():
+                if isinstance(name, str) and name.isidentifier():
+                    yield from _unwritable(part, (*path, name), "is" if len(path) < 2 else "holds")
+        case list() | tuple():
+            for part in value:
+                if not isinstance(part, dict | list | tuple):
+                    yield from _unwritable(part, path, "holds")
+        case str() | int() | None:
+            pass
+        case float() if math.isfinite(value):
+            pass
+        case _:
+            what = "no finite number" if isinstance(value, float) else f"a {type(value).__name__}"
+            yield path[:2], f"{verb} {what}"
 
 
 def check(name: str, payload: str, contract: str = CURRENT) -> dict[str, Any]:

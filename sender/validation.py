@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import jsonschema_rs
 
-from generated.operations import Path
+from generated.operations import CURRENT, Path
 from sender.errors import Fault
 
 MAX_DEPTH = 64
@@ -167,6 +167,19 @@ def _excerpt(schema: Any, value: Any) -> Any:
             others = islice((name for name in value if name not in properties), most)
             return known | {name: value[name] for name in others}
     return value
+
+
+def expected_at(name: str, path: Path) -> str:
+    """Return what today's contract wants at a place of a webhook's body: a type, and a format where there is one."""
+    schema, _ = _schema(CURRENT, name)
+    for step in path:
+        schema = schema.get("properties", {}).get(step)
+        if schema is None:
+            return _EXPECTED_FIELDS
+    return (
+        ", ".join(schema[keyword] for keyword in ("type", "format") if keyword in schema)
+        or "what JSON can hold"
+    )
 
 
 @cache

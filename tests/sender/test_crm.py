@@ -14,7 +14,9 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, event
@@ -219,6 +221,15 @@ INVALID: dict[str, tuple[Any, list[str]]] = {
         repair_request(repair__estimatedCost=float("nan"), repair__notes=SENTINEL),
         ["/repair/estimatedCost"],
     ),
+    "what other programs than JSON hold": (
+        repair_request(
+            repair__createdAt=datetime(2026, 11, 24, 10, tzinfo=UTC),
+            repair__estimatedCost=Decimal("12.30"),
+            customer=MappingProxyType({"email": SENTINEL}),
+            repair__notes=SENTINEL,
+        ),
+        ["/customer", "/repair/createdAt", "/repair/estimatedCost"],
+    ),
     "a lone surrogate": (repair_request(repair__notes=SENTINEL + "\ud800"), [""]),
     "a name that is no string": (repair_request() | {(SENTINEL,): 1}, [""]),
     "a test's key": (
@@ -241,6 +252,25 @@ def test_an_invalid_event_is_refused_with_all_pointers_and_no_value_before_anyth
     assert sorted(fault.pointer for fault in caught.value.faults) == pointers
     assert SENTINEL not in all_text(caught.value)
     assert seen == []
+
+
+def test_what_json_cannot_hold_is_named_with_what_the_contract_wants_in_its_place(site: Site) -> None:
+    payload = repair_request(
+        repair__createdAt=datetime(2026, 11, 24, 10, tzinfo=UTC),
+        repair__estimatedCost=float("nan"),
+        customer__websiteUserId=UUID(int=7),
+        repair__photos=["https://shop.example/1.jpg", Path("2.jpg")],
+        repair__extra=b"",
+    )
+    with pytest.raises(InvalidEvent) as caught:
+        site.crm().repair_requested(payload)
+    assert set(map(str, caught.value.faults)) == {
+        "/repair/createdAt is a datetime, which JSON cannot hold; expected: string, date-time",
+        "/repair/estimatedCost is no finite number, which JSON cannot hold; expected: number",
+        "/customer/websiteUserId is a UUID, which JSON cannot hold; expected: string",
+        "/repair/photos holds a PosixPath, which JSON cannot hold; expected: array",
+        "/repair/extra is a bytes, which JSON cannot hold; expected: only the fields of the contract",
+    }
 
 
 def test_a_mapping_that_holds_itself_is_refused(site: Site, own_engine: Engine) -> None:
