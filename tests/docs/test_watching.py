@@ -16,13 +16,14 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from generated.operations import WEBHOOKS
 from sender import CRM, Relay, SenderSettings
 from sender.database import open_engine
 from sender.metrics import exposition
 from tests.docs.documents import table
 from tests.factories import repair_request
 from tests.sender.engines import new_outbox
-from tests.servers import ROOT, start_crm
+from tests.servers import ROOT, Crm, start_crm
 
 FOLDER = ROOT / "docs" / "operating"
 RULES: list[dict[str, Any]] = [
@@ -35,6 +36,13 @@ OF_PROMETHEUS = {"up": {"job": {"crm", "crm-sender"}}}
 """What Prometheus itself adds: a series for each scrape, and job and instance to all."""
 
 Series = dict[str, dict[str, set[str]]]
+
+
+@pytest.fixture(scope="module")
+def crm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crm]:
+    """A CRM that is sent what should wake somebody."""
+    with start_crm(tmp_path_factory.mktemp("alerting")) as crm:
+        yield crm
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +102,73 @@ def test_an_alert_asks_for_what_there_is(rule: dict[str, Any], series: Series) -
     assert rule["annotations"]["summary"]
     for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
         assert all(label in series[str(selector.name)] for selector in selectors(rule["expr"]))
+
+
+def watched(alert: str, crm: Crm) -> float:
+    """Return the sum of all samples of a CRM that an alert looks at now."""
+    [rule] = [rule for rule in RULES if rule["alert"] == alert]
+    page = list(text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{crm.port}/metrics").text))
+    return sum(
+        sample.value
+        for selector in selectors(rule["expr"])
+        for family in page
+        for sample in family.samples
+        if sample.name == selector.name
+        and all(fits(matcher, sample.labels[matcher.name]) for matcher in selector.matchers.matchers)
+    )
+
+
+def fits(matcher: promql_parser.Matcher, value: str) -> bool:
+    """Tell whether Prometheus would say that a label's value is one that is asked for."""
+    is_equal = re.fullmatch(matcher.value, value) if "Re" in str(matcher.op) else matcher.value == value
+    return bool(is_equal) != ("Not" in str(matcher.op))
+
+
+def test_silence_is_ended_by_an_event_and_not_by_a_test(crm: Crm) -> None:
+    before = watched("CrmSilent", crm)
+    assert crm.post("repair-request", repair_request(), headers={"webhook-test": "true"}).is_success
+    assert watched("CrmSilent", crm) == before
+    assert crm.post("repair-request", repair_request()).status_code == 202
+    assert watched("CrmSilent", crm) == before + 1
+
+
+@pytest.mark.parametrize("webhook", WEBHOOKS)
+def test_no_webhook_is_slow_unseen(webhook: str, crm: Crm) -> None:
+    before = watched("CrmSlow", crm)
+    crm.post(webhook, {})
+    assert watched("CrmSlow", crm) > before
+
+
+def test_where_webhooks_are_named_all_of_them_are() -> None:
+    expressions = [*(rule["expr"] for rule in RULES), *(target["expr"] for _, target in TARGETS)]
+    named = [
+        set(matcher.value.split("|"))
+        for expression in expressions
+        for selector in selectors(expression)
+        for matcher in selector.matchers.matchers
+        if matcher.name == "operation"
+    ]
+    assert named == [set(WEBHOOKS)] * 4
+
+
+def test_whatever_fails_at_the_website_is_seen_here_as_refused(crm: Crm) -> None:
+    known = repair_request()
+    erased = repair_request(customer__email="erased@example.com", repair__customerEmail="erased@example.com")
+    for payload in (known, erased):
+        assert crm.post("repair-request", payload).status_code == 202
+    assert crm.cli("erase-person", "--email", "erased@example.com", "--yes").returncode == 0
+    known["repair"]["notes"] = erased["repair"]["notes"] = "other"
+    refused: dict[str, Any] = {
+        "invalid-event": {},
+        "invalid-json": {"customer": "\0"},
+        "conflict": known,
+        "erased": erased,
+        "content-too-large": " " * (1 << 20),
+    }
+    for type_, payload in refused.items():
+        before = watched("CrmEventsRefused", crm)
+        answer = crm.post("repair-request", payload).json()
+        assert (answer["type"], watched("CrmEventsRefused", crm)) == (type_, before + 1)
 
 
 def test_every_alert_is_explained() -> None:
