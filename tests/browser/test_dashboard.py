@@ -139,6 +139,18 @@ def test_everything_that_matches_is_retried_after_it_was_seen(
     assert shop.site.statuses() == ["pending"] * 3
 
 
+def test_going_back_after_a_retry_selects_nothing_that_nobody_selected(chromium: Browser, shop: Shop) -> None:
+    shop.fail(4)
+    with session(chromium, shop.address, "/admin/deliveries") as page:
+        for checkbox in page.get_by_role("checkbox").all()[:2]:
+            checkbox.check()
+        page.get_by_role("button", name="Retry", exact=True).click()
+        expect(page.get_by_role("status").last).to_have_text("2 back to pending.")
+        page.go_back()
+        expect(page.get_by_role("checkbox")).to_have_count(2)
+        expect(page.get_by_role("checkbox", checked=True)).to_have_count(0)
+
+
 def test_a_second_click_while_a_booking_is_written_is_told_nothing_else(
     chromium: Browser, shop: Shop
 ) -> None:
