@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from generated.operations import CURRENT, RELEASES, WEBHOOKS
+from scripts import node
 from sender.delivery import Answer, Delivery, judge, read_retry_after
 from sender.events import event_of
 from tests.conformance.vectors import VECTORS
@@ -474,3 +475,10 @@ def test_the_integration_api_is_asked_by_its_types(site: Site, door: Server) -> 
     assert came.answers[0]["crm"]["reachable"] is True
     assert (came.answers[1]["error"], came.answers[1]["status"]) == ("IntegrationError", 401)
     assert TOKEN not in came.shown
+
+
+@pytest.mark.parametrize(("token", "said"), [(TOKEN, "health: well"), ("another", "The test was not made")])
+def test_the_example_page_says_what_came_of_a_test(site: Site, door: Server, token: str, said: str) -> None:
+    compiler = str(node.MODULES / "typescript" / "lib" / "typescript.js")
+    asked = {"compiler": compiler, "url": f"{door.address}/api/crm", "token": token}
+    assert said in json.loads(site.run("render.mjs", json.dumps(asked)))

@@ -35,7 +35,7 @@ function availability(status: IntegrationStatus, path: string): string {
 export function CRMIntegrationStatus({ url, dashboard = "/admin", onTest }: Props) {
     const [status, setStatus] = useState<IntegrationStatus>();
     const [isAway, setIsAway] = useState(false);
-    const [tested, setTested] = useState<TestResult>();
+    const [tested, setTested] = useState<TestResult | "not made">();
 
     useEffect(() => {
         const api = new IntegrationAPI({ url });
@@ -88,16 +88,27 @@ export function CRMIntegrationStatus({ url, dashboard = "/admin", onTest }: Prop
                     </li>
                 ))}
             </ul>
-            {onTest && <button onClick={() => void onTest().then(setTested)}>Test integration</button>}
-            {tested && (
-                <ol aria-label="Test">
-                    {tested.steps.map((step) => (
-                        <li key={step.step}>
-                            {step.step}: {step.ok ? "well" : "not well"} ({step.answer})
-                        </li>
-                    ))}
-                </ol>
+            {onTest && (
+                <button onClick={() => void onTest().then(setTested, () => setTested("not made"))}>
+                    Test integration
+                </button>
             )}
+            <div role="status">
+                {tested === "not made" && (
+                    <p>
+                        The test was not made. Does `crm-sender dashboard` run, and has this site its CRM_ADMIN_TOKEN?
+                    </p>
+                )}
+                {tested && tested !== "not made" && (
+                    <ol aria-label="Test">
+                        {tested.steps.map((step) => (
+                            <li key={step.step}>
+                                {step.step}: {step.ok ? "well" : "not well"} ({step.answer})
+                            </li>
+                        ))}
+                    </ol>
+                )}
+            </div>
             <a href={dashboard}>Failed deliveries, statistics over time, common issues</a>
         </section>
     );
