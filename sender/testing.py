@@ -32,6 +32,7 @@ from sender.database import glancing
 from sender.events import at, canonical_content, digest
 from sender.settings import SenderSettings
 from sender.transactions import Transaction, joined
+from sender.validation import has_place
 
 __all__ = [
     "Enqueued",
@@ -97,9 +98,12 @@ def enqueued(session: Transaction | CRM) -> list[Enqueued]:
 def assert_enqueued(session: Transaction | CRM, event: str, **fields: object) -> Enqueued:
     """Fail unless an event with these fields, named as `repair__notes`, is in the outbox; return it.
 
+    A field that is None is one that the event does not have; one that the contract does not have is a mistake.
     The message names what differs, and shows no other values than those that were given.
     """
     assert event in WEBHOOKS, f"there is no event {event!r}; there are {', '.join(WEBHOOKS)}"  # noqa: S101
+    for name in fields:
+        assert has_place(event, tuple(name.split("__"))), f"the contract's {event} has no {name}"  # noqa: S101
     there = enqueued(session)
     for found in there:
         if found.event == event and not found.differs_in(fields):

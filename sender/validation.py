@@ -171,15 +171,26 @@ def _excerpt(schema: Any, value: Any) -> Any:
 
 def expected_at(name: str, path: Path) -> str:
     """Return what today's contract wants at a place of a webhook's body: a type, and a format where there is one."""
+    schema = _schema_at(name, path)
+    if schema is None:
+        return _EXPECTED_FIELDS
+    named = [schema[keyword] for keyword in ("type", "format") if keyword in schema]
+    return ", ".join(named) or "what JSON can hold"
+
+
+def has_place(name: str, path: Path) -> bool:
+    """Tell whether today's contract has such a place in a webhook's body."""
+    return _schema_at(name, path) is not None
+
+
+def _schema_at(name: str, path: Path) -> Any:
     schema, _ = _schema(CURRENT, name)
     for step in path:
-        schema = schema.get("properties", {}).get(step)
+        others = schema.get("additionalProperties") or None  # of an open map the schema of all its values
+        schema = schema.get("properties", {}).get(step, others)
         if schema is None:
-            return _EXPECTED_FIELDS
-    return (
-        ", ".join(schema[keyword] for keyword in ("type", "format") if keyword in schema)
-        or "what JSON can hold"
-    )
+            return None
+    return schema
 
 
 @cache

@@ -68,6 +68,17 @@ def test_an_empty_outbox_and_a_wrong_name_are_said(site: Site) -> None:
         assert_enqueued(site.crm(), "repair_request")
 
 
+def test_a_misspelt_field_is_said_and_is_not_taken_for_one_that_is_missing(site: Site) -> None:
+    crm = site.crm()
+    crm.repair_requested(repair_request(repair__notes=...))
+    crm.customer_registered(customer_registration(customer__preferences={"newsletter": True}))
+    assert_enqueued(crm, "repair-request", repair__notes=None)
+    assert_enqueued(crm, "customer-registration", customer__preferences__newsletter=True)
+    for event, field in (("repair-request", "repair__note"), ("customer-registration", "firstName")):
+        with pytest.raises(AssertionError, match=f"the contract's {event} has no {field}"):
+            assert_enqueued(crm, event, **{field: None})
+
+
 def test_a_delivered_payload_is_said_to_be_erased(site: Site) -> None:
     site.book()
     site.drain()
