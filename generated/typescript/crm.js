@@ -22,7 +22,7 @@ export class CRM {
     constructor(options = {}) {
         this.#url = readUrl(options.url ?? variable("CRM_WEBHOOK_URL") ?? "http://localhost:5001/webhooks");
         this.#headers = authorization(options.apiKey ?? variable("CRM_API_KEY"), "CRM_API_KEY");
-        const schedule = variable("CRM_RETRY_SCHEDULE")?.split(",").map(Number);
+        const schedule = variable("CRM_RETRY_SCHEDULE")?.split(",").map(seconds);
         this.#schedule = (options.retrySchedule ?? schedule ?? [1, 2, 3]).map((delay) => between("CRM_RETRY_SCHEDULE", delay, 0, 86_400));
         this.#timeout = between("CRM_TIMEOUT", options.timeout ?? Number(variable("CRM_TIMEOUT") ?? 5), 0.001, 300);
         this.#secret = readSecret(options.signingSecret ?? variable("CRM_SIGNING_SECRET"));
@@ -129,6 +129,10 @@ function askedToWait(outcome) {
 function variable(name) {
     const { process } = globalThis;
     return process?.env?.[name] || undefined;
+}
+/** Read a number of seconds; empty text is none, and not the 0 that JavaScript takes it for. */
+function seconds(text) {
+    return text.trim() ? Number(text) : NaN;
 }
 function readUrl(text) {
     const url = URL.canParse(text) ? new URL(text) : undefined;

@@ -76,7 +76,7 @@ export class CRM {
     constructor(options: CRMOptions = {}) {
         this.#url = readUrl(options.url ?? variable("CRM_WEBHOOK_URL") ?? "http://localhost:5001/webhooks");
         this.#headers = authorization(options.apiKey ?? variable("CRM_API_KEY"), "CRM_API_KEY");
-        const schedule = variable("CRM_RETRY_SCHEDULE")?.split(",").map(Number);
+        const schedule = variable("CRM_RETRY_SCHEDULE")?.split(",").map(seconds);
         this.#schedule = (options.retrySchedule ?? schedule ?? [1, 2, 3]).map((delay) =>
             between("CRM_RETRY_SCHEDULE", delay, 0, 86_400),
         );
@@ -193,6 +193,11 @@ function askedToWait(outcome: Outcome): number | undefined {
 function variable(name: string): string | undefined {
     const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
     return process?.env?.[name] || undefined;
+}
+
+/** Read a number of seconds; empty text is none, and not the 0 that JavaScript takes it for. */
+function seconds(text: string): number {
+    return text.trim() ? Number(text) : NaN;
 }
 
 function readUrl(text: string): string {

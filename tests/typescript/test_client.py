@@ -409,7 +409,8 @@ def test_a_time_out_that_is_none_is_a_wrong_setting_of_the_integration_api_too(s
 
 
 def test_a_variable_that_is_no_number_is_a_wrong_setting(site: Site) -> None:
-    assert site.call("CRM", {}, [], CRM_RETRY_SCHEDULE="1,two").answer["error"] == "SettingsError"
+    for schedule in ("1,two", "1,,3", "1,2,"):
+        assert site.call("CRM", {}, [], CRM_RETRY_SCHEDULE=schedule).answer["error"] == "SettingsError"
     assert site.call("CRM", {}, [], CRM_TIMEOUT="long").answer["error"] == "SettingsError"
 
 
