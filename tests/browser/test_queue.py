@@ -71,6 +71,20 @@ def test_a_search_and_a_filter_survive_what_is_done(chromium: Browser, crm: Crm,
         assert device.split(maxsplit=1)[0] not in page.url
 
 
+def test_going_back_after_a_decision_selects_nothing_that_nobody_selected(
+    chromium: Browser, crm: Crm
+) -> None:
+    three(crm, "Aerodrome")
+    with session(chromium, crm, start="/approvals") as page:
+        search(page, "aerodrome")
+        page.get_by_role("checkbox", name="Select").first.check()
+        page.get_by_role("button", name="Approve").click()
+        expect(page.locator(".done")).to_have_text("1 decided.")
+        page.go_back()
+        expect(page.get_by_role("checkbox", name="Select")).to_have_count(2)
+        expect(page.get_by_role("checkbox", checked=True)).to_have_count(0)
+
+
 @both
 def test_who_forgets_the_reason_writes_it_and_goes_on_with_what_was_selected(
     chromium: Browser, crm: Crm, javascript: bool
