@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -236,6 +237,7 @@ def open_sqlite(url: URL) -> Engine:
     path = str(url.database)
 
     def connect() -> sqlite3.Connection:
+        align_rights(path)
         # mode=rw: a missing file is an error, never a new, empty database.
         connection = sqlite3.connect(
             f"{Path(path).as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
@@ -273,6 +275,19 @@ def identify(path: str) -> tuple[int, int]:
     """Return what tells one file from another at the same path."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
+
+
+def align_rights(path: str) -> None:
+    """Give a database's log the rights that its file has.
+
+    SQLite makes the log with those of the file, and leaves it behind where it may only read. When the file is given
+    its rights back, nobody could write until the log is given them too.
+    """
+    with suppress(FileNotFoundError, PermissionError):  # SQLite says it when it opens them
+        rights = stat.S_IMODE(os.stat(path).st_mode)
+        for log in (f"{path}-wal", f"{path}-shm"):
+            if os.path.exists(log) and stat.S_IMODE(os.stat(log).st_mode) != rights:
+                os.chmod(log, rights)
 
 
 def create_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -205,8 +206,22 @@ def _stay_with_file(engine: Engine, path: Path) -> None:
         raise DisconnectionError("the outbox's files are not those that were opened")
 
     event.listen(engine, "do_connect", lambda *_: _require_file(path))
+    event.listen(engine, "do_connect", lambda *_: _align_rights(path))
     event.listen(engine, "connect", lambda _, record: record.info.update(files=_identify(path)))
     event.listen(engine, "checkout", check)
+
+
+def _align_rights(path: Path) -> None:
+    """Give the log the rights that the database has.
+
+    SQLite makes it with those of the file, and leaves it behind where it may only read. When the file is given its
+    rights back, nobody could write, no booking either, until the log is given them too.
+    """
+    with suppress(FileNotFoundError, PermissionError):  # SQLite says it when it opens them
+        rights = stat.S_IMODE(path.stat().st_mode)
+        for log in (Path(f"{path}-wal"), Path(f"{path}-shm")):
+            if log.exists() and stat.S_IMODE(log.stat().st_mode) != rights:
+                log.chmod(rights)
 
 
 def _identify(path: Path) -> list[tuple[int, int] | None]:

@@ -208,7 +208,6 @@ def test_a_database_that_was_read_only_is_written_to_once_it_may_be(tmp_path: Pa
     with start_crm(tmp_path, program=without_privileges(list(PROGRAM))) as crm:
         sender = Sender(crm)
         assert (sender.post().status, health(crm)) == (503, 503)
-        for path in crm.database.parent.iterdir():
-            path.chmod(0o600)
+        database.chmod(0o600)  # an operator's hand: what lies beside it is SQLite's
         until(lambda: sender.post().status == 202)
         sender.assert_nothing_is_lost()

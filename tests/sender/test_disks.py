@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -16,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sender import CRM
 from sender.errors import OutboxError
 from tests.factories import repair_request
-from tests.faults.disks import FAULTS, full, garbled, overwritten
+from tests.faults.disks import FAULTS, full, garbled, overwritten, without_privileges
 from tests.receiver import Receiver, first, receipt_when
 from tests.sender.site import SENTINEL, Site, eventually
 
@@ -47,6 +49,29 @@ def test_a_relay_whose_outbox_goes_wrong_says_so_and_goes_on_when_it_is_mended(
         eventually(lambda: site.json("status")["relay"]["running"], "which is said to run")
     assert sorted(request.id for request in receiver.events) == sorted([*before, after])
     assert site.json("status")["delivered"] == len(before) + 1
+
+
+def test_an_outbox_that_was_read_only_is_written_to_once_it_may_be(site: Site, receiver: Receiver) -> None:
+    [event] = site.book()
+    site.database.chmod(0o400)
+    relay = subprocess.Popen(
+        without_privileges([sys.executable, "-m", "sender", "relay"]),
+        cwd=site.directory,
+        env=site.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert relay.stderr
+    with relay:
+        try:
+            assert any(f"{UNUSABLE}attempt to write a readonly database" in line for line in relay.stderr)
+            site.database.chmod(0o600)  # an operator's hand: what lies beside it is SQLite's
+            # Not by a look into the file: a reader that may do all, as in these tests, mends it by its own end.
+            eventually(lambda: receiver.events, "the relay goes on")
+        finally:
+            relay.terminate()
+    assert ([request.id for request in receiver.events], site.statuses()) == ([event], ["delivered"])
+    assert relay.returncode == 0
 
 
 def booked(crm: CRM) -> str | None:
