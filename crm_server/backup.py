@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
-from crm_server.database import Database, utc_now
+from crm_server.database import Database, give_to_owner, utc_now
 from crm_server.erasure import empty_log
 from crm_server.erasure_again import ErasedAgain, erase_again
 from crm_server.erasure_journal import journal_of, read_journal, sync, sync_folder
@@ -79,6 +79,7 @@ def restore(database: Database, backup: Path, actor: Actor) -> Restored:
         kept = None if file is None else read_staff(path, file)
         copy(backup, part)
         erased, keeps_staff = prepare(part, database, kept, actor)
+        give_to_owner(part, path.parent if file is None else path)
         aside = put_aside(path)
         part.rename(path)
     sync_folder(path)

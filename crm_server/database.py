@@ -296,6 +296,14 @@ def create_file(path: Path) -> None:
     # One that is there is not opened: closing it would drop this process's locks on it (POSIX).
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        give_to_owner(path, path.parent)
+
+
+def give_to_owner(file: Path, of: Path) -> None:
+    """Give what root has made to the owner of another file, for whom the server runs; SQLite does so with its logs."""
+    if os.geteuid() == 0:
+        owner = of.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def insert_or_ignore(dialect: str, table: Table) -> Insert:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from crm_server.database import Database
+from crm_server.database import Database, give_to_owner
 from crm_server.errors import ConfigurationError, Unavailable
 from crm_server.idempotency import Identity
 
@@ -46,6 +46,7 @@ def write_journal(
     rest = memoryview(json.dumps({"at": at, **ids, "requests": requests}).encode() + b"\n")
     try:
         with open(os.open(journal, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
+            give_to_owner(journal, journal.with_suffix(""))
             end = file.seek(file.read().rfind(b"\n") + 1)
             file.truncate()
             try:

@@ -292,6 +292,11 @@ def _make_private(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if (
+            hasattr(os, "geteuid") and os.geteuid() == 0
+        ):  # the folder is the site's, whose relay will not be root's
+            owner = path.parent.stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _set_pragmas(connection: Any, _: object) -> None:

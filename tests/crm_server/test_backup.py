@@ -754,3 +754,20 @@ def test_a_second_restore_at_the_same_time_is_refused_and_the_first_is_done(
     assert second.stderr.endswith("end the server first.\n"), second
     assert ids_in(stopped.database) == ids_in(backup)
     assert [path.name for path in stopped.database.parent.glob("*.part*")] == []
+
+
+def test_what_root_makes_belongs_to_whom_the_server_runs_for(tmp_path: Path) -> None:
+    user = 1000 if os.geteuid() == 0 else os.geteuid()
+    crm = Crm(tmp_path / "site", clean_environment(), port=0)
+    crm.database.parent.mkdir(parents=True)
+    os.chown(crm.database.parent, user, -1)
+    assert crm.cli("migrate").returncode == 0
+    with start_crm(crm.directory) as running:
+        receive(running, "ada@example.com")
+    backed_up(crm, tmp_path / "crm.backup")
+    assert crm.cli("erase-person", "--email", "ada@example.com", "--yes").returncode == 0
+    done = crm.cli("restore", str(tmp_path / "crm.backup"))
+    assert done.returncode == 0, done.stderr
+    made = {path.name: path.stat().st_uid for path in crm.database.parent.iterdir()}
+    assert made.keys() >= {"crm.sqlite3", "crm.sqlite3.erasures"}
+    assert set(made.values()) == {user}

@@ -575,6 +575,16 @@ def test_an_outbox_that_is_not_migrated_names_the_command(site: Site, command: l
     assert "Traceback" not in done.stderr
 
 
+def test_an_outbox_that_root_makes_belongs_to_whom_the_site_runs_for(site: Site) -> None:
+    user = 1000 if os.geteuid() == 0 else os.geteuid()
+    folder = site.directory / "var"
+    folder.mkdir()
+    os.chown(folder, user, -1)
+    done = site.cli("migrate", CRM_OUTBOX_URL=f"sqlite:///{folder / 'new.sqlite3'}")
+    assert done.returncode == 0, done.stderr
+    assert {path.stat().st_uid for path in folder.iterdir()} == {user}
+
+
 @pytest.mark.engines("postgresql")
 def test_a_password_in_the_query_of_an_address_is_not_shown(site: Site) -> None:
     secret = f"{site.url}&password=sentinel"
