@@ -117,20 +117,23 @@ def _double(text: str) -> int:
 
 
 def _path_to_nul(value: Any) -> Path | None:
-    """Return where a text in a value, or a name, holds U+0000, which PostgreSQL cannot; None where none does."""
+    """Return where a text in a value, or a name, holds U+0000, which PostgreSQL cannot; None where none does.
+
+    The path ends before the first name that may be the customer's words.
+    """
     match value:
         case str() if "\0" in value:
             return ()
         case list():
-            inner: Iterable[tuple[str, Any]] = ((str(index), part) for index, part in enumerate(value))
+            inner: Iterable[tuple[Path, Any]] = (((str(index),), part) for index, part in enumerate(value))
         case dict():
             if any("\0" in name for name in value):
                 return ()
-            inner = value.items()
+            inner = (((name,) if _FIELD_NAME.fullmatch(name) else (), part) for name, part in value.items())
         case _:
             return None
-    found = ((name, _path_to_nul(part)) for name, part in inner)
-    return next(((name, *path) for name, path in found if path is not None), None)
+    found = ((step, _path_to_nul(part)) for step, part in inner)
+    return next(((*step, *path) if step else () for step, path in found if path is not None), None)
 
 
 _DECODER = json.JSONDecoder(

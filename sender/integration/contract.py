@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from generated.operations import Path
 from sender.errors import Fault
 from sender.integration.problems import answer, faulty, not_found
-from sender.validation import InvalidJSON, find_faults, parse
+from sender.validation import InvalidJSON, Operation, find_faults, parse, pointer_in
 
 INTEGRATION = "integration"
 """The integration API's contract, beside the releases of the webhooks'."""
@@ -179,23 +179,25 @@ class JsonRules:
 
     def validate(self, scope: Scope, faults: list[Fault]) -> None:
         """Put the body's value, none being `{}`, into `scope["link.json"]`; raise 400 with every fault."""
-        text, value = read_json(scope["link.body"] or b"{}", faults)
-        found = find_faults(value, Body(str(operation_id(scope))), INTEGRATION)
+        body = Body(str(operation_id(scope)))
+        text, value = read_json(scope["link.body"] or b"{}", body, faults)
+        found = find_faults(value, body, INTEGRATION)
         if found:
             raise refused(faults, found, "invalid-request")
         scope["link.json"] = text
 
 
-def read_json(raw: bytes, faults: list[Fault]) -> tuple[str, Any]:
+def read_json(raw: bytes, of: Operation, faults: list[Fault]) -> tuple[str, Any]:
     """Return a body's text and value; raise the 400 for what no two readers would read alike."""
+    pointer = ""
     try:
         text = raw.decode("utf-8")
         return text, parse(text)
     except UnicodeDecodeError as error:
         words = f"is not UTF-8 at byte {error.start}"
     except InvalidJSON as error:
-        words = str(error)
-    raise refused(faults, [Fault("", words, "one JSON object in UTF-8")], "invalid-json")
+        pointer, words = pointer_in(of, error.path), str(error)
+    raise refused(faults, [Fault(pointer, words, "one JSON object in UTF-8")], "invalid-json")
 
 
 def refused(faults: list[Fault], of_body: list[Fault], type_: str) -> Exception:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -204,14 +203,17 @@ async def retry_all(visit: Visit) -> Response:
         raise Problem("malformed-request", "Choose what the page showed.") from None
     wanted = await matching(visit, view, as_of)
     preview = await visit.read(lambda connection: outbox.preview(connection, wanted))
+    works = visit.memory.works
+    # From a second tab, or sent twice: what was seen is retried already, or it would match still.
+    if seen in works and not (works[seen].done() and preview.digest == seen):
+        return see_other(visit, f"{LIST}/all/{seen}")
     if preview.digest != seen:
         fault = "What matches has changed since you saw it. This is what matches now."
         return await previewed(visit, HTTPStatus.CONFLICT, fault)
-    works, work = visit.memory.works, secrets.token_hex(8)
     for old in [key for key, task in works.items() if task.done()][: max(0, len(works) - MOST_WORKS)]:
         del works[old]
-    works[work] = asyncio.create_task(retry(visit, wanted, seen))
-    return see_other(visit, f"{LIST}/all/{work}")
+    works[seen] = asyncio.create_task(retry(visit, wanted, seen))
+    return see_other(visit, f"{LIST}/all/{seen}")
 
 
 async def show_work(visit: Visit) -> Response:
@@ -228,6 +230,14 @@ async def show_work(visit: Visit) -> Response:
     return page(visit, "work.html", is_running=not task.done(), outcome=outcome, fault=fault)
 
 
+def event_id_of(visit: Visit) -> str:
+    """Return the id in the path; raise the 404 for what none can be."""
+    event_id = str(visit.request.path_params["id"])
+    if "\0" in event_id:  # PostgreSQL compares nothing with it
+        raise Problem("not-found", "There is no event with this id.")
+    return event_id
+
+
 async def show_one(visit: Visit) -> Response:
     """Show one delivery, whatever its state."""
     return await shown_one(visit, done=told(visit.request.query_params.get("retried", "")))
@@ -237,7 +247,7 @@ async def shown_one(
     visit: Visit, status: int = 200, done: str = "", fault: SenderError | None = None
 ) -> Response:
     """Show one delivery, with word of what was done or why it was not."""
-    event_id = visit.request.path_params["id"]
+    event_id = event_id_of(visit)
     row = next((each for each in await found(visit, event_id) if each["id"] == event_id), None)
     if row is None:
         raise Problem("not-found", "There is no event with this id.")
@@ -251,7 +261,7 @@ async def shown_one(
 
 async def retry_one(visit: Visit) -> Response:
     """Retry one delivery, or show why it cannot be."""
-    event_id = visit.request.path_params["id"]
+    event_id = event_id_of(visit)
     result = await retry(visit, Failures(ids=[event_id]))
     if event_id in result.refused:
         return await shown_one(visit, HTTPStatus.CONFLICT, fault=result.refused[event_id])
@@ -260,7 +270,7 @@ async def retry_one(visit: Visit) -> Response:
 
 async def close_one(visit: Visit) -> Response:
     """Give one delivery up, when that is confirmed."""
-    event_id = visit.request.path_params["id"]
+    event_id = event_id_of(visit)
     if visit.field("sure") != "yes":
         raise Problem("malformed-request", "Confirm that the payload is erased. Nothing was changed.")
     wanted = Failures(ids=[event_id])

@@ -54,7 +54,7 @@ class EventRules:
         has_it = name in RELEASES.get(release, {})
         known = has_it and all(fault.pointer != "#webhook-contract" for fault in faults)
         if known:
-            text, body = read_json(scope["link.body"], faults)
+            text, body = read_json(scope["link.body"], RELEASES[release][name], faults)
             if found := faults_of(name, text, body, release):
                 raise refused(faults, found, "invalid-event")
             if not faults:

@@ -28,7 +28,7 @@ class Memory:
 
     sessions: Sessions = field(default_factory=Sessions)
     works: dict[str, asyncio.Task[Retried]] = field(default_factory=dict)
-    """Retries of everything that matched, by their ids."""
+    """Retries of everything that matched, by the digests of what was seen."""
     answer: str = ""
     """What the CRM said of itself last, as far as somebody looked."""
     since: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,8 +17,9 @@ from sender.troubles import AUTHENTICATION_FAILED, CONNECTION_REFUSED, TROUBLES,
 from tests.crm_server.visitors import OTHERS_COOKIES, Html
 from tests.factories import booking_status, payment_status, repair_request
 from tests.receiver import Receiver, problem
+from tests.sender.engines import ENGINES, new_outbox
 from tests.sender.integration.admins import AT_FAULT, Admin, Shop, logged_in, start_dashboard, start_shop
-from tests.sender.integration.server import TOKEN
+from tests.sender.integration.server import TOKEN, start_server
 from tests.sender.site import SENTINEL, Site, eventually
 
 OPEN_PATHS = ("/admin/login",)
@@ -359,6 +361,36 @@ def test_everything_that_matches_is_retried_only_while_it_is_what_was_seen(
     eventually(lambda: "4 back to pending" in admin.html(work).text, "the end of the retry")
     assert site.statuses() == ["pending"] * 4
     assert site.verbs(late)[-1] == "retried"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_id_that_no_database_can_hold_is_nobodys(engine: str, tmp_path: Path) -> None:
+    with start_server(tmp_path, outbox_url=new_outbox(engine, tmp_path)) as server:
+        admin = logged_in(server.address)
+        assert admin.get("/admin/deliveries/a%00b").status_code == 404
+        assert admin.post("/admin/deliveries/a%00b/retry").status_code == 404
+        assert admin.post("/admin/deliveries/a%00b/close", {"sure": "yes"}).status_code == 404
+
+
+def test_a_second_tab_is_shown_the_retry_that_the_first_began(shop: Shop, site: Site, admin: Admin) -> None:
+    ids = shop.fail(2)
+    first_tab, second_tab = (form_of(admin.html("/admin/deliveries/all?answer=400")) for _ in range(2))
+    work = admin.post("/admin/deliveries/all?answer=400", first_tab).headers["location"]
+    eventually(lambda: "2 back to pending" in admin.html(work).text, "the end of the retry")
+    answer = admin.post("/admin/deliveries/all?answer=400", second_tab)
+    assert (answer.status_code, answer.headers.get("location")) == (303, work)
+    assert [site.verbs(event_id).count("retried") for event_id in ids] == [1, 1]
+
+
+def test_what_a_retry_refused_is_tried_again_when_that_is_asked_for(shop: Shop, admin: Admin) -> None:
+    shop.fail()
+    shop.change("UPDATE crm_outbox SET payload = payload || '!'")
+    seen = form_of(admin.html("/admin/deliveries/all"))
+    work = admin.post("/admin/deliveries/all", seen).headers["location"]
+    eventually(lambda: "0 back to pending, 1 not" in admin.html(work).text, "the end of the first")
+    shop.change("UPDATE crm_outbox SET payload = rtrim(payload, '!')")
+    again = admin.post("/admin/deliveries/all", form_of(admin.html("/admin/deliveries/all")))
+    eventually(lambda: "1 back to pending" in admin.html(again.headers["location"]).text, "the second")
 
 
 def form_of(page: Html) -> dict[str, str]:

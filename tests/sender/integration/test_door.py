@@ -162,6 +162,24 @@ def test_all_faults_are_named_at_once_and_no_value_is_shown_or_logged(door: Serv
     assert "SENTINEL" not in answer.text + door.log
 
 
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"repair": {"notes": "a\0b"}}, "/repair/notes"),
+        ({"repair": {"photos": ["a", "\0"]}}, "/repair/photos/1"),
+        ({"repair": {"a\0": 1}}, "/repair"),
+        ({"repair": {"SENTINEL at home": {"photos": "\0"}}}, "/repair"),
+    ],
+)
+def test_what_no_database_can_hold_is_refused_with_its_place_and_no_words_of_a_customer(
+    door: Server, body: dict[str, Any], pointer: str
+) -> None:
+    answer = door.post("repair-request", body)
+    assert (answer.status_code, type_of(answer)) == (400, "invalid-json")
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
+    assert "SENTINEL" not in answer.text + door.log
+
+
 def test_a_wrong_key_is_refused_before_the_body_and_says_how(door: Server) -> None:
     for key in ("", "Bearer wrong", ADMIN["authorization"], f"Basic {KEY}"):
         answer = door.post("repair-request", b"{", authorization=key)
