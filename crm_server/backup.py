@@ -74,8 +74,8 @@ def restore(database: Database, backup: Path, actor: Actor) -> Restored:
         raise ConfigurationError(f"There is no backup at {backup}.")
     require_sound(backup)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In this order: the new file beside it may be that of another restore, which uses the database.
-    with nobody_using(path) as file, unfinished(path) as part:
+    # In this order: where there was no database, another restore may have put one there by now.
+    with unfinished(path) as part, nobody_using(path) as file:
         kept = None if file is None else read_staff(path, file)
         copy(backup, part)
         erased, keeps_staff = prepare(part, database, kept, actor)
@@ -98,14 +98,41 @@ def file_of(database: Database) -> Path:
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """Give a new, private file beside another, to become that; whatever is left of it is removed."""
+    """Give a new, private file beside another, to become that; whatever is left of it is removed.
+
+    Raises ConfigurationError while another program makes one.
+    """
     part = Path(f"{target}.part")
-    remove(part)
-    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    try:
-        yield part
-    finally:
+    with alone(Path(f"{part}.lock"), target):
         remove(part)
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        try:
+            yield part
+        finally:
+            remove(part)
+
+
+@contextmanager
+def alone(lock: Path, target: Path) -> Iterator[None]:
+    """Keep every other program from making a file, by another one beside it, which is gone afterwards.
+
+    Raises ConfigurationError when one makes it.
+    """
+    file = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = os.path.samestat(os.fstat(file), os.stat(lock))  # not removed by who had it until now
+        except (BlockingIOError, FileNotFoundError):
+            is_there = False
+        if not is_there:
+            raise ConfigurationError(f"Another backup or restore makes {target} now: let it end first.")
+        try:
+            yield
+        finally:
+            os.unlink(lock)
+    finally:
+        os.close(file)
 
 
 def remove(file: Path) -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from crm_server import approval_queue, audit_trail, backup, erasure, releases, staff, workers
 from crm_server.approval_queue import STATUSES, as_json
 from crm_server.audit_trail import Actor
+from crm_server.backup import Restored
 from crm_server.database import Database, utc_now
 from crm_server.decisions import COMPARED, Choice
 from crm_server.erasure import Held
@@ -69,23 +70,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_logging(settings.log_format, settings.log_level)
         warn_of_weak_secrets(settings)
         code: int = options.run(settings, options)
+        end_output()
     except CrmError as error:
         print(f"crm-server: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; without this Python complains again when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        return abandon_output()
     except SQLAlchemyError as error:
         print(f"crm-server: the database failed: {name_of(error)}. {cure_of(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         words = error if error.filename is None else f"{error.filename}: {error.strerror}"
         print(f"crm-server: {words}", file=sys.stderr)
-        return 1
+        return abandon_output()
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def end_output() -> None:
+    """Write what standard output still holds back: Python's own attempt at its end would be no error of ours."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def abandon_output() -> int:
+    """Let standard output go where it cannot be written, lest Python complain again at its end; return 1."""
+    try:
+        end_output()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -596,33 +611,44 @@ def run_backup(settings: Settings, options: argparse.Namespace) -> int:
 def run_restore(settings: Settings, options: argparse.Namespace) -> int:
     """Put a backup in the place of the database."""
     done = backup.restore(Database(settings.url), options.file, actor())
-    print(f"crm-server: {settings.shown_database} is what {options.file} holds.")
+    words = "".join(f"crm-server: {line}\n" for line in told_of(done, settings.shown_database, options.file))
+    try:
+        print(words, end="", flush=True)
+    except OSError:
+        # It is done, and what is left to do stands nowhere else.
+        print(words, end="", file=sys.stderr)
+        raise
+    return 0
+
+
+def told_of(done: Restored, database: str, file: Path) -> Iterator[str]:
+    """Yield what there is to know after a restore."""
+    yield f"{database} is what {file} holds."
     if done.erased.count:
-        print(f"crm-server: {done.erased.count} records in it had been erased since, and are erased again.")
+        yield f"{done.erased.count} records in it had been erased since, and are erased again."
     for customer_id in done.erased.doubtful:
-        print(
-            f"crm-server: customer {customer_id} may hold what an erased person had sent, for its decision cannot be"
+        yield (
+            f"customer {customer_id} may hold what an erased person had sent, for its decision cannot be"
             " taken back here: correct that on the customer's page."
         )
     for approval_id in done.erased.misled:
-        print(
-            f"crm-server: approval request {approval_id} is another person's than the erased customer for whom it is"
+        yield (
+            f"approval request {approval_id} is another person's than the erased customer for whom it is"
             " approved, and that cannot be taken back here: what it says, and its ticket, are left whole."
         )
     if done.erased.unknown:
-        print(
-            f"crm-server: {len(done.erased.unknown)} requests came after the backup and were erased by an earlier release,"
+        yield (
+            f"{len(done.erased.unknown)} requests came after the backup and were erased by an earlier release,"
             " so they are not known here. See that the website does not send them again:"
             f" {', '.join(done.erased.unknown)}."
         )
     if not done.keeps_staff:
-        print(
-            "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"
+        yield (
+            "who was disabled, and which tokens and passwords were changed since the backup, is not known:"
             " look through `crm-server staff list`."
         )
     if done.aside:
-        print(f"crm-server: what was there is {done.aside}. Remove it when you need it no more.")
-    return 0
+        yield f"what was there is {done.aside}. Remove it when you need it no more."
 
 
 def read_email(options: argparse.Namespace) -> str:

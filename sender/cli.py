@@ -74,25 +74,40 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "doctor":  # which says what is wrong with the settings, too
             start_logging("text")
-            return _doctor(options)
+            return _ended(_doctor(options))
         settings = SenderSettings.read(ENV_FILE)
         require_usable(settings)
         start_logging(settings.log_format)
-        return _run(options, settings)
+        return _ended(_run(options, settings))
     except InvalidEvent as error:
         for fault in error.faults:
             print(f"crm-sender: {fault}", file=sys.stderr)
     except SenderError as error:
         print(f"crm-sender: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; without this Python complains again when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _abandon_output()
     except OSError as error:
         words = error if error.filename is None else f"{error.strerror}: {error.filename}"
         print(f"crm-sender: {words}", file=sys.stderr)
+        _abandon_output()
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1
+
+
+def _ended(code: int) -> int:
+    """Write what standard output still holds back: Python's own attempt at its end would be no error of ours."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
+
+
+def _abandon_output() -> None:
+    """Let standard output go where it cannot be written, lest Python complain again at its end."""
+    try:
+        _ended(1)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: argparse.Namespace, settings: SenderSettings) -> int:

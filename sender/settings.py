@@ -165,6 +165,8 @@ class SenderSettings(BaseModel):
             raise ValueError("is neither a sqlite:// nor a postgresql:// URL")
         if backend == "sqlite" and (parsed.host or parsed.port or parsed.username):
             raise ValueError("names a host, and SQLite has none: write sqlite:///var/outbox.sqlite3")
+        if backend == "sqlite" and "uri" in parsed.query:  # by which the driver would open another file
+            raise ValueError("has a uri=, which is not taken: write sqlite:///var/outbox.sqlite3 alone")
         if "@" in (parsed.host or ""):  # which would be looked up, and shown
             raise ValueError("has an @ in its user or password: write it as %40")
         parsed = parsed.set(drivername=backend)  # the driver is ours

@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -739,21 +741,71 @@ def test_a_backup_is_named_from_where_one_stands(stopped: Crm) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_second_restore_at_the_same_time_is_refused_and_the_first_is_done(
-    backup: Path, stopped: Crm
+@pytest.mark.parametrize("is_there", [True, False])
+def test_of_two_restores_at_the_same_time_one_is_refused_and_the_other_is_done(
+    backup: Path, stopped: Crm, is_there: bool
 ) -> None:
-    # The first stops where it reads what was erased, until somebody writes that.
+    if not is_there:
+        stopped.database.unlink()
+    # One stops where it reads what was erased, until somebody writes that.
     journal = Path(f"{stopped.database}.erasures")
     os.mkfifo(journal)
     command = ["restore", str(backup)]
-    first = Program("crm_server", command, cwd=stopped.directory, env=stopped.env)
+    both = [Program("crm_server", command, cwd=stopped.directory, env=stopped.env) for _ in range(2)]
     with journal.open("wb"):
-        second = stopped.cli(*command)
-    printed = first.communicate(30)
-    assert (second.returncode, first.returncode) == (1, 0), (second, printed)
-    assert second.stderr.endswith("end the server first.\n"), second
+        deadline = time.monotonic() + 10
+        while all(each.poll() is None for each in both) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    printed = [each.communicate(30) for each in both]
+    assert sorted(each.wait() for each in both) == [0, 1], printed
+    assert "Another backup or restore" in "".join(errors for _, errors in printed)
     assert ids_in(stopped.database) == ids_in(backup)
     assert [path.name for path in stopped.database.parent.glob("*.part*")] == []
+    assert len(list(stopped.database.parent.glob("*.before*"))) == is_there
+
+
+def test_of_two_backups_to_one_file_the_second_is_refused_and_the_first_is_whole(
+    crm: Crm, tmp_path: Path
+) -> None:
+    target = tmp_path / "crm.backup"
+    command = ["backup", str(target)]
+    while True:
+        first = Program("crm_server", command, cwd=crm.directory, env=crm.env)
+        while not (tmp_path / "crm.backup.part").exists() and not target.exists():
+            time.sleep(0.0001)
+        first.send_signal(signal.SIGSTOP)
+        if not target.exists():
+            break
+        first.send_signal(signal.SIGCONT)  # it was quicker
+        first.communicate(30)
+        target.unlink()
+    second = crm.cli(*command)
+    first.send_signal(signal.SIGCONT)
+    first.communicate(30)
+    assert (first.returncode, second.returncode) == (0, 1)
+    assert "Another backup or restore" in second.stderr
+    assert ids_in(target) == ids_in(crm.database)
+    assert [path.name for path in tmp_path.iterdir()] == ["crm.backup"]
+
+
+def test_what_a_killed_backup_left_is_in_nobodys_way(crm: Crm, tmp_path: Path) -> None:
+    for left in ("crm.backup.part", "crm.backup.part.lock"):
+        (tmp_path / left).write_text("of before")
+    assert ids_in(backed_up(crm, tmp_path / "crm.backup")) == ids_in(crm.database)
+    assert [path.name for path in tmp_path.iterdir()] == ["crm.backup"]
+
+
+def test_a_restore_whose_words_nobody_takes_says_all_of_them_elsewhere(backup: Path, stopped: Crm) -> None:
+    full = Path("/dev/full")
+    restoring = Program(
+        "crm_server", ["restore", str(backup)], cwd=stopped.directory, env=stopped.env, stdout=full
+    )
+    _, printed = restoring.communicate(30)
+    assert restoring.returncode == 1
+    assert f"is what {backup} holds.\n" in printed
+    assert NOT_KNOWN in printed
+    assert printed.endswith("crm-server: [Errno 28] No space left on device\n")
+    assert ids_in(stopped.database) == ids_in(backup)
 
 
 def test_what_root_makes_belongs_to_whom_the_server_runs_for(tmp_path: Path) -> None:

@@ -381,6 +381,22 @@ def test_a_closed_standard_input_is_named(migrated: Crm) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (">/dev/full", "crm-server: [Errno 28] No space left on device\n"),
+        ("> >(exec sleep 0)", ""),  # whoever read it has seen enough
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_standard_output_that_takes_nothing_is_a_failure(
+    migrated: Crm, unbuffered: str, stream: str, words: str
+) -> None:
+    migrated.env["PYTHONUNBUFFERED"] = unbuffered
+    done = run_closed(migrated, stream, "staff", "list", "--json")
+    assert (done.returncode, done.stderr) == (1, words)
+
+
+@pytest.mark.parametrize(
     "command", [["audit", "--json"], ["audit", "--csv"], ["approvals", "list", "--json"]], ids=" ".join
 )
 def test_a_closed_standard_output_is_named(migrated: Crm, command: list[str]) -> None:

@@ -484,6 +484,7 @@ def test_the_printed_sql_makes_an_outbox(site: Site, receiver: Receiver) -> None
         ("CRM_OUTBOX_URL", "sqlite://sentinel/outbox.sqlite3"),
         ("CRM_OUTBOX_URL", "sqlite://"),
         ("CRM_OUTBOX_URL", "sqlite:///:memory:"),
+        ("CRM_OUTBOX_URL", "sqlite:///sentinel.sqlite3?mode=ro&uri=true"),
         ("CRM_RETRY_SCHEDULE", "1,sentinel"),
         ("CRM_RETRY_SCHEDULE", "-1"),
         ("CRM_RETRY_SCHEDULE", "nan"),
@@ -523,6 +524,22 @@ def test_a_closed_standard_input_is_wrong_usage(site: Site, command: list[str]) 
     done = run_closed(site, "<&-", *command)
     words = "crm-sender: standard input is closed: name a file, or give --email E --yes\n"
     assert (done.returncode, done.stderr) == (2, words)
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (">/dev/full", "crm-sender: [Errno 28] No space left on device\n"),
+        ("> >(exec sleep 0)", ""),  # whoever read it has seen enough
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_standard_output_that_takes_nothing_is_a_failure(
+    site: Site, monkeypatch: pytest.MonkeyPatch, unbuffered: str, stream: str, words: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    done = run_closed(site, stream, "failed", "--json")
+    assert (done.returncode, done.stderr) == (1, words)
 
 
 @pytest.mark.parametrize(
