@@ -314,6 +314,20 @@ def insert_or_ignore(dialect: str, table: Table) -> Insert:
     return statement.execution_options(preserve_rowcount=True)
 
 
+def count_on(connection: Connection, table: Table) -> None:
+    """Have PostgreSQL number on behind the last row: it does not know of rows that were copied. SQLite looks itself."""
+    number = table.autoincrement_column
+    if connection.dialect.name == "postgresql" and number is not None:
+        connection.exec_driver_sql(f"""
+            SELECT setval(counter, last) FROM (
+                SELECT pg_get_serial_sequence('{table.name}', '{number.name}')::regclass AS counter,
+                    max({number.name}) AS last
+                FROM {table.name}
+            ) AS found
+            WHERE last > coalesce(pg_sequence_last_value(counter), 0)
+        """)  # noqa: S608  # our names
+
+
 def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert those of some rows that nothing is in the way of; return how many.
 

@@ -35,7 +35,15 @@ from generated.operations import WEBHOOKS
 from sender import erasure, outbox
 from sender.alerts import post, test_notice, watching
 from sender.crm import CRM, METHOD_OF
-from sender.database import LOCK_WAIT, begin_migration, is_lock_timeout, open_engine, reading, words_of
+from sender.database import (
+    LOCK_WAIT,
+    begin_migration,
+    count_on,
+    is_lock_timeout,
+    open_engine,
+    reading,
+    words_of,
+)
 from sender.deliveries import close_matching, retry_matching, shown, story, unfinished
 from sender.errors import Fault, InvalidEvent, SenderError, SettingsError
 from sender.events import check
@@ -584,6 +592,7 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
+    from sender.indexes import metadata
     from sender.migrations import are_the_sites, require_complete
 
     config = Config()
@@ -610,6 +619,8 @@ def _migrate(options: argparse.Namespace, settings: SenderSettings) -> int:
             else:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+            for table in metadata.sorted_tables:
+                count_on(connection, table)
 
     for number in range(MIGRATIONS):
         time.sleep(LOCK_WAIT if number else 0)

@@ -369,6 +369,20 @@ def begin_migration(connection: Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'")
 
 
+def count_on(connection: Connection, table: Table) -> None:
+    """Have PostgreSQL number on behind the last row: it does not know of rows that were copied. SQLite looks itself."""
+    number = table.autoincrement_column
+    if connection.dialect.name == "postgresql" and number is not None:
+        connection.exec_driver_sql(f"""
+            SELECT setval(counter, last) FROM (
+                SELECT pg_get_serial_sequence('{table.name}', '{number.name}')::regclass AS counter,
+                    max({number.name}) AS last
+                FROM {table.name}
+            ) AS found
+            WHERE last > coalesce(pg_sequence_last_value(counter), 0)
+        """)  # noqa: S608  # our names
+
+
 def is_lock_timeout(error: DBAPIError) -> bool:
     """Say whether PostgreSQL gave up waiting for a lock."""
     return getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE

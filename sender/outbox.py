@@ -121,7 +121,10 @@ def outbox_id(connection: Connection) -> str:
 
 
 def add(connection: Connection, event: Event, now: float) -> bool:
-    """Write an event, unless its id or its natural key is already there; say whether it was written."""
+    """Write an event, unless its id or its natural key is already there; say whether it was written.
+
+    Raises NotMigrated when neither is, and the number that the database gave the row is taken.
+    """
     row = {
         "id": event.id,
         "event": event.name,
@@ -137,7 +140,14 @@ def add(connection: Connection, event: Event, now: float) -> bool:
     }
     if event.traceparent:  # or not named at all: an outbox that is not migrated yet takes events still
         row["traceparent"] = event.traceparent
-    return insert_one(connection, insert_or_ignore(connection.dialect.name, outbox), row)
+    if insert_one(connection, insert_or_ignore(connection.dialect.name, outbox), row):
+        return True
+    if not known(connection, event):
+        raise NotMigrated(
+            "the database counts its events from the beginning again, as after a copy of the tables; have it count on with:"
+            " crm-sender migrate"
+        )
+    return False
 
 
 def enqueue(connection: Connection, event: Event, now: float, *, resend: bool = False) -> str:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from crm_server.database import Database, create_file
+from crm_server.database import Database, count_on, create_file
 from crm_server.errors import ConfigurationError, Unavailable
+from crm_server.tables import metadata
 
 STEPS = ("0001", "0002", "0003", "0004", "0005", "0007", "0008", "0009", "0010", "0011", "0012")
 """The steps, oldest first; written here so that other commands need not load alembic to know them."""
@@ -26,6 +27,8 @@ def migrate(database: Database) -> None:
         require_known(_current(connection), database.file)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        for table in metadata.sorted_tables:
+            count_on(connection, table)
 
 
 def require_migrated(database: Database) -> None:

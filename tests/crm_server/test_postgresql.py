@@ -141,3 +141,20 @@ def test_text_that_postgresql_cannot_hold_in_a_path_is_no_fault_of_the_database(
         for reason in ("a\x00b", "\ud800"):
             answer = ask(crm, token, "POST", f"/approvals/{approval}/reject", {"reason": reason})
             assert answer.status == 400, reason
+
+
+def test_it_counts_on_behind_rows_that_were_copied(tmp_path: Path) -> None:
+    with start_crm(tmp_path, engine="postgresql", only=None) as crm:
+        token = staff_token(crm, "Counting", "approver")
+
+        def approve_another() -> None:
+            answer = post(crm, "repair-request", repair_request())
+            assert answer.status == 202
+            assert ask(crm, token, "POST", f"/approvals/{answer.json['id']}/approve", {}).status == 200
+
+        for _ in range(3):
+            approve_another()
+        for counted in ("approvals", "audit_trail"):
+            crm.rows(f"SELECT setval(pg_get_serial_sequence('{counted}', 'sequence'), 1, false)")
+        crm.migrate()
+        approve_another()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, MetaData, select, text
 
 from sender.database import begin_migration, open_engine
 from tests.factories import repair_request
-from tests.sender.engines import ENGINES, new_database, rows
+from tests.sender.engines import ENGINES, new_database, new_outbox, rows
 from tests.sender.site import cli, eventually, sender_environment
 
 CONFIG = Config()
@@ -146,3 +147,30 @@ def test_hosts_that_migrate_at_the_same_moment_wait_for_each_other(tmp_path: Pat
         for other in others:
             assert other.result().returncode == 0, other.result().stderr
     opened.dispose()
+
+
+def test_postgresql_counts_on_behind_rows_that_were_copied(tmp_path: Path) -> None:
+    url = new_outbox("postgresql", tmp_path)
+    env = sender_environment(CRM_OUTBOX_URL=url)
+
+    def enqueue() -> subprocess.CompletedProcess[str]:
+        body = json.dumps(repair_request())
+        return cli("enqueue", "repair-request", "-", directory=tmp_path, env=env, stdin=body)
+
+    def numbers() -> list[int]:
+        return [row["sequence"] for row in rows(url, "SELECT sequence FROM crm_outbox ORDER BY sequence")]
+
+    assert enqueue().returncode == 0
+    trail = "INSERT INTO crm_outbox_trail (event_id, at, actor, verb, detail) VALUES ('e', 1, 'a', 'v', '')"
+    rows(url, trail)
+    for counted in ("'crm_outbox', 'sequence'", "'crm_outbox_trail', 'number'"):
+        rows(url, f"SELECT setval(pg_get_serial_sequence({counted}), 1, false)")
+    done = enqueue()
+    assert (done.returncode, "crm-sender migrate" in done.stderr) == (1, True), done.stderr
+    assert cli("migrate", directory=tmp_path, env=env).returncode == 0
+    assert enqueue().returncode == 0
+    assert numbers() == [1, 2]
+    rows(url, trail)
+    assert cli("migrate", directory=tmp_path, env=env).returncode == 0
+    assert enqueue().returncode == 0
+    assert numbers() == [1, 2, 3]

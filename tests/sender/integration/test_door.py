@@ -397,6 +397,18 @@ def test_a_booking_that_stays_open_holds_up_only_its_own_event_and_that_for_some
         assert own.post("repair-request", payload).status_code == 202
 
 
+def test_an_event_whose_number_another_row_has_is_not_said_to_be_queued(tmp_path: Path) -> None:
+    with start_server(tmp_path, outbox_url=new_outbox("postgresql", tmp_path)) as own:
+        assert own.post("repair-request", repair_request()).status_code == 202
+        # As a copy of the rows leaves it.
+        own.rows("SELECT setval(pg_get_serial_sequence('crm_outbox', 'sequence'), 1, false)")
+        payload = repair_request()
+        answer = own.post("repair-request", payload)
+        assert (answer.status_code, type_of(answer)) == (503, "unavailable")
+        assert own.post("repair-request", payload).status_code == 202  # each attempt takes the next number
+        assert len(own.rows()) == 2
+
+
 def test_a_missing_key_closes_the_door(tmp_path: Path) -> None:
     with start_server(tmp_path, CRM_API_KEY="") as own:
         answer = own.post("repair-request", repair_request())
