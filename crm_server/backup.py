@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crm_server import audit_trail
 from crm_server.audit_trail import Actor
-from crm_server.database import Database, give_to_owner, utc_now
+from crm_server.database import Database, create_private, give_to_owner, utc_now
 from crm_server.erasure import empty_log
 from crm_server.erasure_again import ErasedAgain, erase_again
 from crm_server.erasure_journal import journal_of, read_journal, sync, sync_folder
@@ -105,7 +105,7 @@ def unfinished(target: Path) -> Iterator[Path]:
     part = Path(f"{target}.part")
     with alone(Path(f"{part}.lock"), target):
         remove(part)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        create_private(part)
         try:
             yield part
         finally:

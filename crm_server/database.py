@@ -295,8 +295,15 @@ def create_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # One that is there is not opened: closing it would drop this process's locks on it (POSIX).
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        create_private(path)
         give_to_owner(path, path.parent)
+
+
+def create_private(path: Path) -> None:
+    """Create an empty file that its owner can read, and nobody else; raise FileExistsError when there is one."""
+    # The umask may leave the owner nothing, and SQLite then opens the log beside the file to all.
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    path.chmod(0o600)
 
 
 def give_to_owner(file: Path, of: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import os
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -16,6 +17,8 @@ from sqlalchemy.exc import ArgumentError
 
 from crm_server.errors import ConfigurationError
 from crm_server.logs import LogFormat, LogLevel
+
+ENV_FILE = ".env"
 
 SHORT_KEY = 16
 """Below so many characters a key is easy to guess."""
@@ -32,7 +35,7 @@ class Settings(BaseSettings):
     """What the CRM server is told from outside; each field is named after its variable."""
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
         env_file_encoding="utf-8",
         env_ignore_empty=True,
         extra="ignore",
@@ -108,7 +111,9 @@ class Settings(BaseSettings):
     def _check_storage(cls, value: SecretStr) -> SecretStr:
         try:
             url = urlsplit(value.get_secret_value())
-            is_redis = url.scheme in ("redis", "rediss") and bool(url.hostname and url.port)
+            # Of a path that is no number redis-py says nothing: it takes database 0.
+            is_path = re.fullmatch(r"/?|/[0-9]+", url.path) is not None
+            is_redis = url.scheme in ("redis", "rediss") and bool(url.hostname and url.port) and is_path
         except ValueError:
             is_redis = False
         if not is_redis and value.get_secret_value() != "memory://":
@@ -184,12 +189,18 @@ def read_network(text: str) -> Network:
 def load_settings() -> Settings:
     """Read the settings.
 
-    Raises ConfigurationError with one line that names the variable, never its value, or `.env` when it is no text.
+    Raises ConfigurationError with one line that names the variable, never its value, or `.env` when it is no text, or
+    no file.
     """
+    # pydantic takes a folder, which a container gets for a file that is not there, and a link to nothing for no settings.
+    if os.path.lexists(ENV_FILE) and (os.path.isdir(ENV_FILE) or not os.path.exists(ENV_FILE)):
+        raise ConfigurationError(
+            f"{ENV_FILE} is no file, but a folder or a link to nothing: make it one, or remove it."
+        )
     try:
         return Settings()
     except UnicodeDecodeError:
-        raise ConfigurationError(".env is not UTF-8: save it as UTF-8.") from None
+        raise ConfigurationError(f"{ENV_FILE} is not UTF-8: save it as UTF-8.") from None
     except ValidationError as error:
         faults = [
             f"{fault['loc'][0]}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()

@@ -291,11 +291,11 @@ def _make_private(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
+        # The umask may leave the owner nothing, and SQLite then opens the log beside the file to all.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        if (
-            hasattr(os, "geteuid") and os.geteuid() == 0
-        ):  # the folder is the site's, whose relay will not be root's
-            owner = path.parent.stat()
+        path.chmod(0o600)
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            owner = path.parent.stat()  # of the site, whose relay is not root's
             os.chown(path, owner.st_uid, owner.st_gid)
 
 

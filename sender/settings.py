@@ -80,7 +80,7 @@ class SenderSettings(BaseModel):
     def read(cls, env_file: str | None = None) -> SenderSettings:
         """Read the environment, and below it a file of settings.
 
-        Raises SettingsError that names each wrong variable, without its value, or the file when it is no text.
+        Raises SettingsError that names each wrong variable, without its value, or the file when it is no text, or none.
         """
         try:
             return cls.model_validate({name: value for name, (value, _) in given(env_file).items()})
@@ -229,7 +229,7 @@ def without_secrets(url: URL) -> str:
 def given(env_file: str | None = None) -> dict[str, tuple[str, str]]:
     """Return what is set, by field: the value, and whether the environment or the file says so.
 
-    Raises SettingsError for a file that is no text.
+    Raises SettingsError for a file that is no text, or none.
     """
     of_file = {name: (value, str(env_file)) for name, value in _set_in(_read(env_file)).items()}
     return of_file | {name: (value, "environment") for name, value in _set_in(os.environ).items()}
@@ -265,6 +265,11 @@ def _set_in(variables: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _read(env_file: str | None) -> dict[str, str | None]:
+    # dotenv takes a folder, which a container gets for a file that is not there, and a link to nothing for no settings.
+    if env_file and os.path.lexists(env_file) and (os.path.isdir(env_file) or not os.path.exists(env_file)):
+        raise SettingsError(
+            f"{env_file} is no file, but a folder or a link to nothing: make it one, or remove it"
+        )
     try:
         return dotenv_values(env_file, encoding="utf-8") if env_file else {}
     except UnicodeDecodeError:

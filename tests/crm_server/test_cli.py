@@ -6,6 +6,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,15 +31,21 @@ def migrated(empty: Crm) -> Crm:
     return empty
 
 
-def test_migrate_creates_a_database_for_its_owner_alone_and_may_be_repeated(empty: Crm) -> None:
-    old = os.umask(0)
-    try:
-        for _ in range(2):
-            done = empty.cli("migrate")
-            assert (done.returncode, done.stderr) == (0, "")
-            assert str(empty.database) in done.stdout
-    finally:
-        os.umask(old)
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_migrate_creates_a_database_for_its_owner_alone_and_may_be_repeated(empty: Crm, umask: int) -> None:
+    empty.database.parent.mkdir()
+    for _ in range(2):
+        done = subprocess.run(
+            [*PROGRAM, "migrate"],
+            cwd=empty.directory,
+            env=empty.env,
+            umask=umask,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(empty.database) in done.stdout
     assert {path.stat().st_mode & 0o777 for path in empty.database.parent.iterdir()} == {0o600}
 
 
@@ -234,6 +242,14 @@ def test_settings_that_are_no_text_are_named(migrated: Crm) -> None:
     done = migrated.cli("approvals", "list")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "crm-server: .env is not UTF-8: save it as UTF-8.\n"
+
+
+@pytest.mark.parametrize("made", [os.mkdir, partial(os.symlink, "nowhere")])
+def test_settings_that_are_no_file_are_named(migrated: Crm, made: Callable[[Path], None]) -> None:
+    made(migrated.directory / ".env")
+    done = migrated.cli("approvals", "list")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("crm-server: .env is no file")
 
 
 def test_ctrl_c_at_the_question_erases_nothing(crm: Crm) -> None:

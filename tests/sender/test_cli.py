@@ -12,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -342,6 +344,14 @@ def test_settings_that_are_no_text_are_named(site: Site) -> None:
     done = site.cli("status")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "crm-sender: .env is not UTF-8: save it as UTF-8\n"
+
+
+@pytest.mark.parametrize("made", [os.mkdir, partial(os.symlink, "nowhere")])
+def test_settings_that_are_no_file_are_named(site: Site, made: Callable[[Path], None]) -> None:
+    made(site.directory / ".env")
+    done = site.cli("status")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("crm-sender: .env is no file")
 
 
 def test_ctrl_c_at_the_question_erases_nothing(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import stat
@@ -108,9 +109,15 @@ def test_the_sites_own_connection_erases_from_its_first_event_on(site: Site) -> 
     engine.dispose()
 
 
-def test_the_outboxs_files_are_for_their_owner_alone(site: Site) -> None:
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_the_outboxs_files_are_for_their_owner_alone(site: Site, umask: int) -> None:
     private = site.directory / "new" / "outbox.sqlite3"
-    done = site.cli("migrate", CRM_OUTBOX_URL=f"sqlite:///{private}")
+    private.parent.mkdir()
+    old = os.umask(umask)
+    try:
+        done = site.cli_alone("migrate", CRM_OUTBOX_URL=f"sqlite:///{private}")
+    finally:
+        os.umask(old)
     assert done.returncode == 0, done.stderr
     engine = open_engine(f"sqlite:///{private}")
     with engine.begin() as connection:
