@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -32,6 +33,8 @@ HEADER_BYTES = 65536
 """How large a request's line and headers may be together: each connection may hold that much, without a key."""
 STOP_SECONDS = 6
 """How long the server waits for those who still read their answers, once it is told to stop."""
+END_SECONDS = 20.0
+"""How long the end may take in all; one that waits for the database takes less, unless that hangs."""
 THREAD_SECONDS = 1.0
 """How long the server's threads are waited for, which end at once after it has stopped."""
 STATUS = Path("/proc/self/status")
@@ -170,6 +173,10 @@ async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, le
         hurry.begin()
         for server in servers:
             server.stop()
+        # A thread that waits for a PostgreSQL that hangs cannot be ended, and would keep the process for ever.
+        overdue = threading.Timer(END_SECONDS, give_up)
+        overdue.daemon = True
+        overdue.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -181,6 +188,12 @@ async def answer(apps: Sequence[tuple[ASGIApp, socket.socket]], hurry: Hurry, le
         for server in servers:
             answering.create_task(answer_one(server))
     await wait_for_threads(threads)
+
+
+def give_up() -> None:
+    """End the process as it is; whoever waited was answered long ago."""
+    log.error("Ended without waiting any longer for what still runs: does the database answer?")
+    os._exit(1)
 
 
 async def answer_one(server: Any) -> None:

@@ -7,8 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 
-STOP_SECONDS = 20.0
-"""How long the others may take to end; one process, when told to, takes less."""
+STOP_SECONDS = 25.0
+"""How long the others may take to end; one process, when told to, gives itself less (`http_server.END_SECONDS`)."""
 AWAITED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 log = logging.getLogger(__name__)

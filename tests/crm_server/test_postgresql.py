@@ -1,5 +1,6 @@
 """A PostgreSQL that is away, restarted, or held by others: 503 meanwhile, well again by itself, nothing lost."""
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,9 @@ from tests.crm_server.answers import ask, post, send, until
 from tests.crm_server.conftest import staff_token
 from tests.factories import repair_request
 from tests.postgresql import PostgreSQL, start_postgresql
-from tests.servers import Crm, clean_environment, start_crm
+from tests.servers import ROOT, Crm, clean_environment, start_crm
+
+UNIT = ROOT / "docs" / "operating" / "crm-server.service"
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,20 @@ def test_a_writer_that_holds_the_others_up_is_a_503_in_time(served: Crm) -> None
         assert served.cli("staff", "add", "Nobody", "--role", "viewer").returncode == 1
     until(lambda: is_healthy(served))
     assert post(served, "repair-request", repair_request()).status == 202
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_ends_a_server_in_time_although_the_database_hangs(
+    cluster: PostgreSQL, tmp_path: Path, workers: int
+) -> None:
+    (limit,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    with start_crm(tmp_path, workers=workers, CRM_DATABASE_URL=cluster.url(cluster.create())) as crm:
+        with cluster.frozen():
+            until(lambda: not is_healthy(crm))
+            crm.process.terminate()
+            assert crm.process.wait(float(limit) - 5) == 1
+        assert crm.log.count("does the database answer?") == workers
 
 
 @pytest.mark.long
