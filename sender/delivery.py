@@ -255,7 +255,12 @@ class Cause:
 _KEY = Cause(
     "the key",
     "the CRM refuses the key or the signature",
-    "check CRM_API_KEY and the CRM's WEBHOOK_API_KEY",
+    "check CRM_API_KEY and the CRM's WEBHOOK_API_KEY; where webhooks are signed, the secrets too",
+)
+_SIGNATURE = Cause(
+    "the signature",
+    "the CRM refuses the signature",
+    "check CRM_SIGNING_SECRET and the CRM's WEBHOOK_SIGNING_SECRET, and both clocks",
 )
 _NETWORK = Cause(
     "the network",
@@ -274,6 +279,7 @@ _STRANGER = Cause(
     "check CRM_WEBHOOK_URL and what stands before the CRM",
 )
 _CAUSES = {401: _KEY, 403: _NETWORK, 404: _PATH, 405: _PATH}
+_OF_PROBLEMS = {"delivery-loop": _LOOP, "invalid-signature": _SIGNATURE}
 
 
 def is_path(waited_for: str) -> bool:
@@ -305,8 +311,8 @@ def cause_of(held_for: str, held_by: int | None = None, problem: str | None = No
         is_older = held_for in RELEASES and held_for != CURRENT
         cure = f"have it accepted again: crm-server unretire {held_for}" if is_older else "update the CRM"
         return Cause(f"contract {held_for}", f"the CRM does not speak contract {held_for}", cure)
-    if problem == "delivery-loop":
-        return _LOOP
+    if cause := _OF_PROBLEMS.get(str(problem)):
+        return cause
     status = held_by or 0
     return _PATH if 300 <= status < 400 else _CAUSES.get(status, _STRANGER)
 

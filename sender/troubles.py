@@ -30,7 +30,8 @@ AUTHENTICATION_FAILED = Trouble(
     "Authentication failed",
     "401 Unauthorized responses",
     "Invalid or missing API key",
-    "Verify API key in both systems' environment variables: CRM_API_KEY here, WEBHOOK_API_KEY in the CRM",
+    "Verify API key in both systems' environment variables: CRM_API_KEY here, WEBHOOK_API_KEY in the CRM; "
+    "where webhooks are signed, CRM_SIGNING_SECRET and WEBHOOK_SIGNING_SECRET too",
     re.compile(r"401\b"),
 )
 WEBHOOK_TIMEOUTS = Trouble(

@@ -51,6 +51,11 @@ def test_a_wrong_secret_holds_events_until_it_is_mended(tmp_path: Path) -> None:
             site.env |= given
             assert "0 delivered, 0 failed, 1 held" in site.cli("relay", "--drain").stdout
         assert site.cli("test").returncode == 1
+        status, doctor = site.cli("status").stdout, site.cli("doctor").stdout
+        assert "1 for the signature" in status
+        assert "check CRM_SIGNING_SECRET and the CRM's WEBHOOK_SIGNING_SECRET" in status
+        assert "waiting for the signature" in doctor
+        assert doctor.count("WEBHOOK_SIGNING_SECRET") == 2  # of what is held, and of the test
         site.env["CRM_SIGNING_SECRET"] = NEW_SECRET
         assert "1 delivered, 0 failed, 0 held" in site.cli("relay", "--drain").stdout
 

@@ -404,6 +404,7 @@ def test_what_was_erased_is_not_sent_again(shop: Shop, receiver: Receiver) -> No
 
 WAITS: dict[str, tuple[Answer, str]] = {
     "401": (problem(401, "unauthorized"), "the key"),
+    "401 of a signature": (problem(401, "invalid-signature"), "the signature"),
     "403": (problem(403, "forbidden-network"), "the network"),
     "302": (always(reply(302, location="/login")), "the path"),
     "404": (html(404), "the path"),
