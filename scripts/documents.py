@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,23 +18,43 @@ import jsonschema_rs
 from pydantic import StringConstraints, TypeAdapter
 from pydantic_core import SchemaError
 
-from scripts.source import Contract, Fault, Faults, Names, Source
+from scripts.source import Contract, ContractError, Fault, Faults, Names, Source
 
 ROOT = Path(__file__).resolve().parent.parent
 WEBHOOKS = ROOT / "openapi" / "webhooks"
+STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
 
 Schema = dict[str, Any]
 
 
 def read(path: Path) -> Contract:
     """Return the checked document of a file. Raises ContractError with file and line."""
-    return checked(path.read_bytes(), str(path.relative_to(ROOT)), is_webhooks=WEBHOOKS in path.parents)
+    is_webhooks, has_roles = WEBHOOKS in path.parents, path == STAFF_CONTRACT
+    return checked(
+        path.read_bytes(), str(path.relative_to(ROOT)), is_webhooks=is_webhooks, has_roles=has_roles
+    )
 
 
-def checked(text: bytes | str, shown: str, *, is_webhooks: bool) -> Contract:
-    """Return the checked document that a text holds. Raises ContractError with file and line."""
+def read_all(paths: Iterable[Path]) -> dict[Path, Contract]:
+    """Return the checked documents of files. Raises ContractError with the faults of all of them."""
+    found, faults = {}, []
+    for path in paths:
+        try:
+            found[path] = read(path)
+        except ContractError as error:
+            faults.append(str(error))
+    if faults:
+        raise ContractError("\n".join(faults))
+    return found
+
+
+def checked(text: bytes | str, shown: str, *, is_webhooks: bool, has_roles: bool = False) -> Contract:
+    """Return the checked document that a text holds. Raises ContractError with file and line.
+
+    Where it has roles, each operation says whose it is.
+    """
     source = Source(shown, text)
-    _Check(source, is_webhooks=is_webhooks).document()
+    _Check(source, is_webhooks=is_webhooks, has_roles=has_roles).document()
     return source.content
 
 
@@ -172,6 +192,10 @@ Inside = Literal["list", "map", "choice"]
 HOLDERS: dict[Inside, str] = {"list": "items", "map": "additionalProperties", "choice": "oneOf"}
 """The keyword that each is made by."""
 DELIVERIES = ("delivered", "retry", "hold", "fail")
+ROLES = ("viewer", "approver", "admin")
+ROLE = _Rule(
+    lambda value: value in ROLES, f"must say the least role that may do it, one of: {', '.join(ROLES)}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +216,11 @@ class _Check:
     It looks at each part by itself, then at what parts mean together, for which each must be right.
     """
 
-    def __init__(self, source: Source, *, is_webhooks: bool) -> None:
+    def __init__(self, source: Source, *, is_webhooks: bool, has_roles: bool) -> None:
         self.source = source
         self.contract = source.content
         self.is_webhooks = is_webhooks
+        self.has_roles = has_roles
         self.faults = Faults()
         self.noted = self.faults.noted
         self.methods: dict[str, str] = {}
@@ -512,9 +537,11 @@ class _Check:
                     (*media, "schema"),
                     "must be a `$ref`: models and schemas are called by its name. Write it under components.schemas.",
                 )
-        if not self.is_webhooks:
+        if self.has_roles:
             self.reads(operation, "x-role")
-        elif "requestBody" in operation or operation.keys() & set(KEYS):
+            with self.noted():
+                self.expect((*at, "x-role"), ROLE)
+        if self.is_webhooks and ("requestBody" in operation or operation.keys() & set(KEYS)):
             self.webhooks.append((at, operation))
 
     def webhook(self, at: Names, operation: dict[str, Any]) -> None:

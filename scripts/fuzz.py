@@ -20,13 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts import documents
-from scripts.generate import (
-    CONTRACT,
-    INTEGRATION_CONTRACT,
-    ROOT,
-    STAFF_CONTRACT,
-    with_property_names,
-)
+from scripts.documents import STAFF_CONTRACT
+from scripts.generate import CONTRACT, INTEGRATION_CONTRACT, ROOT, with_property_names
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 STAFF_SETTINGS = Path(__file__).with_name("schemathesis_staff.toml")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import documents, source, typescript
-from scripts.documents import merged
+from scripts.documents import STAFF_CONTRACT, merged
 from scripts.node import NodeError
 from scripts.source import ContractError, Source
 
@@ -29,8 +29,8 @@ GENERATED = ROOT / "generated"
 CONTRACT = ROOT / "openapi" / "webhooks" / "v1.yaml"
 RELEASES = ROOT / "openapi" / "webhooks" / "releases"
 SUMS = RELEASES / "SHA256SUMS"
-STAFF_CONTRACT = ROOT / "openapi" / "approvals.yaml"
 INTEGRATION_CONTRACT = ROOT / "openapi" / "integration.yaml"
+DOCUMENTS = (CONTRACT, STAFF_CONTRACT, INTEGRATION_CONTRACT)
 CURE = "make generate"
 SOME_FIELDS = "generated.base.SomeFields"
 
@@ -210,10 +210,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def render() -> dict[Path, str]:
     """Return the content of every file of `generated/`, by path."""
-    contracts = load_contracts()
+    today = documents.read_all(DOCUMENTS)
+    contracts = load_contracts(today[CONTRACT])
     current = list(contracts)[-1]
-    beside = {path: documents.read(path) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)}
-    today = {CONTRACT: contracts[current], **beside}
+    beside = {path: contract for path, contract in today.items() if path != CONTRACT}
     with ThreadPoolExecutor() as pool:  # which wait for programs
         package = pool.submit(render_typescript, contracts[current], beside[INTEGRATION_CONTRACT])
         webhook_models, *others = pool.map(render_models, today.keys(), today.values())
@@ -244,15 +244,14 @@ def bundle(folder: Path, contract: Contract) -> dict[Path, str]:
     return files
 
 
-def load_contracts() -> dict[str, Contract]:
+def load_contracts(today: Contract) -> dict[str, Contract]:
     """Return every accepted contract by version, oldest first, today's last.
 
-    Raises ContractError when a frozen release was changed, or today's document cannot be read or differs from
-    the release whose number it bears.
+    Raises ContractError when a frozen release was changed, or today's document differs from the release whose
+    number it bears.
     """
     contracts = released()
     newest = list(contracts)[-1]
-    today = documents.read(CONTRACT)
     version = today["info"]["version"]
     if contracts.pop(version, today) != today:
         raise ContractError(

@@ -23,14 +23,7 @@ from pathlib import Path
 from scripts import documents, node
 from scripts.contract.comparison import Comparison, compare
 from scripts.contract.redocly import QUIET
-from scripts.generate import (
-    INTEGRATION_CONTRACT,
-    ROOT,
-    STAFF_CONTRACT,
-    Contract,
-    frozen_releases,
-    load_contracts,
-)
+from scripts.generate import CONTRACT, DOCUMENTS, ROOT, Contract, frozen_releases, load_contracts
 from scripts.processes import Broken
 from scripts.source import ContractError
 
@@ -77,9 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 def build(folder: Path) -> None:
     """Write all pages into a folder. Raises ContractError, Broken or NodeError."""
     node.install()
-    releases = load_contracts()
+    today = documents.read_all(DOCUMENTS)
+    releases = load_contracts(today.pop(CONTRACT))
     contracts = {f"webhooks-{version}": contract for version, contract in reversed(releases.items())}
-    contracts |= {path.stem: documents.read(path) for path in (STAFF_CONTRACT, INTEGRATION_CONTRACT)}
+    contracts |= {path.stem: contract for path, contract in today.items()}
     pairs = list(itertools.pairwise(releases))
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:  # which wait for programs

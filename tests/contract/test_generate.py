@@ -185,6 +185,25 @@ def test_what_cannot_be_read_is_told_without_a_traceback(tree: Path, document: s
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_the_faults_of_all_documents_are_told_at_once(tree: Path) -> None:
+    documents = ("webhooks/v1.yaml", "approvals.yaml", "integration.yaml")
+    for document in documents:
+        edit(tree, f"openapi/{document}", "      operationId: ", "      operationid: ")
+    done = generate(tree)
+    assert done.returncode == 1
+    told = re.findall(r"openapi/(.*):[0-9]+: paths\.\S+\.operationId is missing", done.stderr)
+    assert tuple(dict.fromkeys(told)) == documents
+
+
+def test_a_role_that_no_server_starts_with_is_told(tree: Path) -> None:
+    edit(tree, "openapi/approvals.yaml", "      x-role: admin\n", "      x-role: boss\n")
+    told = generate(tree, "--check").stderr
+    assert re.search(
+        r"generate: openapi/approvals.yaml:[0-9]+: paths\.\S+\.x-role must say the least role", told
+    )
+    assert told.count("one of: viewer, approver, admin.\n") == 3
+
+
 def test_a_new_release_keeps_the_old_ones_rules_beside_its_own(tree: Path) -> None:
     edit(tree, CONTRACT, f"  version: {CURRENT}\n", "  version: 1.100.0\n")
     edit(tree, CONTRACT, "maxLength: 5000", "maxLength: 6000")

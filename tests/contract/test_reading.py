@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from crm_server.staff import RANKS
 from generated.operations import CURRENT
 from scripts import documents
-from scripts.generate import CONTRACT, STAFF_CONTRACT, webhook_facts, webhooks
+from scripts.documents import STAFF_CONTRACT
+from scripts.generate import CONTRACT, INTEGRATION_CONTRACT, webhook_facts, webhooks
 from scripts.source import ContractError
 
 SHOWN = "openapi/webhooks/v1.yaml"
@@ -342,6 +344,40 @@ def test_the_documents_beside_the_webhooks_are_read_as_carefully() -> None:
         ContractError, match=r"^openapi/approvals.yaml:[0-9]+: .*Idd, and must name something"
     ):
         documents.checked(wrong, "openapi/approvals.yaml", is_webhooks=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("      x-role: approvr\n", "x-role must say the least role that may do it, one of: viewer, approver, admin"),
+        ("      x-roles: approver\n", "x-role is missing"),
+        ("      x-role: [approver, admin]\n", "x-role must say the least role"),
+    ],
+)  # fmt: skip
+def test_an_operation_without_a_known_role_is_told_before_a_server_does_not_start(
+    wrong: str, told: str
+) -> None:
+    text = STAFF_CONTRACT.read_text(encoding="utf-8")
+    role = "      operationId: approve\n"
+    start = text.index("      x-role: approver\n", text.index(role))
+    wrong = text[:start] + wrong + text[start:].removeprefix("      x-role: approver\n")
+    with pytest.raises(ContractError, match=rf"^openapi/approvals.yaml:[0-9]+: paths\.\S+\.post\.{told}"):
+        documents.checked(wrong, "openapi/approvals.yaml", is_webhooks=False, has_roles=True)
+
+
+def test_the_roles_of_the_documents_are_those_that_staff_have() -> None:
+    assert list(RANKS) == list(documents.ROLES)
+
+
+def test_a_role_that_nobody_reads_is_refused() -> None:
+    text = INTEGRATION_CONTRACT.read_text(encoding="utf-8")
+    name = "      operationId: get-status\n"
+    with pytest.raises(ContractError, match=r"x-role is read by nobody here"):
+        documents.checked(
+            edited([(name, f"{name}      x-role: admin\n")], text),
+            "openapi/integration.yaml",
+            is_webhooks=False,
+        )
 
 
 UNLIKE = {
