@@ -20,7 +20,7 @@ from crm_server.erasure import empty_log
 from crm_server.erasure_again import ErasedAgain, erase_again
 from crm_server.erasure_journal import journal_of, read_journal, sync, sync_folder
 from crm_server.errors import ConfigurationError
-from crm_server.migrations import migrate, require_known, require_ours
+from crm_server.migrations import NOTING, RECEIVED, migrate, require_known, require_ours
 from crm_server.tables import searches, staff, staff_sessions, staff_tokens
 
 SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
@@ -156,17 +156,19 @@ def copy(source: Path, target: Path) -> None:
 
 def require_sound(file: Path) -> None:
     """Raise ConfigurationError unless a file is a whole database of ours, and not a newer one than we know."""
-    step = None
+    step, received = None, []
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             faults = [row for (row,) in connection.execute("PRAGMA integrity_check") if row != "ok"]
             faults += connection.execute("PRAGMA foreign_key_check").fetchall()
             (step,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            if step in NOTING:
+                received = [release for (release,) in connection.execute(RECEIVED)]
     except sqlite3.DatabaseError:
         faults = ["it cannot be read"]
     if faults:
         raise ConfigurationError(f"{file} is damaged, or no database of this CRM.")
-    require_known(step, file)
+    require_known(step, received, file)
 
 
 def read_staff(path: Path, file: int) -> Rows | None:

@@ -1,5 +1,6 @@
 """The database's history: one file a step under `versions/`, run by `crm-server migrate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -7,9 +8,17 @@ from sqlalchemy import Connection, inspect, text
 from crm_server.database import Database, count_on, create_file
 from crm_server.errors import ConfigurationError, Unavailable
 from crm_server.tables import metadata
+from generated.operations import CURRENT
 
 STEPS = ("0001", "0002", "0003", "0004", "0005", "0007", "0008", "0009", "0010", "0011", "0012")
 """The steps, oldest first; written here so that other commands need not load alembic to know them."""
+NOTING = STEPS[STEPS.index("0011") :]
+"""Those at which a database notes which releases of the contract it has received."""
+RECEIVED = """
+    SELECT release FROM release_uses
+    UNION SELECT contract FROM approvals WHERE sequence = (SELECT max(sequence) FROM approvals)
+"""
+"""The releases of the contract that were received; uses are noted some seconds later, so that the newest request counts."""
 CURE = "run `crm-server migrate`"
 BEHIND = f"The database is not at the newest step: {CURE}."
 
@@ -24,7 +33,7 @@ def migrate(database: Database) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with database.writing() as connection:
-        require_known(_current(connection), database.file)
+        require_known(*_history(connection), database.file)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         for table in metadata.sorted_tables:
@@ -46,26 +55,39 @@ def require_ours(database: Database) -> str:
         raise ConfigurationError(f"There is no database at {database.file}: {CURE}.")
     try:
         with database.reading() as connection:
-            current = _current(connection)
+            current, received = _history(connection)
     except Unavailable as error:
         raise ConfigurationError(str(error)) from None
     if current is None:
         raise ConfigurationError(BEHIND)
-    require_known(current, database.file)
+    require_known(current, received, database.file)
     return current
 
 
-def require_known(step: str | None, file: Path | None) -> None:
-    """Raise ConfigurationError for a database, in a file where it is SQLite's, that a newer crm-server has migrated."""
+def require_known(step: str | None, received: Sequence[str], file: Path | None) -> None:
+    """Raise ConfigurationError for a database, in a file where it is SQLite's, that a newer crm-server has used.
+
+    It has migrated it, or has received events of a release of the contract that this one cannot read.
+    """
+    newer = None
     if step is not None and step not in STEPS:
+        newer = f"is at step {step}"
+    elif received and _number(newest := max(received, key=_number)) > _number(CURRENT):
+        newer = f"has events of the contract's release {newest}"
+    if newer:
         raise ConfigurationError(
-            f"{file or 'The database'} is at step {step}, which is newer than this crm-server: install the newer release"
+            f"{file or 'The database'} {newer}, which is newer than this crm-server: install the newer release"
             " again, or go back to a backup of before the update. See docs/backup.md."
         )
 
 
-def _current(connection: Connection) -> str | None:
+def _number(release: str) -> tuple[int, ...]:
+    return tuple(map(int, release.split(".")))
+
+
+def _history(connection: Connection) -> tuple[str | None, list[str]]:
+    """Return the step at which a database is, and the releases of the contract that it has received."""
     if not inspect(connection).has_table("alembic_version"):
-        return None
+        return None, []
     step: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return step
+    return step, list(connection.execute(text(RECEIVED)).scalars()) if step in NOTING else []

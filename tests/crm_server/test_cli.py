@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 
 from crm_server import cli
 from tests.crm_server.answers import post
+from tests.crm_server.conftest import ON_BOTH
 from tests.factories import customer_registration, repair_request
 from tests.programs import Program, interrupt
-from tests.servers import PROGRAM, Crm, clean_environment
+from tests.servers import PROGRAM, Crm, clean_environment, start_crm
 
 
 @pytest.fixture
@@ -349,6 +351,41 @@ def test_a_database_of_a_newer_server_is_left_alone(migrated: Crm) -> None:
             f"crm-server: {migrated.database} is at step 9999, which is newer than this crm-server: install the newer"
             " release again, or go back to a backup of before the update. See docs/backup.md.\n"
         )
+
+
+NOTED = "INSERT INTO release_uses VALUES ('1.900.0', '', '2026-11-27', 1, '2026-11-27T10:00:00.000000Z')"
+JUST_CAME = "UPDATE approvals SET contract = '1.900.0'"
+
+
+@ON_BOTH
+@pytest.mark.parametrize("statement", [NOTED, JUST_CAME], ids=["noted", "just came"])
+def test_a_database_with_events_of_a_newer_release_is_left_alone(
+    statement: str, engine: str, tmp_path: Path
+) -> None:
+    with start_crm(tmp_path, engine=engine) as crm:
+        assert crm.post("repair-request", repair_request()).status_code == 202
+        crm.stop()
+        backup = crm.directory / "crm.backup"
+        crm.rows(statement)
+        if engine == "sqlite":
+            shutil.copy(crm.database, backup)
+        where = crm.database if engine == "sqlite" else "The database"
+        commands = [
+            ["migrate"],
+            ["serve"],
+            ["approvals", "list"],
+            ["export-person", "--email", "a@example.com"],
+        ]
+        commands += [["backup", "another.backup"], ["restore", "crm.backup"]] if engine == "sqlite" else []
+        for command in commands:
+            done = crm.cli(*command)
+            named = backup if command[0] == "restore" else where
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr == (
+                f"crm-server: {named} has events of the contract's release 1.900.0, which is newer than this"
+                " crm-server: install the newer release again, or go back to a backup of before the update."
+                " See docs/backup.md.\n"
+            )
 
 
 def test_a_place_where_no_database_can_be_is_named(empty: Crm) -> None:
