@@ -75,12 +75,10 @@ def bodies(schema: dict[str, Any], times: SearchStrategy[Any]) -> SearchStrategy
         return st.sampled_from(schema["enum"])
     draw: dict[str, Callable[[], SearchStrategy[Any]]] = {
         "object": lambda: objects(schema, times),
-        "array": lambda: st.lists(bodies(schema["items"], times), max_size=4),
+        "array": lambda: lists(schema, times),
         "string": lambda: times if schema.get("format") == "date-time" else texts(schema),
-        "number": lambda: (
-            st.floats(schema["minimum"], schema["maximum"])
-            | st.integers(schema["minimum"], schema["maximum"])
-        ),
+        "number": lambda: numbers(schema),
+        "integer": lambda: numbers(schema),
         "boolean": st.booleans,
     }
     return draw[schema["type"]]()
@@ -89,17 +87,35 @@ def bodies(schema: dict[str, Any], times: SearchStrategy[Any]) -> SearchStrategy
 def objects(schema: dict[str, Any], times: SearchStrategy[Any]) -> SearchStrategy[Any]:
     """Return a strategy of objects, closed ones or open maps."""
     if "properties" not in schema:
-        return st.dictionaries(
-            texts(schema["propertyNames"]), bodies(schema["additionalProperties"], times), max_size=4
-        )
+        names = texts(schema["propertyNames"]) if "propertyNames" in schema else st.text(max_size=5)
+        return st.dictionaries(names, bodies(schema["additionalProperties"], times), max_size=4)
     parts = {name: bodies(part, times) for name, part in schema["properties"].items()}
-    required = {name: parts.pop(name) for name in schema["required"]}
+    required = {name: parts.pop(name) for name in schema.get("required", ())}
     drawn = st.fixed_dictionaries(required, optional=parts)
     return drawn.filter(lambda body: len(body) >= schema.get("minProperties", 0))
 
 
+def lists(schema: dict[str, Any], times: SearchStrategy[Any]) -> SearchStrategy[Any]:
+    """Return a strategy of short lists."""
+    least = schema.get("minItems", 0)
+    most = min(schema["maxItems"], max(least, 4))
+    return st.lists(bodies(schema["items"], times), min_size=least, max_size=most)
+
+
+def numbers(schema: dict[str, Any]) -> SearchStrategy[Any]:
+    """Return a strategy of numbers: whole ones, multiples of a step, or any."""
+    least, most = schema["minimum"], schema["maximum"]
+    if "multipleOf" in schema:
+        step = schema["multipleOf"]
+        return st.integers(math.ceil(least / step), math.floor(most / step)).map(lambda count: count * step)
+    whole = st.integers(math.ceil(least), math.floor(most))
+    return whole if schema["type"] == "integer" else whole | st.floats(least, most)
+
+
 def texts(schema: dict[str, Any]) -> SearchStrategy[str]:
     """Return a strategy of strings that match a pattern."""
+    if "pattern" not in schema:
+        return st.text(min_size=schema.get("minLength", 0), max_size=schema["maxLength"])
     drawn = st.from_regex(schema["pattern"].removesuffix("$") + r"\Z")
     return drawn.filter(
         lambda text: schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", math.inf)

@@ -140,12 +140,12 @@ def test_the_page_is_walked_and_nothing_else_is_touched(project: Project) -> Non
 
 
 WORDS = """\
-        deposit: { type: number, description: It., minimum: 0, maximum: 9, multipleOf: 0.5 }
-        stars: { type: integer, description: It., enum: [1, 2] }
-        agreed: { type: boolean, description: It., enum: [true] }
-        some: { description: It., enum: [a, 1, true] }
-        tags: { type: array, description: It., minItems: 1, maxItems: 9, items: { type: boolean } }
-        choice: { description: It., oneOf: [{ enum: [a], type: string }, { oneOf: [{ type: integer, minimum: 0, maximum: 1 }] }] }
+        testDeposit: { type: number, description: It., minimum: 0, maximum: 9, multipleOf: 0.5 }
+        testStars: { type: integer, description: It., enum: [1, 2] }
+        testAgreed: { type: boolean, description: It., enum: [true] }
+        testSome: { description: It., enum: [a, 1, true] }
+        testTags: { type: array, description: It., minItems: 1, maxItems: 9, items: { type: boolean } }
+        testChoice: { description: It., oneOf: [{ enum: [a], type: string }, { oneOf: [{ type: integer, minimum: 0, maximum: 1 }] }] }
 """
 """Fields that say what no field says today."""
 JUDGED = """
@@ -165,7 +165,14 @@ def test_a_wrong_value_is_told_by_whatever_word_a_new_field_says(project: Projec
     project.edit(CONTRACT, NEXT, WORDS + NEXT)
     project.number(DUE)
     assert project.run("generate").returncode == 0
-    wrong = {"deposit": 0.7, "stars": 3, "agreed": False, "some": "b", "tags": [], "choice": "c"}
+    wrong = {
+        "testDeposit": 0.7,
+        "testStars": 3,
+        "testAgreed": False,
+        "testSome": "b",
+        "testTags": [],
+        "testChoice": "c",
+    }
     body = repair_request(**{f"repair__{name}": value for name, value in wrong.items()})
     command = [sys.executable, "-c", JUDGED, json.dumps(body)]
     done = subprocess.run(command, cwd=project.folder, text=True, capture_output=True, check=False)
@@ -173,12 +180,12 @@ def test_a_wrong_value_is_told_by_whatever_word_a_new_field_says(project: Projec
     ours, theirs = map(json.loads, done.stdout.splitlines())
     assert ours == theirs
     assert sorted(ours) == [
-        ["/repair/agreed", "is not one of the known values", "true"],
-        ["/repair/choice", "is none of what is allowed", "string or a value"],
-        ["/repair/deposit", "is between two steps", "a multiple of 0.5"],
-        ["/repair/some", "is not one of the known values", "a or 1 or true"],
-        ["/repair/stars", "is not one of the known values", "1 or 2"],
-        ["/repair/tags", "has too few items", "at least 1"],
+        ["/repair/testAgreed", "is not one of the known values", "true"],
+        ["/repair/testChoice", "is none of what is allowed", "string or a value"],
+        ["/repair/testDeposit", "is between two steps", "a multiple of 0.5"],
+        ["/repair/testSome", "is not one of the known values", "a or 1 or true"],
+        ["/repair/testStars", "is not one of the known values", "1 or 2"],
+        ["/repair/testTags", "has too few items", "at least 1"],
     ]
 
 
@@ -410,7 +417,7 @@ def test_what_an_interrupted_release_left_is_told_by_every_command(project: Proj
 
 
 def test_a_release_that_would_break_somebody_is_refused(project: Project) -> None:
-    project.edit(CONTRACT, "[low, normal, high, urgent]", "[low, normal, high]")
+    project.edit(CONTRACT, "[low, normal, high, ", "[normal, high, ")
     project.number(DUE)
     project.commit()
     for script in ("contract", "release"):

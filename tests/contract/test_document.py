@@ -137,14 +137,16 @@ def test_every_request_object_is_closed_and_every_value_bounded() -> None:
 
 
 def unbounded(schema: dict[str, Any], where: str = "#") -> Iterator[str]:
-    """Yield where a body's schema would let in something without a bound."""
+    """Yield where a body's schema would let in something without a bound, or any sign, such as NUL."""
     kind = schema.get("type")
     bounded = {
         "object": schema.get("additionalProperties") is False or "maxProperties" in schema,
         "array": "maxItems" in schema,
-        "string": "maxLength" in schema or "enum" in schema
-        or re.fullmatch(r"\^.*\{(\d+,)?\d+\}\$", schema.get("pattern", "")) is not None,
+        "string": "enum" in schema or ("pattern" in schema and (
+            "maxLength" in schema or re.fullmatch(r"\^.*\{(\d+,)?\d+\}\$", schema["pattern"]) is not None
+        )),
         "number": {"minimum", "maximum"} <= schema.keys(),
+        "integer": {"minimum", "maximum"} <= schema.keys() or "enum" in schema,
     }  # fmt: skip
     if not bounded.get(str(kind), True):
         yield where

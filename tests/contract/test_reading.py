@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from crm_server.staff import RANKS
-from generated.operations import CURRENT
 from scripts import documents
 from scripts.documents import STAFF_CONTRACT
-from scripts.generate import CONTRACT, INTEGRATION_CONTRACT, webhook_facts, webhooks
+from scripts.generate import INTEGRATION_CONTRACT, RELEASES, webhook_facts, webhooks
 from scripts.source import ContractError
 
 SHOWN = "openapi/webhooks/v1.yaml"
-TEXT = CONTRACT.read_text(encoding="utf-8")
+VERSION = "1.1.0"
+TEXT = (RELEASES / f"{VERSION}.yaml").read_text(encoding="utf-8")
+"""A release, for today's contract has another text tomorrow."""
 FIELDS = "        issueDescription:\n"
 """Before what a field of a repair goes."""
 SCHEMAS = "    RepairCustomer:\n"
@@ -25,7 +26,7 @@ OF_REPAIR = ("repair",)
 Edit = tuple[str, str]
 
 CONTACT = """\
-    Contact:
+    TestContact:
       type: object
       description: Somebody.
       additionalProperties: false
@@ -34,7 +35,7 @@ CONTACT = """\
         name: { type: string, description: Who., x-personal-data: true, maxLength: 40 }
 """
 PLAIN = """\
-    Plain:
+    TestPlain:
       type: object
       description: Somebody.
       additionalProperties: false
@@ -43,7 +44,7 @@ PLAIN = """\
         name: { type: string, description: Who., maxLength: 40 }
 """
 VISIT = """\
-    Visit:
+    TestVisit:
       type: object
       description: A visit.
       additionalProperties: false
@@ -51,9 +52,11 @@ VISIT = """\
       properties:
         at: { type: string, format: date-time, description: When., maxLength: 32, pattern: *time }
 """
-CALL = PLAIN.replace("Plain", "Call").replace("description: Who.", "description: Who., x-identity: false")
+CALL = PLAIN.replace("TestPlain", "TestCall").replace(
+    "description: Who.", "description: Who., x-identity: false"
+)
 OPEN = """\
-    Open:
+    TestOpen:
       type: object
       description: Some settings.
       maxProperties: 9
@@ -69,7 +72,7 @@ def of(name: str, kind: str = "items", beside: str = "") -> str:
         "additionalProperties": f"type: object, maxProperties: 9, additionalProperties: {reference}",
         "oneOf": f"oneOf: [{reference}, {{ type: boolean }}]",
     }[kind]
-    return f"        some: {{ description: Some., {beside}{held} }}\n"
+    return f"        testSome: {{ description: Some., {beside}{held} }}\n"
 
 
 def field(text: str, *schemas: str) -> list[Edit]:
@@ -79,7 +82,7 @@ def field(text: str, *schemas: str) -> list[Edit]:
 
 def one(text: str) -> list[Edit]:
     """Return the edits that give a repair one field of a schema."""
-    return field(f"        some: {text}\n")
+    return field(f"        testSome: {text}\n")
 
 
 def edited(edits: list[Edit], text: str = TEXT) -> str:
@@ -107,13 +110,13 @@ def facts(edits: list[Edit]) -> dict[str, Any]:
 
 
 COLLECTOR = """\
-        collector:
+        testCollector:
           description: Who brings it.
           x-personal-data: true
-          allOf: [{ $ref: "#/components/schemas/Plain" }]
+          allOf: [{ $ref: "#/components/schemas/TestPlain" }]
 """
 NICKNAME = """\
-        nickname:
+        testNickname:
           x-personal-data: true
           allOf: [{ $ref: "#/components/schemas/SettingText" }]
 """
@@ -127,16 +130,16 @@ def refusal(edits: list[Edit]) -> str:
 
 
 MARKS: dict[str, tuple[list[Edit], str]] = {
-    "a name in a list": (field(of("Contact"), CONTACT), "x-personal-data beside `items`"),
+    "a name in a list": (field(of("TestContact"), CONTACT), "x-personal-data beside `items`"),
     "a name in a map": (
-        field(of("Contact", "additionalProperties"), CONTACT),
+        field(of("TestContact", "additionalProperties"), CONTACT),
         "x-personal-data beside `additionalProperties`",
     ),
-    "a name in a choice": (field(of("Contact", "oneOf"), CONTACT), "x-personal-data beside `oneOf`"),
-    "a time in a list": (field(of("Visit"), VISIT), "components.schemas.Visit.properties.at is a date-time in a list"),
-    "a time in a map": (field(of("Visit", "additionalProperties"), VISIT), "is a date-time in a map"),
-    "what may differ in a list": (field(of("Call"), CALL), "x-identity beside `items`"),
-    "an open map in a list": (field(of("Open"), OPEN), "is open in a list"),
+    "a name in a choice": (field(of("TestContact", "oneOf"), CONTACT), "x-personal-data beside `oneOf`"),
+    "a time in a list": (field(of("TestVisit"), VISIT), "components.schemas.TestVisit.properties.at is a date-time in a list"),
+    "a time in a map": (field(of("TestVisit", "additionalProperties"), VISIT), "is a date-time in a map"),
+    "what may differ in a list": (field(of("TestCall"), CALL), "x-identity beside `items`"),
+    "an open map in a list": (field(of("TestOpen"), OPEN), "is open in a list"),
     "a mark beside a reference": (
         one('{ x-personal-data: true, $ref: "#/components/schemas/SettingText" }'),
         'Write `allOf: [{ $ref: "#/components/schemas/SettingText" }]`',
@@ -177,14 +180,14 @@ def test_a_mark_that_would_be_missed_is_refused_by_name(case: str) -> None:
 
 def test_a_mark_beside_a_reference_in_allof_is_read() -> None:
     personal = facts(field(COLLECTOR + NICKNAME, PLAIN))["personal"]
-    assert {("repair", "collector"), ("repair", "nickname")} <= set(personal)
+    assert {("repair", "testCollector"), ("repair", "testNickname")} <= set(personal)
 
 
 def test_a_mark_on_a_whole_list_holds_for_what_is_in_it() -> None:
-    marked = of("Contact", beside="x-personal-data: true, ")
-    assert ("repair", "some") in facts(field(marked, CONTACT))["personal"]
-    free = of("Visit", beside="x-identity: false, ")
-    assert ("repair", "some") in facts(field(free, VISIT))["not_identity"]
+    marked = of("TestContact", beside="x-personal-data: true, ")
+    assert ("repair", "testSome") in facts(field(marked, CONTACT))["personal"]
+    free = of("TestVisit", beside="x-identity: false, ")
+    assert ("repair", "testSome") in facts(field(free, VISIT))["not_identity"]
 
 
 LOOKS: dict[str, tuple[list[Edit], str]] = {
@@ -197,7 +200,7 @@ LOOKS: dict[str, tuple[list[Edit], str]] = {
     "a day in an example": ([('registrationDate: "2024-12-13T10:00:00Z"', "registrationDate: 2024-12-13")], "`2024-12-13` needs quotes: YAML takes it for a day"),
     "a day of a release": ([("x-deprecated: {}", 'x-deprecated: {"1.0.0": {since: 2027-01-01}}')], "`2027-01-01` needs quotes: YAML takes it for a day"),
     "a status without quotes": ([('"200": { $ref', "200: { $ref")], "`200` is a name, and no text to YAML. Put it in quotes."),
-    "a version of two numbers": ([(f"  version: {CURRENT}\n", "  version: 1.10\n")], 'needs quotes: YAML takes it for the number 1.1. It has three parts, as in "1.10.0".'),
+    "a version of two numbers": ([(f"  version: {VERSION}\n", "  version: 1.10\n")], 'needs quotes: YAML takes it for the number 1.1. It has three parts, as in "1.10.0".'),
     "a value left out": ([("x-deprecated: {}", "x-deprecated:")], "Nothing stands after the name here"),
 }  # fmt: skip
 
@@ -228,7 +231,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "two documents": (TEXT + "---\na: b\n", "but found another document"),
     "an empty file": ("", "is empty"),
     "a list": ("- openapi\n", "is no map of names"),
-    "no version": (edited([(f"  version: {CURRENT}\n", "")]), "info.version is missing"),
+    "no version": (edited([(f"  version: {VERSION}\n", "")]), "info.version is missing"),
     "another OpenAPI": (edited([("openapi: 3.0.3", "openapi: 3.1.0")]), "openapi must be 3.0.3"),
     "no paths": (edited([("paths:\n", "ways:\n")]), "paths is missing"),
     "no components": (edited([("\ncomponents:\n", "\nparts:\n")]), "components is missing"),
@@ -248,7 +251,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "a summary of a path": (edited([(POST, POST.replace("    post", "    summary: It.\n    post"))]), "summary is not read on a path"),
     "parameters of a path": (edited([(POST, POST.replace("    post", "    parameters: []\n    post"))]), "parameters is not read on a path"),
     "parameters that are no list": (edited([("parameters: *webhookParameters", "parameters: It.")]), "must be a list of maps"),
-    "a schema without a capital": (edited(field("", PLAIN.replace("Plain", "plain"))), "must have a capital first"),
+    "a schema without a capital": (edited(field("", PLAIN.replace("TestPlain", "plain"))), "must have a capital first"),
     "an operation without a name": (edited([("      operationId: repair-request\n", "")]), "operationId is missing"),
     "a name that is a way": (edited([("operationId: repair-request", "operationId: ../repair")]), "files are called by it"),
     "a name twice": (edited([("operationId: repair-request", "operationId: receipt")]), "is receipt, as another's is"),
@@ -267,7 +270,7 @@ BROKEN: dict[str, tuple[str, str]] = {
 
 
 SEVERAL = {
-    "info.version is 2.0.0": (f"  version: {CURRENT}\n", "  version: 2.0.0\n"),
+    "info.version is 2.0.0": (f"  version: {VERSION}\n", "  version: 2.0.0\n"),
     "operationId is receipt": ("operationId: repair-request", "operationId: receipt"),
     "colour.maxLenght is read by nobody": (
         FIELDS,
@@ -303,7 +306,7 @@ def test_all_that_is_wrong_by_itself_is_told_at_once() -> None:
 
 
 def test_all_that_parts_mean_wrongly_together_is_told_at_once() -> None:
-    edits = field(of("Contact") + of("Visit").replace("some", "more"), CONTACT, VISIT)
+    edits = field(of("TestContact") + of("TestVisit").replace("testSome", "testMore"), CONTACT, VISIT)
     edits.append(("x-natural-key: customer.websiteUserId", "x-natural-key: customer.email"))
     with pytest.raises(ContractError) as refused:
         read(edited(edits))
@@ -418,7 +421,7 @@ def test_what_validators_and_models_understand_differently_is_refused(case: str)
 @pytest.mark.parametrize("number", ["2.0.0", "v1.2.0", "1.2.0-rc1", "1.2", "1.02.0", "../../x", "1.2.0/../x"])
 def test_a_number_that_is_no_release_of_v1_is_refused(number: str) -> None:
     with pytest.raises(ContractError, match=r"info.version (is .*; it must be 1\.N\.N|needs quotes)"):
-        read(edited([(f"  version: {CURRENT}\n", f"  version: {number}\n")]))
+        read(edited([(f"  version: {VERSION}\n", f"  version: {number}\n")]))
 
 
 @pytest.mark.parametrize("pattern", [r"^\\d$", r"^\.d$", "^d$"])

@@ -65,6 +65,24 @@ def build(webhook: str, arguments: Any) -> ContractModel | None:
         return None
 
 
+LINE = {"type": "string", "maxLength": 9, "pattern": "^[a-z]*$"}
+KINDS: dict[str, dict[str, Any]] = {
+    "whole numbers": {"type": "integer", "minimum": 1, "maximum": 5},
+    "steps": {"type": "number", "minimum": 0, "maximum": 9, "multipleOf": 0.5},
+    "whole steps": {"type": "integer", "minimum": 1, "maximum": 9, "multipleOf": 2},
+    "a list of one or two": {"type": "array", "minItems": 1, "maxItems": 2, "items": LINE},
+    "nothing required": {"type": "object", "additionalProperties": False, "properties": {"name": LINE}},
+    "any names": {"type": "object", "maxProperties": 9, "additionalProperties": LINE},
+}
+"""Fields that a contract may have one day, and that tests must be able to draw."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_what_is_drawn_of_a_field_is_right_whatever_kind_it_is(kind: str, data: st.DataObject) -> None:
+    assert oracle(KINDS[kind]).is_valid(data.draw(bodies(KINDS[kind], RFC3339)))
+
+
 @pytest.mark.parametrize("webhook", WEBHOOKS)
 @patient
 @given(data=st.data())
