@@ -84,18 +84,28 @@ def joined(session: Transaction | Awaited) -> Iterator[tuple[Connection, object]
             yield session, session.engine
         return
     given: Any = session
-    kind = _kind_of((given.theirs if isinstance(session, Awaited) else given).__class__)
+    is_awaited = isinstance(session, Awaited)
+    theirs = given.theirs if is_awaited else given
+    kind = _kind_of(theirs.__class__)
+    if is_awaited and kind not in _ASYNC_DRIVERS:
+        # A scoped_session and Django's connection are others in the thread that we would use them in.
+        raise TypeError(
+            "AsyncCRM writes an event in a transaction of asyncio, of SQLAlchemy (AsyncSession, AsyncConnection), "
+            f"psycopg or aiosqlite, not {type(theirs).__name__}; CRM takes those that are not asyncio's, and "
+            "Django's within sync_to_async"
+        )
     if kind in _SQLALCHEMY:
         connection = given.connection()
         with _without_values():
             yield connection, connection.engine
     elif kind in _DJANGO:
         given.ensure_connection()
+        given.validate_no_broken_transaction()  # as Django's own statements do: it would be rolled back without a word
         with given.wrap_database_errors, joined(given.connection) as found:
             yield found
-    elif kind in _DRIVERS or (kind in _ASYNC_DRIVERS and isinstance(session, Awaited)):
+    elif kind in _DRIVERS or is_awaited:
         with _driver_errors(), _lent(given, kind) as connection:
-            yield connection, given.theirs if isinstance(session, Awaited) else given
+            yield connection, theirs
     else:
         asks_to_wait = kind in _ASYNC_DRIVERS or hasattr(session, "run_sync")
         hint = "AsyncCRM takes those of asyncio, not this " if asks_to_wait else "not "

@@ -18,6 +18,7 @@ from typing import Any
 import aiosqlite
 import psycopg
 import pytest
+from django.db import transaction
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
@@ -35,7 +36,8 @@ from sender import (
 )
 from sender.database import leave_values_out
 from tests.factories import repair_request
-from tests.sender.engines import new_outbox, rows
+from tests.sender.doors import Door, OfConnection, OfDjango, OfScopedSession, OfSQLAlchemy, OfSqlite3
+from tests.sender.engines import ENGINES, new_outbox, rows
 from tests.sender.site import SENTINEL, Site, cli, sender_environment
 from tests.servers import ROOT
 
@@ -245,6 +247,36 @@ def test_asyncios_connection_belongs_to_asyncios_twin(site: Site, postgresql: st
                 site.crm().repair_requested(repair_request(), connection)  # type: ignore[arg-type]
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("door", [OfSQLAlchemy, OfScopedSession, OfConnection, OfSqlite3, OfDjango])
+def test_what_is_not_asyncios_is_refused_by_asyncios_twin(site: Site, door: type[Door]) -> None:
+    async def write(session: Any) -> str:
+        return await AsyncCRM(site.settings()).repair_requested(repair_request(), session)
+
+    with (
+        closing(door(site.url)) as opened,
+        opened.transaction(),
+        pytest.raises(TypeError, match=rf"of asyncio.* not {type(opened.session).__name__}; CRM takes"),
+    ):
+        asyncio.run(write(opened.session))
+    assert site.rows() == []
+
+
+def test_another_object_than_a_session_is_named_by_asyncios_twin_too(site: Site) -> None:
+    with pytest.raises(TypeError, match=r"of asyncio.* not str; CRM takes"):
+        asyncio.run(AsyncCRM(site.settings()).repair_requested(repair_request(), SENTINEL))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_transaction_that_django_will_roll_back_takes_no_event(engine: str, tmp_path: Path) -> None:
+    url = new_outbox(engine, tmp_path)
+    with closing(OfDjango(url)) as door, door.transaction():
+        with pytest.raises(ZeroDivisionError), transaction.atomic(using=door.alias, savepoint=False):
+            raise ZeroDivisionError
+        with pytest.raises(transaction.TransactionManagementError):
+            door.write(SenderSettings(outbox_url=url), repair_request())
+    assert rows(url, "SELECT id FROM crm_outbox") == []
 
 
 def test_a_booking_may_be_the_first_to_use_an_outbox_that_has_no_log_yet(tmp_path: Path) -> None:
