@@ -256,20 +256,30 @@ def words_of(error: DBAPIError) -> str:
 
 def _primary_words(original: Any) -> str | None:
     """Return what PostgreSQL says first of an error, by whichever driver; its details show the row."""
-    first = next(iter(getattr(original, "args", ())), None)
-    if isinstance(first, dict):  # pg8000: the fields of the server's answer
-        found: str | None = first.get("M")
-    else:
-        found = getattr(getattr(original, "diag", None), "message_primary", None)
+    if answered := _answered(original):
+        return answered.get("M")
+    if hasattr(original.__cause__, "detail"):  # asyncpg's own, from which SQLAlchemy raises the other
+        return str(original.__cause__.args[0])
+    found: str | None = getattr(getattr(original, "diag", None), "message_primary", None)
     return found
+
+
+def _answered(error: Any) -> dict[str, str] | None:
+    """Return the fields of the server's answer, where a driver has all of them as its error: pg8000."""
+    first = next(iter(getattr(error, "args", ())), None)
+    return first if isinstance(first, dict) else None
 
 
 def leave_values_out(error: DBAPIError) -> None:
     """Leave in an error what is wrong, and not its details, in which PostgreSQL repeats the row."""
     original: Any = error.orig
     if words := _primary_words(original):
-        original.args = (words,)
-        error.args = (words,)
+        error.args = original.args = (words,)
+        # What asyncpg and pg8000 raised first, a traceback shows too.
+        if hasattr(original.__cause__, "detail"):
+            original.__cause__.detail = None
+        if _answered(original.__context__):
+            original.__context__.args = (words,)
 
 
 def address_of(connection: Connection) -> str:

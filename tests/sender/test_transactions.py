@@ -7,6 +7,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -67,13 +68,51 @@ def test_psycopgs_own_cursors_and_rows_are_not_used(postgresql: str) -> None:
     assert [row["id"] for row in rows(postgresql, "SELECT id FROM crm_outbox")] == [event_id]
 
 
-def test_a_row_that_a_driver_tells_of_in_its_own_way_is_left_out_of_its_error() -> None:
-    """As pg8000 raises it, whose errors are the fields of the server's answer."""
+class AsyncpgError(Exception):
+    """As asyncpg's, which shows the details of the server's answer behind its words."""
+
+    detail: str | None = f"Failing row contains ({SENTINEL})."
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}" + (f"\nDETAIL:  {self.detail}" if self.detail else "")
+
+
+def raise_as_pg8000() -> None:
+    """Raise an error that is the fields of the server's answer, and while it is handled another of the same."""
     told = {"S": "ERROR", "M": "null value in column", "D": f"Failing row contains ({SENTINEL})."}
-    error = IntegrityError("INSERT", None, Exception(told))
+    try:
+        raise LookupError(told)
+    except LookupError:
+        raise ValueError(told)  # noqa: B904
+
+
+def raise_as_asyncpg() -> None:
+    """Raise an error from asyncpg's, whose whole text it repeats, as SQLAlchemy 2.0 does."""
+    try:
+        raise AsyncpgError("null value in column")
+    except AsyncpgError as error:
+        raise ValueError(f"{type(error)}: {error}") from error
+
+
+@pytest.mark.parametrize("fail", [raise_as_pg8000, raise_as_asyncpg])
+def test_a_row_that_a_driver_tells_of_in_its_own_way_is_left_out_of_its_error(
+    fail: Callable[[], None],
+) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011  # its text is what is at stake
+        fail()
+    error = IntegrityError("INSERT", None, raised.value)
+    error.__cause__ = raised.value
     leave_values_out(error)
-    assert SENTINEL not in f"{error} {error.orig!r}"
+    assert SENTINEL not in "".join(traceback.format_exception(error)) + repr(error.orig)
     assert "null value in column" in str(error)
+
+
+def test_what_the_site_was_handling_is_left_as_it_was() -> None:
+    its_own = LookupError("the site's")
+    raised = psycopg.errors.CheckViolation("no")
+    raised.__context__ = its_own
+    leave_values_out(IntegrityError("INSERT", None, raised))
+    assert its_own.args == ("the site's",)
 
 
 def test_pipeline_mode_is_refused_for_nobody_knows_yet_what_is_there(postgresql: str) -> None:
