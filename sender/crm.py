@@ -152,7 +152,8 @@ class CRM:
                 log.error("the relay has ended, and what is due waits for another: %s", _words_of(error))
                 raised.append(error)
 
-        thread = Thread(target=run, name="crm-relay")
+        # A daemon, or a process whose block is ended by atexit, or by nobody, would wait for it for ever.
+        thread = Thread(target=run, name="crm-relay", daemon=True)
         thread.start()
         try:
             yield relay

@@ -41,6 +41,7 @@ from sender import (
 from tests.factories import customer_registration, repair_request
 from tests.receiver import Receiver
 from tests.sender.site import SENTINEL, Site, all_text, cli, eventually, sender_environment
+from tests.servers import ROOT
 
 bookings = Table(
     "bookings", MetaData(), Column("id", Integer, primary_key=True), Column("key", String, unique=True)
@@ -403,6 +404,21 @@ def test_what_ends_a_relay_is_logged_and_raised_after_the_block(
     assert SENTINEL not in caplog.text
     with pytest.raises(LookupError, match="the block's own"), crm.relay():
         raise LookupError("the block's own")
+
+
+@pytest.mark.parametrize("ended", ["atexit.register(stack.close)", ""], ids=["by atexit", "by nobody"])
+def test_a_process_ends_though_it_has_not_left_the_block_of_its_relay(site: Site, ended: str) -> None:
+    program = f"""
+import atexit, contextlib
+from sender import CRM
+
+stack = contextlib.ExitStack()
+stack.enter_context(CRM().relay())
+{ended}
+"""
+    environment = site.environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", program], env=environment, timeout=30, check=False)
+    assert done.returncode == 0
 
 
 def test_a_relay_without_a_key_says_so(site: Site) -> None:
