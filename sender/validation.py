@@ -259,7 +259,7 @@ _WORDS = {
     "type": ("is of the wrong type", "{}"),
     "enum": ("is not one of the known values", "{}"),
     "pattern": ("has the wrong form", "text that matches {}"),
-    "format": ("is of the right form, but there is no such value", "{}"),
+    "format": ("is no value of this format", "{}"),
     "minLength": ("is too short", "at least {} characters"),
     "maxLength": ("is too long", "at most {} characters"),
     "minimum": ("is too small", "at least {}"),

@@ -28,6 +28,7 @@ BODIES: dict[str, tuple[str, Any]] = {
     "unknown value": ("repair-request", repair_request(repair__priority="now")),
     "wrong form": ("repair-request", repair_request(repair__ticketNumber="no spaces", customer__email="ada")),
     "no such day": ("repair-request", repair_request(repair__createdAt="2024-02-30T10:00:00Z")),
+    "no time zone": ("repair-request", repair_request(repair__createdAt="2024-02-28T10:00:00")),
     "too short": ("repair-request", repair_request(customer__firstName="")),
     "too long": ("repair-request", repair_request(repair__notes="x" * 5001)),
     "too small": ("repair-request", repair_request(repair__estimatedCost=-1)),
@@ -64,6 +65,15 @@ def test_both_sides_describe_faults_alike(case: str) -> None:
     theirs = describe_faults(RULES[name], body).faults
     assert ours == [(fault.pointer, fault.detail, fault.expected) for fault in theirs]
     assert ours
+
+
+def test_what_has_the_wrong_form_is_not_said_to_have_the_right_one() -> None:
+    name, body = BODIES["no time zone"]
+    faults = [str(fault) for fault in find_faults(body, WEBHOOKS[name], CURRENT)]
+    assert [fault.partition(";")[0] for fault in faults] == [
+        "/repair/createdAt has the wrong form",
+        "/repair/createdAt is no value of this format",
+    ]
 
 
 def objects(
