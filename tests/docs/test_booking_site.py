@@ -190,6 +190,17 @@ for given in json.load(sys.stdin):
 """
 
 
+SPAWNING = """
+import multiprocessing
+import manage
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    manage.main()
+"""
+"""What `manage.py` is where processes are not forked."""
+
+
 @pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def test_a_django_project_as_the_pages_have_it(engine: str, tmp_path: Path, crm: ScriptedCRM) -> None:
     url = new_database(engine, tmp_path)
@@ -199,6 +210,11 @@ def test_a_django_project_as_the_pages_have_it(engine: str, tmp_path: Path, crm:
     up_to_date = cli("migrate", directory=shop.folder, env=shop.environment)
     assert up_to_date.stdout.endswith("is up to date\n"), up_to_date.stderr
     assert "Ran 2 tests" in shop.run("manage.py", "test", "--noinput")
+    (shop.folder / "bookings" / "tests_more.py").write_text(
+        "from bookings.tests import Booking\n\n\nclass More(Booking):\n    pass\n"
+    )
+    (shop.folder / "spawning.py").write_text(SPAWNING)
+    assert "Ran 4 tests" in shop.run("spawning.py", "test", "--noinput", "--parallel", "2")
     (shop.folder / "visit.py").write_text(
         "import os, django\nos.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\ndjango.setup()\n"
         "from django.conf import settings\nsettings.ALLOWED_HOSTS = ['testserver']\n" + VISIT
