@@ -45,6 +45,9 @@ from sender.settings import without_secrets
 BUSY_WAIT = 4.0
 """Seconds to wait for SQLite's one writer, or for a lock of PostgreSQL's: less than an attempt may take."""
 
+OUR_DRIVER = "postgresql+psycopg"
+"""Which driver talks to PostgreSQL, unless a URL names another."""
+
 DEAD_PEER = {
     "connect_timeout": 3,
     "keepalives_idle": 5,
@@ -107,11 +110,8 @@ def open_engine(url: str, *, create: bool = False, ping: bool = True) -> Engine:
     """
     parsed = _with_our_driver(url)
     if parsed.get_backend_name() != "sqlite":
-        own = parsed.drivername == "postgresql+psycopg"
-        ours = {**DEAD_PEER, "client_encoding": "UTF8"} if own else {}
-        given = {name: value for name, value in ours.items() if name not in parsed.query}
-        engine = _engine(parsed, pool_pre_ping=ping, connect_args=given)
-        if own:
+        engine = _engine(parsed, pool_pre_ping=ping)
+        if parsed.drivername == OUR_DRIVER:
             # First of all: SQLAlchemy's own questions to one in SQL_ASCII end in errors that say nothing.
             event.listen(engine, "connect", _require_utf8, insert=True)
         return engine
@@ -144,6 +144,9 @@ def glancing(url: str) -> Iterator[Connection]:
 
 
 def _engine(url: URL, **options: Any) -> Engine:
+    if url.drivername == OUR_DRIVER:
+        ours = {**DEAD_PEER, "client_encoding": "UTF8"}
+        options["connect_args"] = {name: value for name, value in ours.items() if name not in url.query}
     try:
         engine = create_engine(url, hide_parameters=True, **options)
     except ImportError:  # psycopg alone, without the system's libpq, is no driver either
@@ -179,7 +182,7 @@ def _require_utf8(connection: Any, _: object) -> None:
 
 def _with_our_driver(url: str) -> URL:
     parsed = make_url(url)
-    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+    return parsed.set(drivername=OUR_DRIVER) if parsed.drivername == "postgresql" else parsed
 
 
 def _require_file(path: Path) -> None:

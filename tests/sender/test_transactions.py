@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -58,6 +59,22 @@ def test_a_serialization_failure_is_passed_on_as_the_driver_raises_it(postgresql
         with pytest.raises(psycopg.errors.SerializationFailure):
             crm.repair_requested(body, late)
         late.rollback()
+
+
+def test_a_booking_does_not_wait_for_ever_for_an_outbox_that_says_nothing(postgresql: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor() as pool:
+        crm = CRM(SenderSettings(outbox_url=f"postgresql://127.0.0.1:{silent.getsockname()[1]}/bookings"))
+
+        def book() -> str:
+            with psycopg.connect(postgresql) as connection:
+                return crm.repair_requested(repair_request(), connection)
+
+        refused = pool.submit(book).exception
+        try:
+            assert isinstance(refused(15), psycopg.OperationalError)
+        finally:
+            silent.shutdown(socket.SHUT_RDWR)
+            silent.close()
 
 
 def test_psycopgs_own_cursors_and_rows_are_not_used(postgresql: str) -> None:
