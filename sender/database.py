@@ -472,11 +472,12 @@ def commits_savepoints(connection: Connection) -> bool:
     """Say whether a savepoint is open that may be its own transaction.
 
     Python's sqlite3 sends BEGIN before an INSERT, not before a SAVEPOINT: when that came first, its
-    RELEASE commits, and nothing tells whether it did.
+    RELEASE commits, and nothing tells whether it did. With `autocommit=False` (Python 3.12) it sends
+    one at all times.
     """
     driver: Any = connection.connection.driver_connection
-    is_sqlite = connection.dialect.name == "sqlite"
-    return is_sqlite and connection.in_nested_transaction() and driver.isolation_level is not None
+    guesses = connection.dialect.name == "sqlite" and driver.isolation_level is not None
+    return guesses and getattr(driver, "autocommit", None) is not False and connection.in_nested_transaction()
 
 
 def is_pipelined(connection: Connection) -> bool:

@@ -118,6 +118,31 @@ def test_a_savepoint_that_would_commit_the_event_alone_is_refused(site: Site, ow
     assert site.rows() == []
 
 
+class AlwaysBegun(sqlite3.Connection):
+    """As Python 3.12 makes one with `autocommit=False`, which SQLAlchemy recommends from there on."""
+
+    autocommit = False
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.execute("BEGIN")
+
+    def rollback(self) -> None:
+        super().rollback()
+        self.execute("BEGIN")
+
+
+def test_a_savepoint_of_a_driver_that_has_always_begun_is_no_transaction_of_its_own(site: Site) -> None:
+    own = create_engine(site.url, connect_args={"factory": AlwaysBegun})
+    with Session(own) as session:
+        with session.begin_nested():
+            site.crm().repair_requested(repair_request(), session)
+        assert site.rows() == []
+        session.rollback()
+    assert site.rows() == []
+    own.dispose()
+
+
 def test_an_event_in_a_savepoint_goes_with_the_transaction_around_it(site: Site, own_engine: Engine) -> None:
     says_begin(own_engine)
     with own_engine.connect() as connection, connection.begin() as transaction:
