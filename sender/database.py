@@ -221,8 +221,9 @@ def _align_rights(path: Path) -> None:
     rights back, nobody could write, no booking either, until the log is given them too.
     """
     with suppress(FileNotFoundError, PermissionError):  # SQLite says it when it opens them
-        rights = stat.S_IMODE(path.stat().st_mode)
-        for log in (Path(f"{path}-wal"), Path(f"{path}-shm")):
+        file = path.resolve()  # beside which SQLite has its log
+        rights = stat.S_IMODE(file.stat().st_mode)
+        for log in (Path(f"{file}-wal"), Path(f"{file}-shm")):
             if log.exists() and stat.S_IMODE(log.stat().st_mode) != rights:
                 log.chmod(rights)
 

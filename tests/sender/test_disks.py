@@ -51,8 +51,14 @@ def test_a_relay_whose_outbox_goes_wrong_says_so_and_goes_on_when_it_is_mended(
     assert site.json("status")["delivered"] == len(before) + 1
 
 
-def test_an_outbox_that_was_read_only_is_written_to_once_it_may_be(site: Site, receiver: Receiver) -> None:
+@pytest.mark.parametrize("is_link", [False, True])
+def test_an_outbox_that_was_read_only_is_written_to_once_it_may_be(
+    site: Site, receiver: Receiver, tmp_path: Path, is_link: bool
+) -> None:
     [event] = site.book()
+    if is_link:
+        (tmp_path / "elsewhere").mkdir()
+        site.database.symlink_to(site.database.rename(tmp_path / "elsewhere" / "file"))
     site.database.chmod(0o400)
     relay = subprocess.Popen(
         without_privileges([sys.executable, "-m", "sender", "relay"]),
