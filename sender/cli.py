@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,6 +63,8 @@ ENV_FILE = ".env"
 HIGHEST_PORT = 65535
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and SIGINT's number."""
+END_SECONDS = 10.0
+"""How long what still runs is waited for at the end, after what was begun was answered or given up."""
 
 MIGRATIONS = 3
 """How often `migrate` tries while the tables are in use."""
@@ -239,8 +242,13 @@ def _time(text: str) -> float:
 
 def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
     relay = Relay(settings)
+
+    def stop(*_: object) -> None:
+        relay.stop()
+        _end_within(settings.timeout + END_SECONDS)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: relay.stop())
+        signal.signal(number, stop)
     progress = _Progress() if options.drain and sys.stderr.isatty() else None
     summary = relay.run(drain=options.drain, watch=progress.show if progress else None)
     if progress:
@@ -250,6 +258,18 @@ def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
     left = f"{summary.failed} failed, {summary.held} held, {summary.pending} pending"
     print(f"{summary.delivered} delivered, {left}")
     return 0 if summary.all_delivered else 1
+
+
+def _end_within(seconds: float) -> None:
+    """Have the program end, though a thread waits for a PostgreSQL that hangs: it cannot be ended by itself."""
+
+    def give_up() -> None:
+        log.error("ended without waiting any longer for what still runs: does the database answer?")
+        os._exit(1)
+
+    overdue = threading.Timer(seconds, give_up)
+    overdue.daemon = True
+    overdue.start()
 
 
 class _Progress:
@@ -562,9 +582,14 @@ def _dashboard(options: argparse.Namespace, settings: SenderSettings) -> int:
     _warn_of_openness(host, settings)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}{options.base_path}"
     say = partial(print, f"crm-sender: serving on {address}/admin", flush=True)
+
+    async def serve_to_the_end() -> None:
+        await serve(app, listener, say)
+        _end_within(END_SECONDS)
+
     try:
         with watching(settings, time.time):
-            asyncio.run(serve(app, listener, say))
+            asyncio.run(serve_to_the_end())
     finally:
         engine.dispose()
     return 0

@@ -5,16 +5,19 @@ Real: PostgreSQL, relays, sockets, and the CRM, whose queue is held against what
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy.exc import DBAPIError
 
@@ -22,8 +25,9 @@ from sender import CRM, Relay
 from tests.factories import repair_request
 from tests.faults.proxy import Proxy, book_backlog
 from tests.postgresql import PostgreSQL, start_postgresql
+from tests.programs import Program
 from tests.sender.site import SENTINEL, Site, cli, eventually, running
-from tests.servers import Crm
+from tests.servers import ROOT, Crm
 
 pytestmark = pytest.mark.engines("postgresql")
 
@@ -190,4 +194,38 @@ def test_postgresql_that_dies_and_comes_back_under_load_loses_and_doubles_nothin
         eventually(lambda: is_delivered(site), "the relays go on by themselves", 60)
     assert set(bookings.acknowledged) <= {row["id"] for row in site.rows()}
     assert_the_promise(site, crm)
+    site.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("unit", ["crm-relay.service", "crm-dashboard.service"])
+def test_sigterm_ends_a_program_in_time_although_postgresql_hangs(
+    tmp_path: Path, crm: Crm, cluster: PostgreSQL, unit: str
+) -> None:
+    text = (ROOT / "docs" / "operating" / unit).read_text()
+    [command] = re.findall(r"^ExecStart=\S+ (\w+)$", text, re.MULTILINE)
+    [limit] = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    site = Site(tmp_path, crm.url, cluster.url(cluster.create()))
+    done = cli("migrate", directory=tmp_path, env=site.environment())
+    assert done.returncode == 0, done.stderr
+    arguments = ["dashboard", "--port", "0"] if command == "dashboard" else [command]
+    log = tmp_path / "program.log"
+    log.touch()
+    program = Program("sender", arguments, cwd=tmp_path, env=site.environment(), stdout=log, stderr=log)
+    try:
+        eventually(
+            lambda: "serving on" in log.read_text() or "relay started" in log.read_text(), "it runs", 60
+        )
+        with cluster.frozen():
+            if command == "dashboard":
+                address = log.read_text().split()[-1].removesuffix("/admin")
+                with suppress(httpx.ReadTimeout):
+                    httpx.get(f"{address}/api/crm/integration", timeout=2)
+            else:
+                time.sleep(2)  # it looks each second
+            program.terminate()
+            assert program.wait(float(limit) - 1) == 1
+    finally:
+        program.kill()
+    assert log.read_text().endswith("does the database answer?\n")
     site.close()
