@@ -3,11 +3,12 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from crm_server.database import Database, give_to_owner
+from crm_server.database import Database, create_private, give_to_owner
 from crm_server.errors import ConfigurationError, Unavailable
 from crm_server.idempotency import Identity
 
@@ -45,8 +46,10 @@ def write_journal(
     """
     rest = memoryview(json.dumps({"at": at, **ids, "requests": requests}).encode() + b"\n")
     try:
-        with open(os.open(journal, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
+        with suppress(FileExistsError):
+            create_private(journal)
             give_to_owner(journal, journal.with_suffix(""))
+        with journal.open("r+b", buffering=0) as file:
             end = file.seek(file.read().rfind(b"\n") + 1)
             file.truncate()
             try:

@@ -25,7 +25,7 @@ from tests.crm_server.visitors import PASSWORD, Visitor, add_staff
 from tests.factories import customer_profile, customer_registration, repair_request
 from tests.postgresql import shared_postgresql
 from tests.programs import Program
-from tests.servers import ROOT, Crm, clean_environment, migrated_database, start_crm
+from tests.servers import PROGRAM, ROOT, Crm, clean_environment, migrated_database, start_crm
 
 NOT_KNOWN = (
     "crm-server: who was disabled, and which tokens and passwords were changed since the backup, is not known:"
@@ -264,6 +264,20 @@ def test_what_is_no_database_of_ours_or_a_newer_one_is_not_backed_up(
     done = stopped.cli("backup", str(tmp_path / "crm.backup"))
     assert (done.returncode, words in done.stderr) == (1, True), done.stderr
     assert list(tmp_path.glob("crm.backup*")) == []
+
+
+def test_the_journal_and_a_backup_are_their_owners_whatever_the_umask(tmp_path: Path) -> None:
+    with start_crm(tmp_path) as crm:
+        receive(crm, "masked@example.com")
+        backup, journal = tmp_path / "crm.backup", Path(f"{crm.database}.erasures")
+        for arguments in (
+            ["backup", str(backup)],
+            ["erase-person", "--email", "masked@example.com", "--yes"],
+        ):
+            command = [*PROGRAM, *arguments]
+            done = subprocess.run(command, cwd=crm.directory, env=crm.env, umask=0o777, check=False)
+            assert done.returncode == 0
+        assert [file.stat().st_mode & 0o777 for file in (backup, journal)] == [0o600, 0o600]
 
 
 def test_who_was_erased_since_is_erased_again_in_what_is_restored(crm: Crm, tmp_path: Path) -> None:
