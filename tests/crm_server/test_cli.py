@@ -171,7 +171,7 @@ def test_what_is_no_address_is_wrong_usage(migrated: Crm, command: str) -> None:
         assert done.returncode == 2
         assert "An e-mail address is wanted" in done.stderr
         assert "Sentinel" not in done.stderr
-    for read in ("", "Sentinel\n", "-\n"):
+    for read in ("", "Sentinel\n", "-\n", "Sentinel@\0\n"):
         done = migrated.cli(command, "--email", "-", stdin=read)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "crm-server: An e-mail address is wanted: it has an @.\n"
