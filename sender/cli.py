@@ -24,6 +24,7 @@ from functools import partial
 from io import TextIOWrapper
 from ipaddress import ip_address
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryFile
 from textwrap import indent
 from typing import IO, TYPE_CHECKING, Any, TextIO
@@ -242,10 +243,11 @@ def _time(text: str) -> float:
 
 def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
     relay = Relay(settings)
+    end_in_time = _end_within(settings.timeout + END_SECONDS)
 
     def stop(*_: object) -> None:
         relay.stop()
-        _end_within(settings.timeout + END_SECONDS)
+        end_in_time()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -260,16 +262,22 @@ def _relay(options: argparse.Namespace, settings: SenderSettings) -> int:
     return 0 if summary.all_delivered else 1
 
 
-def _end_within(seconds: float) -> None:
-    """Have the program end, though a thread waits for a PostgreSQL that hangs: it cannot be ended by itself."""
+def _end_within(seconds: float) -> Callable[[], None]:
+    """Return what makes the program end in so many seconds, though a thread waits for a PostgreSQL that hangs.
+
+    A signal's handler may call it: it begins no thread, which may wait for itself there, and puts to a queue that is
+    made for that.
+    """
+    told: SimpleQueue[None] = SimpleQueue()
 
     def give_up() -> None:
+        told.get()
+        time.sleep(seconds)
         log.error("ended without waiting any longer for what still runs: does the database answer?")
         os._exit(1)
 
-    overdue = threading.Timer(seconds, give_up)
-    overdue.daemon = True
-    overdue.start()
+    threading.Thread(target=give_up, name="crm-end", daemon=True).start()
+    return partial(told.put, None)
 
 
 class _Progress:
@@ -583,9 +591,11 @@ def _dashboard(options: argparse.Namespace, settings: SenderSettings) -> int:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}{options.base_path}"
     say = partial(print, f"crm-sender: serving on {address}/admin", flush=True)
 
+    end_in_time = _end_within(END_SECONDS)
+
     async def serve_to_the_end() -> None:
         await serve(app, listener, say)
-        _end_within(END_SECONDS)
+        end_in_time()
 
     try:
         with watching(settings, time.time):
