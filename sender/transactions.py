@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -248,7 +250,11 @@ async def in_thread(theirs: Any, write: Callable[[Any], T]) -> T:
 
     Who is cancelled meanwhile, however often, would otherwise roll back, and have the event written after that.
     """
-    writing = asyncio.ensure_future(asyncio.to_thread(write, Awaited(theirs, asyncio.get_running_loop())))
+    loop = asyncio.get_running_loop()
+    # One of its own: the loop's few threads may all wait for this very transaction, as after a second click.
+    thread = ThreadPoolExecutor(1, "crm-event")
+    writing = loop.run_in_executor(thread, copy_context().run, write, Awaited(theirs, loop))
+    thread.shutdown(wait=False)
     try:
         return await asyncio.shield(writing)
     except asyncio.CancelledError:

@@ -37,7 +37,7 @@ from sender import (
     outbox_identity,
 )
 from sender.database import leave_values_out
-from tests.factories import repair_request
+from tests.factories import customer_registration, repair_request
 from tests.sender.doors import Door, OfConnection, OfDjango, OfScopedSession, OfSQLAlchemy, OfSqlite3
 from tests.sender.engines import ENGINES, new_outbox, rows
 from tests.sender.site import SENTINEL, Site, cli, sender_environment
@@ -303,6 +303,28 @@ def test_asyncios_connection_belongs_to_asyncios_twin(site: Site, postgresql: st
                 site.crm().repair_requested(repair_request(), connection)  # type: ignore[arg-type]
 
     asyncio.run(story())
+
+
+def test_who_waits_for_a_transaction_of_asyncio_takes_it_no_thread_that_it_needs(postgresql: str) -> None:
+    registration, repair = customer_registration(), repair_request()
+
+    async def story() -> tuple[str, str]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        crm = AsyncCRM(SenderSettings(outbox_url=postgresql))
+        connect = psycopg.AsyncConnection.connect
+        async with await connect(postgresql) as first, await connect(postgresql) as second:
+            await second.execute("SET lock_timeout = '5s'")
+            written = await crm.customer_registered(registration, first)
+            waiting = asyncio.create_task(crm.customer_registered(registration, second))
+            while not rows(postgresql, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+            await crm.repair_requested(repair, first)
+            await first.commit()
+            return written, await waiting
+
+    written, again = asyncio.run(story())
+    assert again == written
+    assert len(rows(postgresql, "SELECT id FROM crm_outbox")) == 2
 
 
 @pytest.mark.parametrize("door", [OfSQLAlchemy, OfScopedSession, OfConnection, OfSqlite3, OfDjango])
