@@ -93,7 +93,7 @@ def joined(session: Transaction | Awaited) -> Iterator[tuple[Connection, object]
         # A scoped_session and Django's connection are others in the thread that we would use them in.
         raise TypeError(
             "AsyncCRM writes an event in a transaction of asyncio, of SQLAlchemy (AsyncSession, AsyncConnection), "
-            f"psycopg or aiosqlite, not {type(theirs).__name__}; CRM takes those that are not asyncio's, and "
+            f"psycopg or aiosqlite, not {_named(theirs)}; CRM takes those that are not asyncio's, and "
             "Django's within sync_to_async"
         )
     if kind in _SQLALCHEMY:
@@ -113,8 +113,14 @@ def joined(session: Transaction | Awaited) -> Iterator[tuple[Connection, object]
         hint = "AsyncCRM takes those of asyncio, not this " if asks_to_wait else "not "
         raise TypeError(
             "an event is written in a transaction of SQLAlchemy (Session, Connection), sqlite3, psycopg or "
-            f"Django (django.db.connection), {hint}{type(session).__name__}"
+            f"Django (django.db.connection), {hint}{_named(session)}"
         )
+
+
+def _named(given: object) -> str:
+    """Return what something is, with its package: psycopg2's connection is a `connection` too."""
+    cls = type(given)
+    return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
 
 
 @cache

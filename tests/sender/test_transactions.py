@@ -296,6 +296,12 @@ def test_what_is_no_session_is_a_mistake_of_the_caller(site: Site) -> None:
         site.crm().repair_requested(repair_request(), SENTINEL)  # type: ignore[arg-type]
 
 
+def test_a_driver_that_we_do_not_know_is_named_with_its_package(site: Site) -> None:
+    session = type("connection", (), {"__module__": "psycopg2.extensions"})()
+    with pytest.raises(TypeError, match=r"psycopg or Django .* not psycopg2\.extensions\.connection"):
+        site.crm().repair_requested(repair_request(), session)
+
+
 def test_asyncios_connection_belongs_to_asyncios_twin(site: Site, postgresql: str) -> None:
     async def story() -> None:
         async with await psycopg.AsyncConnection.connect(postgresql) as connection:
@@ -335,7 +341,7 @@ def test_what_is_not_asyncios_is_refused_by_asyncios_twin(site: Site, door: type
     with (
         closing(door(site.url)) as opened,
         opened.transaction(),
-        pytest.raises(TypeError, match=rf"of asyncio.* not {type(opened.session).__name__}; CRM takes"),
+        pytest.raises(TypeError, match=rf"of asyncio.* not .+\.{type(opened.session).__name__}; CRM takes"),
     ):
         asyncio.run(write(opened.session))
     assert site.rows() == []
