@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine, NullPool
 from sqlalchemy.engine import make_url
@@ -251,16 +252,29 @@ class Awaited:
         return asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
 
 
+MOST_THREADS = 1000
+"""How many events may be written at once: more than a database has connections, of which each needs one."""
+
+_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
+
+
+def _threads_of(loop: asyncio.AbstractEventLoop) -> ThreadPoolExecutor:
+    """Return threads beside a loop's own few, which may all wait for a transaction that needs one to go on.
+
+    So it is after a second click, whose booking of the same event waits for the first.
+    """
+    if loop not in _threads:
+        _threads[loop] = ThreadPoolExecutor(MOST_THREADS, "crm-event")
+    return _threads[loop]
+
+
 async def in_thread(theirs: Any, write: Callable[[Any], T]) -> T:
     """Run what writes to a driver's asyncio connection in a thread, and end only when it has ended.
 
     Who is cancelled meanwhile, however often, would otherwise roll back, and have the event written after that.
     """
     loop = asyncio.get_running_loop()
-    # One of its own: the loop's few threads may all wait for this very transaction, as after a second click.
-    thread = ThreadPoolExecutor(1, "crm-event")
-    writing = loop.run_in_executor(thread, copy_context().run, write, Awaited(theirs, loop))
-    thread.shutdown(wait=False)
+    writing = loop.run_in_executor(_threads_of(loop), copy_context().run, write, Awaited(theirs, loop))
     try:
         return await asyncio.shield(writing)
     except asyncio.CancelledError:
