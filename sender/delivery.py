@@ -308,8 +308,10 @@ def cause_of(held_for: str, held_by: int | None = None, problem: str | None = No
         )
     if not is_path(held_for):
         # A CRM speaks every older release, until it is told not to.
-        is_older = held_for in RELEASES and held_for != CURRENT
-        cure = f"have it accepted again: crm-server unretire {held_for}" if is_older else "update the CRM"
+        cures = ["update the CRM"] if held_for == CURRENT or held_for not in RELEASES else []
+        if held_for in RELEASES:
+            cures.append(f"have it accepted again: crm-server unretire {held_for}")
+        cure = ", or where that speaks newer releases only ".join(cures)
         return Cause(f"contract {held_for}", f"the CRM does not speak contract {held_for}", cure)
     if cause := _OF_PROBLEMS.get(str(problem)):
         return cause
@@ -390,7 +392,7 @@ def read_given_up(deprecation: str | None, sunset: str | None) -> str | None:
     """Return since when a release should no longer be sent, and until when it may be, in words; None if it may."""
     if deprecation is None or not re.fullmatch("@[0-9]{1,11}", deprecation):
         return None
-    words = f"should no longer be sent since {_day(float(deprecation[1:]))}"
+    words = f"should no longer be sent from {_day(float(deprecation[1:]))} on"
     try:
         return f"{words}, and may be refused from {_day(_until(sunset, 0.0))}" if sunset else words
     except (ValueError, OverflowError):

@@ -32,7 +32,8 @@ const CURES = {
     405: "check CRM_WEBHOOK_URL",
 };
 export const BETWEEN = "check CRM_WEBHOOK_URL and what stands before the CRM";
-const RELEASE_CURE = "update the CRM, which does not speak this contract release";
+const RELEASE_CURE = "update the CRM, which does not speak this contract release, or where that speaks newer ones only have it accepted " +
+    "again: crm-server unretire";
 /** What a pointer to a field or a header looks like; anything else may be a value. */
 const POINTER = /^(?:(?:\/[A-Za-z0-9_-]{1,64}){1,8}|#webhook-[a-z]{1,16})$/;
 /** Say what an outcome means for an event. */

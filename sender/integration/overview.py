@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from generated.operations import CURRENT, WEBHOOKS
 from sender import outbox
+from sender.delivery import cause_of
 from sender.integration.charts import plot_counts, plot_delays
 from sender.integration.rendering import page
 from sender.integration.visits import Visit
@@ -82,7 +83,8 @@ def features(status: Mapping[str, Any]) -> list[Feature]:
         if not crm["reachable"]:
             return Feature(name, "away", f"the CRM is away: {crm['answer']}; events wait")
         if CURRENT not in versions:
-            return Feature(name, "held", f"held: the CRM does not speak contract {CURRENT}; update the CRM")
+            cause = cause_of(CURRENT)
+            return Feature(name, "held", f"held: {cause.what}; {cause.cure}")
         return Feature(name, "available", f"spoken by the CRM, contract {CURRENT}")
 
     return [of(name.replace("-", " ").capitalize(), webhook.path) for name, webhook in WEBHOOKS.items()]

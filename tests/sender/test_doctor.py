@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from crm_server.database import BUSY_SECONDS
-from generated.operations import RELEASES
+from generated.operations import CURRENT, RELEASES
 from sender import Relay
 from sender.troubles import (
     AUTHENTICATION_FAILED,
@@ -144,6 +144,11 @@ BROKEN: dict[str, tuple[dict[str, Answer], str, str]] = {
     "too many wrong keys": ({"test": problem(429, "too-many-requests")}, "key", "wait"),
     "a CRM that cannot store": ({"health": problem(503, "unavailable")}, "health", "CRM's log"),
     "an old CRM": ({"health": speaks("0.9.0")}, "handshake", "update the CRM"),
+    "a CRM that has retired our release": (
+        {"health": speaks("1.900.0")},
+        "handshake",
+        f"crm-server unretire {CURRENT}",
+    ),
 }
 
 

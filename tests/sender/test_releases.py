@@ -67,7 +67,7 @@ def test_a_release_that_the_crm_gives_up_is_logged_once_and_shown(
     )
     site.book(3)
     site.drain()
-    until = "should no longer be sent since 2027-01-01, and may be refused from 2027-07-01"
+    until = "should no longer be sent from 2027-01-01 on, and may be refused from 2027-07-01"
     said = [record.getMessage() for record in caplog.records if "no longer be sent" in record.getMessage()]
     assert said == [f"the CRM says: contract {CURRENT} {until}; update what sends it"]
     assert site.json("status")["crm"]["deprecated"] == {CURRENT: "2027-07-01"}
@@ -77,6 +77,18 @@ def test_a_release_that_the_crm_gives_up_is_logged_once_and_shown(
         assert words in " ".join(logged_in(address).html("/admin").text.split())
 
 
+def test_events_of_a_retired_release_are_held_with_what_frees_them(site: Site, receiver: Receiver) -> None:
+    receiver.health = speaks("1.900.0")
+    site.book()
+    site.drain()
+    cure = f"crm-server unretire {CURRENT}"
+    [hold] = site.json("status")["holds"]
+    assert cure in hold["cure"]
+    assert cure in site.cli("held").stdout
+    with start_dashboard(site) as address:
+        assert cure in logged_in(address).html("/admin").text
+
+
 @pytest.mark.parametrize(
     ("deprecation", "sunset", "words"),
     [
@@ -84,8 +96,8 @@ def test_a_release_that_the_crm_gives_up_is_logged_once_and_shown(
         (None, "Thu, 01 Jul 2027 00:00:00 GMT", None),
         ("true", None, None),
         ("@99999999999999999999", None, None),
-        ("@1798761600", None, "should no longer be sent since 2027-01-01"),
-        ("@1798761600", "soon", "should no longer be sent since 2027-01-01"),
+        ("@1798761600", None, "should no longer be sent from 2027-01-01 on"),
+        ("@1798761600", "soon", "should no longer be sent from 2027-01-01 on"),
     ],
 )
 def test_what_is_no_date_is_not_believed(
