@@ -20,7 +20,7 @@ from scripts import node
 from scripts.generate import deprecations, released
 from scripts.source import ContractError
 from tests.contract.contracts import contract
-from tests.contract.test_reading import COLLECTOR, CONTACT, NICKNAME, PLAIN, edited, field, of
+from tests.contract.test_reading import COLLECTOR, CONTACT, FIELDS, NICKNAME, PLAIN, edited, field, of
 from tests.factories import repair_request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,13 +214,13 @@ def test_a_role_that_no_server_starts_with_is_told(tree: Path) -> None:
 
 def test_a_new_release_keeps_the_old_ones_rules_beside_its_own(tree: Path) -> None:
     edit(tree, CONTRACT, f"  version: {CURRENT}\n", "  version: 1.100.0\n")
-    edit(tree, CONTRACT, "maxLength: 5000", "maxLength: 6000")
+    edit(tree, CONTRACT, FIELDS, f"        testField: {{ type: boolean, description: Some. }}\n{FIELDS}")
     assert generate(tree).returncode == 0
     schemas = [
         (tree / "generated" / "contracts" / release / "repair-request.json").read_text()
         for release in ("1.0.0", "1.100.0")
     ]
-    assert ["5000" in schema for schema in schemas] == [True, False]
+    assert ["testField" in schema for schema in schemas] == [False, True]
     operations = (tree / "generated" / "operations.py").read_text()
     assert 'CURRENT = "1.100.0"' in operations
     assert operations.index('"1.0.0": {') < operations.index('"1.100.0": {')
