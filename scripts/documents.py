@@ -163,6 +163,21 @@ KEYWORDS = {
     ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNT
 )  # fmt: skip
 """What a schema may say, and how."""
+LIMITS: dict[str, tuple[str, ...]] = {
+    "string": ("minLength", "maxLength", "pattern"),
+    "number": ("minimum", "maximum", "multipleOf"),
+    "integer": ("minimum", "maximum", "multipleOf"),
+    "boolean": (),
+    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "array": ("items", "minItems", "maxItems"),
+}
+"""What each type has, and no other: elsewhere validators pass over it."""
+BOUNDS = (
+    ("minimum", "maximum"),
+    ("minLength", "maxLength"),
+    ("minItems", "maxItems"),
+    ("minProperties", "maxProperties"),
+)
 INSTEAD = {
     "exclusiveMaximum": "Write `maximum`",
     "exclusiveMinimum": "Write `minimum`",
@@ -183,6 +198,7 @@ NAME = _Rule(
     lambda value: _is_text(value) and re.fullmatch("[a-z][a-z0-9-]*", value) is not None,
     "must be a word of small letters, digits and hyphens: files are called by it",
 )
+PATH = re.compile(r"(/([a-z0-9-]+|\{[a-z_]+\}))+")
 NAMED = ("paths", "parameters", "headers", "responses", "securitySchemes", "content")
 """What has names that are free in it."""
 METHODS = ("get", "put", "post", "patch", "delete")
@@ -403,6 +419,15 @@ class _Check:
                 if kind and not TYPES[kind](value):
                     quotes = ": put it in quotes" if kind == "string" else ""
                     raise self.error((*at, "enum"), f"has {json.dumps(value)}, which is no {kind}{quotes}.")
+        others = {key for keys in LIMITS.values() for key in keys} - set(LIMITS.get(str(kind), ()))
+        for key in sorted(right.keys() & others) if kind else ():
+            with self.noted():
+                has = ", ".join(LIMITS[str(kind)]) or "none"
+                raise self.error((*at, key), f"is not read where the type is {kind}. Its limits are: {has}.")
+        for least, most in BOUNDS:
+            with self.noted():
+                if least in right and most in right and right[least] > right[most]:
+                    raise self.error((*at, least), f"is above `{most}`: no value is right by both.")
         for name in right.get("required", ()):
             with self.noted():
                 if name not in right.get("properties", {name: {}}):
@@ -497,6 +522,12 @@ class _Check:
 
     def path(self, at: Names) -> None:
         """Check a path and its operations."""
+        with self.noted():
+            if not PATH.fullmatch(str(at[-1])):
+                raise self.error(
+                    at,
+                    "must be words of small letters, digits and hyphens, each after a `/`: it is put behind an address.",
+                )
         for method in self.expect(at, MAP):
             with self.noted():
                 if method not in METHODS:
@@ -548,6 +579,10 @@ class _Check:
         """Check what both sides must know of a webhook."""
         if at[-1] != "post":
             raise self.error(at, "has a body or a key, and is no `post`. Webhooks are posted.")
+        if "{" in str(at[1]):
+            raise self.error(
+                at[:2], "has braces, which no sender fills in. What tells events apart is in the body."
+            )
         self.expect((*at, "requestBody"), MAP)
         for status in operation["responses"]:
             here = (*at, "responses", status)
