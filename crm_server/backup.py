@@ -27,6 +27,11 @@ SHARED_FIRST, SHARED_SIZE = 0x40000002, 510
 """The bytes of a database on which every open connection of another process has a lock (SQLite, os_unix.c)."""
 CURE = "PostgreSQL has pg_dump and pg_restore for this: see docs/backup.md."
 
+ERASED = (
+    "SELECT 1 FROM audit_trail WHERE verb = 'erase' AND (actor LIKE 'cli:%' OR actor LIKE 'staff:%') LIMIT 1"
+)
+"""Finds whether people were erased: what goes by itself, past its time, is not noted in the journal."""
+
 Rows = Mapping[Table, Sequence[Mapping[str, Any]]]
 """The rows of some tables."""
 
@@ -76,7 +81,7 @@ def restore(database: Database, backup: Path, actor: Actor) -> Restored:
     path.parent.mkdir(parents=True, exist_ok=True)
     # In this order: where there was no database, another restore may have put one there by now.
     with unfinished(path) as part, nobody_using(path) as file:
-        kept = None if file is None else read_staff(path, file)
+        kept = None if file is None else read_staff(path, file, journal_of(database))
         copy(backup, part)
         erased, keeps_staff = prepare(part, database, kept, actor)
         give_to_owner(part, path.parent if file is None else path)
@@ -171,11 +176,11 @@ def require_sound(file: Path) -> None:
     require_known(step, received, file)
 
 
-def read_staff(path: Path, file: int) -> Rows | None:
+def read_staff(path: Path, file: int, journal: Path | None) -> Rows | None:
     """Read the staff and their tokens from a database that is locked; return None when they cannot be read.
 
     Nor are they when there is nobody: people are never deleted, so that database was begun anew. Raises
-    ConfigurationError when there is no room for a copy.
+    ConfigurationError when there is no room for a copy, or people were erased and the journal is not there.
     """
     with unfinished(Path(f"{path}.staff")) as copied:
         # To open the file itself, and close it, would drop this process's lock on it (POSIX).
@@ -191,6 +196,7 @@ def read_staff(path: Path, file: int) -> Rows | None:
                 f"The staff in {path} cannot be copied: {error.strerror}. Make room for a copy of that file; or"
                 " move it elsewhere, and the staff will be those of the backup."
             ) from None
+        erased = False
         try:
             with closing(sqlite3.connect(copied)) as connection:
                 connection.row_factory = sqlite3.Row
@@ -198,8 +204,16 @@ def read_staff(path: Path, file: int) -> Rows | None:
                     table: [dict(row) for row in connection.execute(str(select(table)))]
                     for table in (staff, staff_tokens)
                 }
+                with suppress(sqlite3.DatabaseError):  # damaged, while the staff are not
+                    erased = connection.execute(ERASED).fetchone() is not None
         except sqlite3.DatabaseError:
             return None
+    if erased and journal and not journal.exists():
+        raise ConfigurationError(
+            f"People were erased in {path}, and {journal}, which names them, is not there: a backup may hold them. Put"
+            " that file back; or put an empty one there, restore, and erase them again by `erase-person`. Nothing"
+            " was restored."
+        )
     return found if found[staff] else None
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +298,24 @@ def test_who_was_erased_since_is_erased_again_in_what_is_restored(crm: Crm, tmp_
     assert back not in ids_in(crm.database)
     assert crm.rows("SELECT email FROM customers")[0]["email"] is None
     assert b"erased@example.com" not in crm.database.read_bytes()
+
+
+def test_a_database_that_was_moved_without_its_journal_is_not_replaced(stopped: Crm, tmp_path: Path) -> None:
+    with start_crm(tmp_path / "first") as first:
+        receive(first, "erased@example.com")
+        backup = backed_up(first, tmp_path / "crm.backup")
+        assert first.cli("erase-person", "--email", "erased@example.com", "--yes").returncode == 0
+    journal = Path(f"{stopped.database}.erasures")
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            shutil.copy(f"{first.database}{suffix}", f"{stopped.database}{suffix}")
+    before = contents(stopped.database.parent)
+    done = stopped.cli("restore", str(backup))
+    assert (done.returncode, str(journal) in done.stderr) == (1, True), done
+    assert contents(stopped.database.parent) == before
+    shutil.copy(f"{first.database}.erasures", journal)
+    assert "1 records" in stopped.cli("restore", str(backup)).stdout
+    assert b"erased@example.com" not in stopped.database.read_bytes()
 
 
 def test_what_was_filled_again_after_an_erasure_is_erased_again_and_later_notes_stay(
@@ -682,7 +700,7 @@ def test_nobody_gets_at_a_database_whose_staff_were_read(stopped: Crm) -> None:
     look = f"import sqlite3; sqlite3.connect({str(stopped.database)!r}, timeout=0).execute('SELECT * FROM staff')"
     with nobody_using(stopped.database) as file:
         assert file is not None
-        read_staff(stopped.database, file)
+        read_staff(stopped.database, file, None)
         done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=False)
     assert "database is locked" in done.stderr
     subprocess.run([sys.executable, "-c", look], check=True)
