@@ -32,6 +32,9 @@ ERASED = (
 )
 """Finds whether people were erased: what goes by itself, past its time, is not noted in the journal."""
 
+UNFINISHED = ".part"
+"""The end of the name of a file that is made, or was when its program was killed."""
+
 Rows = Mapping[Table, Sequence[Mapping[str, Any]]]
 """The rows of some tables."""
 
@@ -77,6 +80,8 @@ def restore(database: Database, backup: Path, actor: Actor) -> Restored:
     path, backup = file_of(database), backup.absolute()
     if not backup.is_file():
         raise ConfigurationError(f"There is no backup at {backup}.")
+    if (backup.parent, backup.suffix) == (path.parent, UNFINISHED):
+        raise ConfigurationError(f"{backup} has a name of files that a restore removes: give it another.")
     require_sound(backup)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In this order: where there was no database, another restore may have put one there by now.
@@ -107,7 +112,7 @@ def unfinished(target: Path) -> Iterator[Path]:
 
     Raises ConfigurationError while another program makes one.
     """
-    part = Path(f"{target}.part")
+    part = Path(f"{target}{UNFINISHED}")
     with alone(Path(f"{part}.lock"), target):
         remove(part)
         create_private(part)

@@ -827,6 +827,15 @@ def test_what_a_killed_backup_left_is_in_nobodys_way(crm: Crm, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["crm.backup"]
 
 
+def test_a_backup_by_the_name_of_an_unfinished_file_is_left_where_it_is(backup: Path, stopped: Crm) -> None:
+    name = Path(f"{stopped.database}.part")
+    shutil.copy(backup, name)
+    before = contents(stopped.database.parent)
+    done = stopped.cli("restore", str(name))
+    assert (done.returncode, "give it another" in done.stderr) == (1, True), done
+    assert contents(stopped.database.parent) == before
+
+
 def test_a_restore_whose_words_nobody_takes_says_all_of_them_elsewhere(backup: Path, stopped: Crm) -> None:
     full = Path("/dev/full")
     restoring = Program(
