@@ -252,11 +252,8 @@ def _orphans(old: Contract, new: Contract) -> Iterator[Proof]:
             if method not in new["paths"].get(path, {}) and "requestBody" in operation:
                 for media in operation["requestBody"]["content"].values():
                     where = f"a body of {method.upper()} {path} as {old['info']['version']} has it"
-                    yield Proof(
-                        where,
-                        next(edges(inline(old, media["schema"]), deep=False)),
-                        "there is no such operation",
-                    )
+                    for payload in itertools.islice(edges(inline(old, media["schema"]), deep=False), 1):
+                        yield Proof(where, payload, "there is no such operation")
 
 
 def _media(old: Contract, new: Contract) -> Iterator[tuple[str, Any, Any]]:

@@ -24,13 +24,15 @@ TIMES = (
     "2024-12-13T10:00:00.123456+01:00",
     "0001-01-01T00:00:00Z",
     "9999-12-31T23:59:59-23:59",
+    "2024-12-13",
 )
 
 
 def edges(schema: Schema, deep: bool = True) -> Iterator[Any]:
     """Yield values that a schema of ours accepts: each limit reached, each choice and each field taken once.
 
-    With `deep`, texts are also drawn from each pattern, which takes seconds.
+    With `deep`, texts are also drawn from each pattern, which takes seconds. There may be none: a pattern and a limit
+    may leave nothing, or nothing that is found here.
     """
     accepted = jsonschema_rs.validator_for(schema, validate_formats=True).is_valid
     yield from (value for value in _edges(schema, deep) if accepted(value))
@@ -57,7 +59,8 @@ def _edges(schema: Schema, deep: bool) -> Iterator[Any]:
                 yield from texts(json.dumps(schema), deep)
             case "number" | "integer":
                 low, high = schema.get("minimum", 0), schema.get("maximum", 1_000_000)
-                yield from (low, high, low + 1, low + 0.01)
+                step = schema.get("multipleOf", 1)
+                yield from (low, high, low + 1, low + 0.01, -(-low // step) * step, high // step * step)
             case "boolean":
                 yield from (True, False)
             case _:
@@ -66,8 +69,13 @@ def _edges(schema: Schema, deep: bool) -> Iterator[Any]:
 
 def _objects(schema: Schema, deep: bool) -> Iterator[Any]:
     """Yield the smallest object, then that with each field at each of its edges."""
-    required = schema.get("required", ())
-    smallest = {name: next(edges(schema["properties"][name], deep=False)) for name in required}
+    smallest = {}
+    for name in schema.get("required", ()):
+        for value in edges(schema["properties"][name], deep=False):
+            smallest[name] = value
+            break
+        else:
+            return
     yield smallest
     for name, part in schema["properties"].items():
         yield from (smallest | {name: value} for value in edges(part, deep))
@@ -79,6 +87,8 @@ def _maps(schema: Schema, deep: bool) -> Iterator[Any]:
     values_schema = schema.get("additionalProperties")
     values = list(edges(values_schema, deep)) if isinstance(values_schema, dict) else ["x"]
     yield {}
+    if not (names and values):
+        return
     yield from ({names[0]: value} for value in values)
     yield from ({name: values[0]} for name in names)
     yield {f"name{number}": values[0] for number in range(schema.get("maxProperties", 2))}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from generated.operations import CURRENT
 from scripts import node
 from scripts.contract.__main__ import fault_of, report
 from scripts.contract.comparison import Comparison, compare
+from scripts.contract.examples import edges
 from scripts.source import Source
 from tests.docs.documents import blocks, prose
 from tests.factories import repair_request
@@ -282,6 +284,39 @@ def test_what_is_no_yaml_is_said_without_a_traceback(project: Project) -> None:
     assert asked.returncode == 1
     assert asked.stderr.startswith("contract: ")
     assert "Traceback" not in asked.stderr
+
+
+SUNSET = """\
+        sunset:
+          type: string
+          format: date
+          description: The day from which on the CRM may refuse it, where that is known.
+"""
+
+
+def test_what_no_example_is_found_of_is_judged_without_a_traceback(project: Project) -> None:
+    project.edit(CONTRACT, SUNSET, "")  # beside a day that an answer must have
+    asked = project.run("contract")
+    assert asked.returncode == 1
+    assert "BREAK  Property `sunset` of `Deprecated` was removed (answers of GET /health)." in asked.stdout
+    assert "Traceback" not in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("schema", "found"),
+    [
+        ({"type": "string", "format": "date"}, "2024-12-13"),
+        ({"type": "integer", "minimum": 1, "maximum": 10, "multipleOf": 7}, 7),
+        ({"type": "string", "maxLength": 2, "pattern": "^aaa$"}, None),
+    ],
+    ids=["a day", "a step", "nothing"],
+)
+def test_an_example_is_found_of_what_must_be_there_or_none(schema: dict[str, Any], found: Any) -> None:
+    whole = {"type": "object", "required": ["it"], "properties": {"it": schema}}
+    examples = list(edges(whole, deep=False))
+    assert {"it": found} in examples if found else examples == []
+    of_any_name = {"type": "object", "maxProperties": 2, "additionalProperties": schema}
+    assert {} in list(edges(of_any_name, deep=False))
 
 
 def test_wrong_usage_is_told_from_a_refusal(project: Project) -> None:
