@@ -440,10 +440,26 @@ class _Check:
                 raise self.error(
                     at, "has no `type`: models and validators would each take something else. Write one."
                 )
+        if is_sent and self.is_webhooks:
+            self.writable(at, schema)
         for mark in ("x-property-names",) if self.is_webhooks else ("x-property-names", "x-personal-data"):
             self.reads(schema, mark)
         for below in _schemas_in(at, right):
             self.schema(below, is_sent=is_sent)
+
+    def writable(self, at: Names, schema: Schema) -> None:
+        """Refuse texts and names that may have any character: no database holds U+0000, so that the CRM refuses it."""
+        with self.noted():
+            if schema.get("type") == "string" and not schema.keys() & {"pattern", "enum"}:
+                raise self.error(
+                    at,
+                    "has no `pattern`, and would take U+0000, which the CRM refuses. Write one, such as *line.",
+                )
+            if schema.get("additionalProperties") and "x-property-names" not in schema:
+                raise self.error(
+                    at,
+                    "has no `x-property-names`, and its names would take U+0000, which the CRM refuses. Write a pattern there.",
+                )
 
     def plain(self, at: Names, key: str, *, is_sent: bool) -> None:
         """Refuse what validators and models of a webhook would not understand alike."""

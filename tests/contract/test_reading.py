@@ -32,7 +32,7 @@ CONTACT = """\
       additionalProperties: false
       required: [name]
       properties:
-        name: { type: string, description: Who., x-personal-data: true, maxLength: 40 }
+        name: { type: string, description: Who., x-personal-data: true, maxLength: 40, pattern: *line }
 """
 PLAIN = """\
     TestPlain:
@@ -41,7 +41,7 @@ PLAIN = """\
       additionalProperties: false
       required: [name]
       properties:
-        name: { type: string, description: Who., maxLength: 40 }
+        name: { type: string, description: Who., maxLength: 40, pattern: *line }
 """
 VISIT = """\
     TestVisit:
@@ -60,7 +60,8 @@ OPEN = """\
       type: object
       description: Some settings.
       maxProperties: 9
-      additionalProperties: { type: string, description: One., maxLength: 9 }
+      x-property-names: { pattern: *line }
+      additionalProperties: { type: string, description: One., maxLength: 9, pattern: *line }
 """
 
 
@@ -69,7 +70,7 @@ def of(name: str, kind: str = "items", beside: str = "") -> str:
     reference = f'{{ $ref: "#/components/schemas/{name}" }}'
     held = {
         "items": f"type: array, maxItems: 9, items: {reference}",
-        "additionalProperties": f"type: object, maxProperties: 9, additionalProperties: {reference}",
+        "additionalProperties": f"type: object, maxProperties: 9, x-property-names: {{ pattern: *line }}, additionalProperties: {reference}",
         "oneOf": f"oneOf: [{reference}, {{ type: boolean }}]",
     }[kind]
     return f"        testSome: {{ description: Some., {beside}{held} }}\n"
@@ -166,7 +167,7 @@ MARKS: dict[str, tuple[list[Edit], str]] = {
         "Mark the fields in it",
     ),
     "a field beside the blocks": (
-        [("        repair:\n          description: What", "        channel: { type: string, description: It., maxLength: 9 }\n        repair:\n          description: What")],
+        [("        repair:\n          description: What", "        channel: { type: string, description: It., pattern: *id }\n        repair:\n          description: What")],
         "has `channel` in its body, which is no object",
     ),
 }  # fmt: skip
@@ -241,12 +242,14 @@ BROKEN: dict[str, tuple[str, str]] = {
     "a reference to another kind": (edited(one('{ $ref: "#/components/headers/Allow" }')), "and must name something of components.schemas"),
     "a schema in itself": (edited(field(of("Circle"), '    Circle: { type: array, description: It., maxItems: 1, items: { $ref: "#/components/schemas/Circle" } }\n')), "without an end"),
     "a mistyped type": (edited(one("{ type: strng, description: Some. }")), "must be one of: string, number"),
-    "a mistyped keyword": (edited(one("{ type: string, description: Some., maxLenght: 9 }")), "maxLenght is read by nobody"),
+    "a mistyped keyword": (edited(one("{ type: string, description: Some., pattern: *line, maxLenght: 9 }")), "maxLenght is read by nobody"),
     "a bad pattern": (edited(one('{ type: string, description: Some., pattern: "^[a-z$" }')), "is no regular expression"),
     "a pattern that looks ahead": (edited(one('{ type: string, description: Some., pattern: "^(?!a)" }')), "is no regular expression"),
     "a bound of OpenAPI 3.0": (edited(one("{ type: number, description: Some., minimum: 0, maximum: 1, exclusiveMaximum: true }")), "Write `maximum`."),
-    "a length that is a text": (edited(one('{ type: string, description: Some., maxLength: "9" }')), "must be a whole number"),
+    "a length that is a text": (edited(one('{ type: string, description: Some., pattern: *line, maxLength: "9" }')), "must be a whole number"),
     "a list of nothing": (edited(one("{ type: array, description: Some., maxItems: 9 }")), "items is missing"),
+    "a text of any characters": (edited(one("{ type: string, description: Some., maxLength: 9 }")), "testSome has no `pattern`, and would take U+0000"),
+    "names of any characters": (edited(one("{ type: object, description: Some., maxProperties: 9, additionalProperties: { type: boolean } }")), "testSome has no `x-property-names`, and its names would take U+0000"),
     "a limit of another type": (edited(one("{ type: integer, description: Some., minimum: 0, maximum: 9, maxLength: 9 }")), "maxLength is not read where the type is integer. Its limits are: minimum, maximum, multipleOf."),
     "a limit of a yes or no": (edited(one("{ type: boolean, description: Some., maxLength: 9 }")), "maxLength is not read where the type is boolean. Its limits are: none."),
     "limits that cross": (edited(one("{ type: integer, description: Some., minimum: 9, maximum: 1 }")), "minimum is above `maximum`: no value is right by both."),
@@ -281,7 +284,8 @@ SEVERAL = {
     "operationId is receipt": ("operationId: repair-request", "operationId: receipt"),
     "colour.maxLenght is read by nobody": (
         FIELDS,
-        "        colour: { type: string, description: Some., maxLenght: 9, nullable: true }\n" + FIELDS,
+        "        colour: { type: string, description: Some., pattern: *line, maxLenght: 9, nullable: true }\n"
+        + FIELDS,
     ),
     "colour.nullable is not read by validators": ("", ""),
     "weight.type must be one of": (
