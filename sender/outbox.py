@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from hashlib import sha256
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import (
     CTE,
@@ -50,11 +50,13 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from generated.operations import WEBHOOKS
 from sender.database import cover_of, given_rows, insert_one, insert_or_add, insert_or_ignore, uncovered
-from sender.delivery import Decision, Delivery, Status
 from sender.errors import ConflictingEvent, NotMigrated, UnknownEvent, WrongState
 from sender.events import Event
 from sender.statistics import hour_of, rung_of
 from sender.tables import alerts, hours, outbox, relays, releases, state, trail
+
+if TYPE_CHECKING:
+    from sender.delivery import Decision, Delivery, Status
 
 DAY = 86_400
 
@@ -292,6 +294,7 @@ def _around(name: str, start: ColumnElement[str], *conditions: ColumnElement[boo
     return select(firsts.c.sequence, key).where(key.is_not(None))
 
 
+@cache  # by whom it is needed: to build it takes as long as to import this module, which booking code does too
 def _look() -> CompoundSelect[Any]:
     oldest = _end_of_what_is_due("oldest", outbox.c.sequence.asc())
     newest = _end_of_what_is_due("newest", outbox.c.sequence.desc())
@@ -307,7 +310,6 @@ def _look() -> CompoundSelect[Any]:
     ).limit(bindparam("most", type_=Integer))
 
 
-_LOOK = _look()
 _ANY_HEAD = (
     select(outbox.c.sequence).where(_UNFINISHED, _is(outbox.c.status, "pending"), _is_first(outbox)).limit(1)
 )
@@ -343,7 +345,7 @@ class Share:
 
 def look(connection: Connection, due: Due, share: Share) -> list[tuple[int, str]]:
     """Return the sequence and the order key of what is `due`, without taking a lock: `claim` says if it still is."""
-    rows = connection.execute(_LOOK, asdict(due) | asdict(share))
+    rows = connection.execute(_look(), asdict(due) | asdict(share))
     return [(row.sequence, row.order_key) for row in rows]
 
 
@@ -395,6 +397,8 @@ def claim(
 
     Only one transaction may do so at a time (`begin_claim`): each must see the leases of all before it.
     """
+    from sender.delivery import Delivery  # noqa: PLC0415  # booking code, which imports this module, claims nothing
+
     to_claim = {"token": token, "until": lease_until, "sequences": list(sequences)}
     rows = connection.execute(_CLAIM, asdict(due) | to_claim)
     return [Delivery(*row[1:]) for row in sorted(rows)]
