@@ -531,12 +531,11 @@ def outdated_fields(
     c = decision_records.c
     mine = select(c.sequence).where(c.approval_id == row.id).scalar_subquery()
     before = select(c.approval_id).where(c.record_id == customer_id, or_(mine.is_(None), c.sequence < mine))
-    profiles = select(approvals).where(
-        approvals.c.id.in_(before), approvals.c.event == row.event, approvals.c.payload.is_not(None)
-    )
     said: set[str] = set()
-    for other in connection.execute(profiles):
-        later = read_event(other)
+    # All of the customer's, of whatever event: by that SQLite would look through everybody's.
+    for other in connection.execute(select(approvals).where(approvals.c.id.in_(before))):
+        is_profile = other.event == row.event and other.payload is not None
+        later = read_event(other) if is_profile else None
         if isinstance(later, CustomerProfile) and (later.metadata.changed_at, other.sequence) > (
             event.metadata.changed_at,
             row.sequence,

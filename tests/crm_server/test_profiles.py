@@ -5,9 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
+from crm_server.approval_queue import Receipt, ReceivedEvent, approve, receive
+from crm_server.audit_trail import Actor
+from crm_server.database import Database
 from crm_server.decisions import changes
+from crm_server.idempotency import Identity
 from crm_server.staff import Role
+from generated.operations import CURRENT
 from generated.webhooks import CustomerProfile
 from tests.crm_server.answers import Answer, ask, post
 from tests.crm_server.conftest import ON_BOTH
@@ -79,6 +85,37 @@ def test_a_profile_shows_what_changes_writes_it_and_restores_it(
     assert (trail[0]["verb"], set(trail[0]["pointers"])) == ("correct", set(expected))
     assert decide(crm, tokens, profile, "reopen").status == 200
     assert dict(customer_of(crm, registered)) == before
+
+
+@pytest.mark.engines("sqlite")
+def test_a_decision_on_a_profile_reads_what_its_customer_sent_and_nobody_elses(database: Database) -> None:
+    registered = customer_registration()
+    asked: list[tuple[str, Any]] = []
+    with database.writing() as connection:
+        first, profile = receive(
+            connection,
+            [
+                ReceivedEvent(Identity(name, key, None, "0" * 64), CURRENT, json.dumps(payload))
+                for name, key, payload in [
+                    ("customer-registration", registered["customer"]["websiteUserId"], registered),
+                    ("customer-profile", "a-change", customer_profile(registered, **WHOLE)),
+                ]
+            ],
+        )
+        assert isinstance(first, Receipt)
+        assert isinstance(profile, Receipt)
+        approve(connection, first.id, Actor("me"))
+        event.listen(connection.engine, "before_cursor_execute", lambda *a: asked.append((a[2], a[3])))
+        approve(connection, profile.id, Actor("me"))
+        plans = [
+            row[3]
+            for statement, parameters in list(asked)
+            if statement.startswith("SELECT")
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+    reads = [plan for plan in plans if "approvals" in plan]
+    assert reads
+    assert not [plan for plan in reads if "SCAN" in plan or "(event=?)" in plan]
 
 
 @ON_BOTH
