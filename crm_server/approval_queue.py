@@ -534,8 +534,9 @@ def outdated_fields(
     said: set[str] = set()
     # All of the customer's, of whatever event: by that SQLite would look through everybody's.
     for other in connection.execute(select(approvals).where(approvals.c.id.in_(before))):
-        is_profile = other.event == row.event and other.payload is not None
-        later = read_event(other) if is_profile else None
+        if other.event != row.event or other.payload is None:
+            continue
+        later = read_event(other)
         if isinstance(later, CustomerProfile) and (later.metadata.changed_at, other.sequence) > (
             event.metadata.changed_at,
             row.sequence,

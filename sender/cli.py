@@ -86,11 +86,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "doctor":  # which says what is wrong with the settings, too
             start_logging("text")
-            return _ended(_doctor(options))
-        settings = SenderSettings.read(ENV_FILE)
-        require_usable(settings)
-        start_logging(settings.log_format)
-        return _ended(_run(options, settings))
+            code = _doctor(options)
+        else:
+            settings = SenderSettings.read(ENV_FILE)
+            require_usable(settings)
+            start_logging(settings.log_format)
+            code = _run(options, settings)
+        _end_output()
+        return code
     except InvalidEvent as error:
         for fault in error.faults:
             print(f"crm-sender: {fault}", file=sys.stderr)
@@ -107,17 +110,16 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
-def _ended(code: int) -> int:
+def _end_output() -> None:
     """Write what standard output still holds back: Python's own attempt at its end would be no error of ours."""
     if sys.stdout is not None:
         sys.stdout.flush()
-    return code
 
 
 def _abandon_output() -> None:
     """Let standard output go where it cannot be written, lest Python complain again at its end."""
     try:
-        _ended(1)
+        _end_output()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

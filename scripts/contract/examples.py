@@ -69,13 +69,10 @@ def _edges(schema: Schema, deep: bool) -> Iterator[Any]:
 
 def _objects(schema: Schema, deep: bool) -> Iterator[Any]:
     """Yield the smallest object, then that with each field at each of its edges."""
-    smallest = {}
-    for name in schema.get("required", ()):
-        for value in edges(schema["properties"][name], deep=False):
-            smallest[name] = value
-            break
-        else:
-            return
+    required = schema.get("required", ())
+    smallest = {name: next(edges(schema["properties"][name], deep=False), None) for name in required}
+    if None in smallest.values():
+        return
     yield smallest
     for name, part in schema["properties"].items():
         yield from (smallest | {name: value} for value in edges(part, deep))
